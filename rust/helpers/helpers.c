@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Callable forms of macros, and of inline functions that bindgen cannot wrap, for Rust. */
+#include <linux/cred.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/uidgid.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include "helpers.h"
+
+/* Unmaps what is left in the rings of a device that was reset, and deletes them. */
+void virtiofs_helper_detach_and_del_vqs(struct virtio_device *vdev)
+{
+	struct virtqueue *vq;
+
+	virtio_device_for_each_vq(vdev, vq) {
+		while (virtqueue_detach_unused_buf(vq))
+			;
+	}
+	vdev->config->del_vqs(vdev);
+}
+
+const struct cpumask *virtiofs_helper_vq_affinity(struct virtio_device *vdev, unsigned int index)
+{
+	if (!vdev->config->get_vq_affinity)
+		return NULL;
+	return vdev->config->get_vq_affinity(vdev, index);
+}
+
+void virtiofs_helper_set_page_dirty_lock(struct page *page)
+{
+	set_page_dirty_lock(page);
+}
+
+void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+uid_t virtiofs_helper_current_fsuid(struct user_namespace *ns)
+{
+	return from_kuid(ns, current_fsuid());
+}
+
+gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns)
+{
+	return from_kgid(ns, current_fsgid());
+}

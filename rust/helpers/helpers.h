@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Callable forms of macros, and of inline functions that bindgen cannot wrap. */
+#ifndef _VIRTIOFS_HELPERS_H
+#define _VIRTIOFS_HELPERS_H
+
+#include <linux/types.h>
+
+struct cpumask;
+struct kmem_cache;
+struct kobject;
+struct page;
+struct super_block;
+struct user_namespace;
+struct virtio_device;
+
+/* virtio */
+void virtiofs_helper_detach_and_del_vqs(struct virtio_device *vdev);
+const struct cpumask *virtiofs_helper_vq_affinity(struct virtio_device *vdev, unsigned int index);
+
+/* memory */
+void virtiofs_helper_set_page_dirty_lock(struct page *page);
+
+/* vfs */
+void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache);
+uid_t virtiofs_helper_current_fsuid(struct user_namespace *ns);
+gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns);
+
+#endif

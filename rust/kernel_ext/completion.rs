@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Completions whose waiters a fatal signal ends.
+//!
+//! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
+
+use crate::bindings;
+use kernel::{
+    error::to_result,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// A one-shot event.
+///
+/// `kernel::sync::Completion` with the wait that it lacks.
+#[pin_data]
+pub struct Completion {
+    #[pin]
+    inner: Opaque<bindings::completion>,
+}
+
+// SAFETY: A `struct completion` may be used from any task.
+unsafe impl Send for Completion {}
+// SAFETY: A `struct completion` locks itself.
+unsafe impl Sync for Completion {}
+
+impl Completion {
+    /// A completion that is not done.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes.
+                unsafe { bindings::init_completion(slot) }
+            }),
+        })
+    }
+
+    /// Wakes everybody who waits or will wait. Callable from any context.
+    pub fn complete_all(&self) {
+        // SAFETY: `inner` was initialised by `new`.
+        unsafe { bindings::complete_all(self.inner.get()) }
+    }
+
+    /// Sleeps until the event has happened; no signal ends it.
+    pub fn wait(&self) {
+        // SAFETY: `inner` was initialised by `new`.
+        unsafe { bindings::wait_for_completion(self.inner.get()) }
+    }
+
+    /// Sleeps until the event has happened, or a fatal signal ends the wait with `ERESTARTSYS`.
+    pub fn wait_killable(&self) -> Result {
+        // SAFETY: `inner` was initialised by `new`.
+        to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the `kernel` crate lacks, outside of virtio and the VFS.
+//!
+//! Nothing here knows of FUSE. Each module is a candidate for the `kernel` crate:
+//!
+//! - [`bindings`]: `kernel::bindings` and the C items it does not have.
+//! - [`completion`]: a completion that a fatal signal can interrupt.
+//! - [`cpu`]: the current CPU as a hint, spreading of CPUs.
+//! - [`folio`]: page-cache folios that a filesystem fills.
+//! - [`kobject`]: directories of sysfs.
+//! - [`pages`]: kernel pages as one buffer.
+//! - [`ratelimit`]: a limit on log lines.
+//! - [`scatterlist`]: building scatterlists.
+//! - [`static_mutex`]: a mutex that can be a static.
+//! - [`user_pages`]: pinned memory of a user's buffer.
+
+#![crate_name = "kernel_ext"]
+
+pub mod bindings;
+pub mod completion;
+pub mod cpu;
+pub mod folio;
+pub mod kobject;
+pub mod pages;
+pub mod ratelimit;
+pub mod scatterlist;
+pub mod static_mutex;
+pub mod user_pages;

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel pages that serve as one buffer, without needing contiguous memory.
+
+use crate::scatterlist::Scatterlist;
+use core::ptr::NonNull;
+use kernel::{
+    page::{
+        Page,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+};
+
+/// A buffer of order-0 pages.
+///
+/// A device may write to the pages at any time while they are lent to it, and a hostile one later still. Bytes are
+/// therefore copied in and out, and never borrowed.
+pub struct PageBuffer {
+    pages: KVec<Page>,
+    sg: Scatterlist,
+    len: usize,
+}
+
+impl PageBuffer {
+    /// A zeroed buffer of `len` bytes. Sleeps.
+    pub fn new(len: usize) -> Result<Self> {
+        let count = len.div_ceil(PAGE_SIZE);
+        let mut pages = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut sg = Scatterlist::new(count, GFP_KERNEL)?;
+        let mut left = len;
+        for _ in 0..count {
+            let page = Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
+            let part = left.min(PAGE_SIZE);
+            let raw = NonNull::new(page.as_ptr()).ok_or(ENOMEM)?;
+            // SAFETY: `Page` is a page that the kernel allocated for its own use; `part` bytes lie in it.
+            unsafe { sg.push(raw, 0, part)? };
+            left -= part;
+            pages.push(page, GFP_KERNEL)?;
+        }
+        sg.finish();
+        Ok(Self { pages, sg, len })
+    }
+
+    /// The buffer's size in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the buffer has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The buffer's segments.
+    pub fn scatterlist(&self) -> &Scatterlist {
+        &self.sg
+    }
+
+    /// Copies `to.len()` bytes at `offset` out of the buffer; `EFAULT` when they do not lie in it.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result {
+        self.for_each_part(offset, to.len(), |page, at, done, part| {
+            let to = to.get_mut(done..done + part).ok_or(EFAULT)?;
+            // SAFETY: `to` is valid for writes of `part` bytes. A device that still writes to the page makes the copied
+            // values arbitrary, which every caller must expect of bytes of a device.
+            unsafe { page.read_raw(to.as_mut_ptr(), at, part) }
+        })
+    }
+
+    /// Copies `from` into the buffer at `offset`; `EFAULT` when it does not fit.
+    pub fn write(&mut self, offset: usize, from: &[u8]) -> Result {
+        self.for_each_part(offset, from.len(), |page, at, done, part| {
+            let from = from.get(done..done + part).ok_or(EFAULT)?;
+            // SAFETY: `from` is valid for reads of `part` bytes; `&mut self` keeps others of this kernel away from the page.
+            unsafe { page.write_raw(from.as_ptr(), at, part) }
+        })
+    }
+
+    /// Calls `each(page, offset in the page, bytes done before, bytes of this part)` over a range of the buffer.
+    fn for_each_part(
+        &self,
+        offset: usize,
+        len: usize,
+        mut each: impl FnMut(&Page, usize, usize, usize) -> Result,
+    ) -> Result {
+        let end = offset.checked_add(len).ok_or(EFAULT)?;
+        if end > self.len {
+            return Err(EFAULT);
+        }
+        let mut done = 0;
+        while done < len {
+            let position = offset + done;
+            let at = position % PAGE_SIZE;
+            let part = (PAGE_SIZE - at).min(len - done);
+            each(
+                self.pages.get(position / PAGE_SIZE).ok_or(EFAULT)?,
+                at,
+                done,
+                part,
+            )?;
+            done += part;
+        }
+        Ok(())
+    }
+}

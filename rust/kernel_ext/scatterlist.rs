@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scatterlists that are built once and handed to a virtqueue.
+//!
+//! C header: [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h)
+
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::prelude::*;
+
+/// A list of memory segments, in order.
+///
+/// It does not keep the memory alive: whoever builds one owns the pages as well.
+///
+/// # Invariants
+///
+/// `entries` is empty, or a table initialised by `sg_init_table()` of which the first `used` entries are set.
+pub struct Scatterlist {
+    entries: KVec<bindings::scatterlist>,
+    used: usize,
+    bytes: usize,
+}
+
+// SAFETY: A scatterlist entry is plain data: a page pointer, an offset and a length.
+unsafe impl Send for Scatterlist {}
+// SAFETY: As above; nothing changes it through a shared reference.
+unsafe impl Sync for Scatterlist {}
+
+impl Scatterlist {
+    /// An empty list with room for `capacity` segments.
+    pub fn new(capacity: usize, flags: kernel::alloc::Flags) -> Result<Self> {
+        let mut entries = KVec::with_capacity(capacity, flags)?;
+        for _ in 0..capacity {
+            entries.push(bindings::scatterlist::default(), flags)?;
+        }
+        if capacity > 0 {
+            // SAFETY: `entries` holds `capacity` entries. A `KVec` is at most `isize::MAX` bytes, and an entry has
+            // more than two of them, so the number fits.
+            unsafe { bindings::sg_init_table(entries.as_mut_ptr(), u32::try_from(capacity)?) };
+        }
+        // INVARIANT: A fresh table, no entry set.
+        Ok(Self {
+            entries,
+            used: 0,
+            bytes: 0,
+        })
+    }
+
+    /// Appends `len` bytes at `offset` of `page`; contiguous pages may be one segment.
+    ///
+    /// `E2BIG` when there is no room.
+    ///
+    /// # Safety
+    ///
+    /// `page` is a page of the kernel's linear map, and the segment lies within the pages that follow it.
+    pub unsafe fn push(
+        &mut self,
+        page: NonNull<bindings::page>,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        let (offset, bytes) = (u32::try_from(offset)?, u32::try_from(len)?);
+        let entry = self.entries.get_mut(self.used).ok_or(E2BIG)?;
+        // SAFETY: By the type invariant `entry` is an initialised entry; the caller vouches for the page.
+        unsafe { bindings::sg_set_page(entry, page.as_ptr(), bytes, offset) };
+        self.used += 1;
+        self.bytes += len;
+        Ok(())
+    }
+
+    /// Ends the list after the segments pushed so far. To be called once, when all are in.
+    pub fn finish(&mut self) {
+        if let Some(last) = self
+            .used
+            .checked_sub(1)
+            .and_then(|i| self.entries.get_mut(i))
+        {
+            // SAFETY: `last` is an initialised entry by the type invariant.
+            unsafe { bindings::sg_mark_end(last) };
+        }
+    }
+
+    /// Whether no segment was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// The sum of the segments' lengths in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The number of segments.
+    pub fn segments(&self) -> usize {
+        self.used
+    }
+
+    /// The first entry, for C functions that read the list up to its end mark.
+    pub fn as_ptr(&self) -> *const bindings::scatterlist {
+        self.entries.as_ptr()
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of a user's buffer, pinned so that a device reads or writes it.
+//!
+//! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h)
+
+use crate::{
+    bindings,
+    scatterlist::Scatterlist, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    iov::IovIterDest,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// Pinned pages of a user's buffer.
+///
+/// # Invariants
+///
+/// Each pointer is a page that we have pinned.
+pub struct UserPages {
+    pages: KVec<NonNull<bindings::page>>,
+    sg: Scatterlist,
+}
+
+// SAFETY: Pins may be released by any task.
+unsafe impl Send for UserPages {}
+// SAFETY: A shared reference only reads.
+unsafe impl Sync for UserPages {}
+
+impl UserPages {
+    /// Whether `iter` is a user's buffer, which [`UserPages::extract`] takes.
+    pub fn is_user_backed(iter: &mut IovIterDest<'_>) -> bool {
+        // SAFETY: `as_raw` is a valid iterator.
+        unsafe { bindings::user_backed_iter(iter.as_raw()) }
+    }
+
+    /// Pins up to `max_bytes` of the buffer that `iter` stands at, in at most `max_pages` pages, and advances it. Sleeps.
+    ///
+    /// `EINVAL` when the buffer is not a user's, `EFAULT` when it cannot be written.
+    pub fn extract(iter: &mut IovIterDest<'_>, max_bytes: usize, max_pages: usize) -> Result<Self> {
+        if !Self::is_user_backed(iter) {
+            return Err(EINVAL);
+        }
+        // One page more than the bytes fill, as the buffer may start in the middle of one.
+        let max_pages = max_pages.min(max_bytes.div_ceil(PAGE_SIZE) + 1);
+        let mut raw: KVec<*mut bindings::page> =
+            KVec::from_elem(core::ptr::null_mut(), max_pages, GFP_KERNEL)?;
+        let mut this = Self {
+            pages: KVec::with_capacity(max_pages, GFP_KERNEL)?,
+            sg: Scatterlist::new(max_pages, GFP_KERNEL)?,
+        };
+        let mut array = raw.as_mut_ptr();
+        let mut offset = 0;
+        // SAFETY: `iter` is valid; `array` has room for `max_pages` pointers, and as it is not null it is used.
+        let bytes = unsafe {
+            bindings::iov_iter_extract_pages(
+                iter.as_raw(),
+                &mut array,
+                max_bytes,
+                u32::try_from(max_pages)?,
+                0,
+                &mut offset,
+            )
+        };
+        let mut left = match usize::try_from(bytes) {
+            Ok(0) => return Err(EFAULT),
+            Ok(n) => n,
+            Err(_) => return Err(Error::from_errno(i32::try_from(bytes)?)),
+        };
+        for page in raw.iter().copied().map_while(NonNull::new) {
+            if left == 0 {
+                break;
+            }
+            // INVARIANT: A user-backed iterator's pages were pinned by the extraction. There is room: at most `max_pages`.
+            let _ = this.pages.push_within_capacity(page);
+            let part = (PAGE_SIZE - offset).min(left);
+            // SAFETY: The page is pinned, so it stays; user pages lie in the linear map, `part` bytes are in this one.
+            unsafe { this.sg.push(page, offset, part)? };
+            left -= part;
+            offset = 0;
+        }
+        this.sg.finish();
+        Ok(this)
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.sg.len_bytes()
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.sg.is_empty()
+    }
+
+    /// The segments.
+    pub fn scatterlist(&self) -> &Scatterlist {
+        &self.sg
+    }
+
+    /// Marks the pages as written to, after a device has written. Sleeps.
+    pub fn mark_dirty(&self) {
+        for page in &self.pages {
+            // SAFETY: The page is pinned by the type invariant, so it is alive.
+            unsafe { bindings::virtiofs_helper_set_page_dirty_lock(page.as_ptr()) };
+        }
+    }
+}
+
+impl Drop for UserPages {
+    fn drop(&mut self) {
+        for page in &self.pages {
+            // SAFETY: Pinned by the type invariant, released here, once.
+            unsafe { bindings::unpin_user_page(page.as_ptr()) };
+        }
+    }
+}

@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtqueues that own the transfers in flight.
+//!
+//! Each [`Virtqueue`] has one lock, taken with interrupts off, for the ring and two lists: `in_flight`, the transfers that
+//! are in the ring, and `parked`, those that found it full, in order. Nothing is shared between queues. The lock is the
+//! innermost: while it is held no other lock is taken and no driver code runs.
+//!
+//! A transfer that the device returns is ended in the interrupt itself, so that its waiter needs one wake-up and no work
+//! item in between.
+
+use crate::{
+    device::Device,
+    transfer::{
+        token,
+        NewTransfer,
+        Owner,
+        Transfer, //
+    },
+};
+use core::ptr::NonNull;
+use kernel::{
+    error::to_result,
+    list::{
+        List,
+        ListArc, //
+    },
+    prelude::*,
+    str::CString,
+    sync::{
+        aref::ARef,
+        new_spinlock_irq,
+        rcu,
+        Arc,
+        SpinLockIrq, //
+    },
+};
+use kernel_ext::bindings;
+
+/// Transfers that are taken out of a ring before the lock is let go for others.
+const BATCH: usize = 16;
+
+/// The ring and what is on it.
+struct State<O: Owner> {
+    /// The C queue; none before it was found and after it was shut down.
+    ring: Option<NonNull<bindings::virtqueue>>,
+    in_flight: List<Transfer<O>>,
+    parked: List<Transfer<O>>,
+}
+
+// SAFETY: The ring may be used by any task or interrupt that holds the lock around this.
+unsafe impl<O: Owner> Send for State<O> {}
+
+/// Why a transfer was not added.
+enum AddError {
+    /// No descriptor, or no memory, is free; a returned transfer will change that.
+    Full,
+    /// It can't be added at all.
+    Failed(Error),
+}
+
+impl<O: Owner> State<O> {
+    /// Puts a transfer into the ring.
+    fn add(
+        &mut self,
+        ring: NonNull<bindings::virtqueue>,
+        transfer: ListArc<Transfer<O>>,
+    ) -> core::result::Result<(), (ListArc<Transfer<O>>, AddError)> {
+        let result = transfer.with_scatterlists(|lists, to_device, from_device| {
+            // SAFETY: The ring is alive, as it is in `self.ring`, and we hold its lock. The lists describe memory that the
+            // transfer owns, and it stays in `in_flight` until the device has returned it or was reset.
+            to_result(unsafe {
+                bindings::virtqueue_add_sgs(
+                    ring.as_ptr(),
+                    lists.as_mut_ptr(),
+                    to_device,
+                    from_device,
+                    token(&transfer).as_ptr().cast(),
+                    bindings::GFP_ATOMIC,
+                )
+            })
+        });
+        match result {
+            Ok(()) => {
+                self.in_flight.push_back(transfer);
+                Ok(())
+            }
+            // With nothing in flight nothing will be returned that could make room.
+            Err(e) if (e == ENOSPC || e == ENOMEM) && !self.in_flight.is_empty() => {
+                Err((transfer, AddError::Full))
+            }
+            Err(e) if e == ENOSPC => Err((transfer, AddError::Failed(ENOMEM))),
+            Err(e) if e == EIO => Err((transfer, AddError::Failed(ENOTCONN))),
+            Err(e) => Err((transfer, AddError::Failed(e))),
+        }
+    }
+
+    /// Takes the next returned transfer out of the ring.
+    fn take_returned(
+        &mut self,
+        ring: NonNull<bindings::virtqueue>,
+    ) -> Option<(ListArc<Transfer<O>>, usize)> {
+        let mut written = 0;
+        // SAFETY: The ring is alive and we hold its lock.
+        let token = unsafe { bindings::virtqueue_get_buf(ring.as_ptr(), &mut written) };
+        Some((self.take_in_flight(NonNull::new(token)?)?, written as usize))
+    }
+
+    /// Takes the transfer of a token that the ring gave back out of the list.
+    fn take_in_flight(&mut self, token: NonNull<c_void>) -> Option<ListArc<Transfer<O>>> {
+        // SAFETY: The ring keeps tokens in memory of its own and gives each back once, so this is a transfer that `add` put
+        // into `in_flight`, and it is there still.
+        unsafe { self.in_flight.remove(token.cast::<Transfer<O>>().as_ref()) }
+    }
+
+    /// Moves parked transfers into the ring while there is room. Those that can't be moved, or that nobody wants any more,
+    /// are put into `ended`. Returns whether the device is to be told.
+    fn unpark(
+        &mut self,
+        ring: NonNull<bindings::virtqueue>,
+        ended: &mut List<Transfer<O>>,
+    ) -> bool {
+        let mut added = false;
+        while let Some(transfer) = self.parked.pop_front() {
+            if !transfer.is_pending() {
+                ended.push_back(transfer);
+                continue;
+            }
+            match self.add(ring, transfer) {
+                Ok(()) => added = true,
+                Err((transfer, AddError::Full)) => {
+                    self.parked.push_front(transfer);
+                    break;
+                }
+                Err((transfer, AddError::Failed(_))) => ended.push_back(transfer),
+            }
+        }
+        // SAFETY: The ring is alive and we hold its lock.
+        added && unsafe { bindings::virtqueue_kick_prepare(ring.as_ptr()) }
+    }
+}
+
+/// A virtqueue whose transfers belong to driver `O`.
+#[pin_data]
+pub struct Virtqueue<O: Owner> {
+    name: CString,
+    data: O::Queue,
+    #[pin]
+    state: SpinLockIrq<State<O>>,
+}
+
+impl<O: Owner> Virtqueue<O> {
+    fn new(name: CString, data: O::Queue) -> impl PinInit<Self> {
+        pin_init!(Self {
+            name,
+            data,
+            state <- new_spinlock_irq!(State {
+                ring: None,
+                in_flight: List::new(),
+                parked: List::new(),
+            }, "Virtqueue::state"),
+        })
+    }
+
+    /// The queue's name, as given to [`QueueSet::new`].
+    pub fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// What the driver keeps with the queue.
+    pub fn data(&self) -> &O::Queue {
+        &self.data
+    }
+
+    /// Hands a transfer to the device, or parks it when the ring is full. Callable from any context, except with the queue's
+    /// own interrupt's work under way on this CPU ([`Owner::ended`]).
+    ///
+    /// `ENOTCONN` when the queue was shut down or the device is broken, `ENOMEM` when the ring can't take it.
+    pub fn submit(&self, transfer: NewTransfer<O>) -> Result<Arc<Transfer<O>>> {
+        let transfer = transfer.into_pending();
+        let handle = transfer.clone_arc();
+        // The ring outlives this, see `QueueSet::shut_down`.
+        let _ring_alive = rcu::read_lock();
+        let mut state = self.state.lock();
+        let Some(ring) = state.ring else {
+            drop(state);
+            return Err(ENOTCONN);
+        };
+        if !state.parked.is_empty() {
+            state.parked.push_back(transfer);
+            return Ok(handle);
+        }
+        match state.add(ring, transfer) {
+            Ok(()) => {}
+            Err((transfer, AddError::Full)) => {
+                state.parked.push_back(transfer);
+                return Ok(handle);
+            }
+            Err((_unsent, AddError::Failed(e))) => {
+                drop(state);
+                return Err(e);
+            }
+        }
+        // SAFETY: The ring is alive and we hold its lock.
+        let notify = unsafe { bindings::virtqueue_kick_prepare(ring.as_ptr()) };
+        drop(state);
+        if notify {
+            // SAFETY: The read-side section keeps the ring alive. Telling the device needs no lock.
+            unsafe { bindings::virtqueue_notify(ring.as_ptr()) };
+        }
+        Ok(handle)
+    }
+
+    /// Ends what the device has returned. Called in interrupt context.
+    fn reap(&self) {
+        let _ring_alive = rcu::read_lock();
+        let mut more = true;
+        while more {
+            let mut returned: [Option<(ListArc<Transfer<O>>, usize)>; BATCH] =
+                [const { None }; BATCH];
+            let mut ended = List::new();
+
+            let mut state = self.state.lock();
+            let Some(ring) = state.ring else { return };
+            // SAFETY: The ring is alive and we hold its lock.
+            unsafe { bindings::virtqueue_disable_cb(ring.as_ptr()) };
+            let mut room = false;
+            for slot in &mut returned {
+                *slot = state.take_returned(ring);
+                room = slot.is_none();
+                if room {
+                    break;
+                }
+            }
+            let notify = state.unpark(ring, &mut ended);
+            // Enabling fails when more was returned meanwhile; with a full batch there may be more anyway.
+            // SAFETY: The ring is alive and we hold its lock.
+            more = !room || !unsafe { bindings::virtqueue_enable_cb(ring.as_ptr()) };
+            drop(state);
+
+            if notify {
+                // SAFETY: As in `submit`.
+                unsafe { bindings::virtqueue_notify(ring.as_ptr()) };
+            }
+            for (transfer, written) in returned.into_iter().flatten() {
+                Transfer::returned(transfer.as_arc(), &self.data, written);
+            }
+            self.end_all(ended);
+        }
+    }
+
+    /// Ends every transfer with [`Outcome::Aborted`](crate::Outcome::Aborted), the parked ones and those in flight. The
+    /// memory of the latter stays with the queue.
+    fn abort(&self) {
+        let mut parked = List::new();
+        loop {
+            let mut batch: [Option<Arc<Transfer<O>>>; BATCH] = [const { None }; BATCH];
+            let mut state = self.state.lock();
+            parked.push_all_back(&mut state.parked);
+            let mut pending = state.in_flight.iter().filter(|t| t.is_pending());
+            for (slot, transfer) in batch.iter_mut().zip(&mut pending) {
+                *slot = Some(transfer.into());
+            }
+            drop(state);
+            if batch.iter().flatten().next().is_none() {
+                break;
+            }
+            for transfer in batch.iter().flatten() {
+                Transfer::abort(transfer, &self.data);
+            }
+        }
+        self.end_all(parked);
+    }
+
+    /// Ends transfers that are on no list of the queue any more.
+    fn end_all(&self, mut transfers: List<Transfer<O>>) {
+        while let Some(transfer) = transfers.pop_front() {
+            Transfer::abort(transfer.as_arc(), &self.data);
+        }
+    }
+}
+
+/// All virtqueues of a device.
+pub struct QueueSet<O: Owner> {
+    queues: KVec<Pin<KBox<Virtqueue<O>>>>,
+    device: ARef<Device>,
+}
+
+impl<O: Owner> QueueSet<O> {
+    /// Finds the device's virtqueues, one for each name and driver's data given, and starts the device. For [`crate::Driver::probe`].
+    ///
+    /// The first `reserved` queues get no interrupt of a CPU of their own. The set must be shut down
+    /// ([`QueueSet::shut_down`]) before the device is unbound; dropping it does that.
+    pub fn new(
+        device: &Device,
+        wanted: KVec<(CString, O::Queue)>,
+        reserved: u32,
+    ) -> Result<Arc<Self>> {
+        let mut queues = KVec::with_capacity(wanted.len(), GFP_KERNEL)?;
+        for (name, data) in wanted {
+            queues.push(
+                KBox::pin_init(Virtqueue::new(name, data), GFP_KERNEL)?,
+                GFP_KERNEL,
+            )?;
+        }
+        let this = Arc::new(
+            Self {
+                queues,
+                device: device.into(),
+            },
+            GFP_KERNEL,
+        )?;
+
+        let count = this.queues.len();
+        let mut infos = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut rings = KVec::from_elem(core::ptr::null_mut(), count, GFP_KERNEL)?;
+        for queue in &this.queues {
+            infos.push(
+                bindings::virtqueue_info {
+                    name: queue.name.as_char_ptr(),
+                    callback: Some(Self::used_callback),
+                    ctx: false,
+                },
+                GFP_KERNEL,
+            )?;
+        }
+        let mut affinity = bindings::irq_affinity {
+            pre_vectors: reserved,
+            ..Default::default()
+        };
+        // SAFETY: The device is being bound, so it is ours. Both arrays have `count` entries. The callback finds this set
+        // through `priv_`, and the set outlives the rings: `Drop` shuts them down.
+        to_result(unsafe {
+            (*device.as_raw()).priv_ = Arc::as_ptr(&this).cast_mut().cast();
+            bindings::virtio_find_vqs(
+                device.as_raw(),
+                u32::try_from(count)?,
+                rings.as_mut_ptr(),
+                infos.as_mut_ptr(),
+                &mut affinity,
+            )
+        })?;
+        for (queue, ring) in this.queues.iter().zip(&rings) {
+            queue.state.lock().ring = NonNull::new(*ring);
+        }
+        // SAFETY: The queues have been found.
+        unsafe { bindings::virtio_device_ready(device.as_raw()) };
+        Ok(this)
+    }
+
+    /// The queue with this index.
+    pub fn get(&self, index: usize) -> Option<&Virtqueue<O>> {
+        self.queues.get(index).map(|queue| &**queue)
+    }
+
+    /// The number of queues.
+    pub fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Whether there is no queue.
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Ends every transfer with [`Outcome::Aborted`](crate::Outcome::Aborted), and keeps the memory of those in flight until
+    /// the device returns it. The queues stay usable.
+    pub fn abort(&self) {
+        for queue in &self.queues {
+            queue.abort();
+        }
+    }
+
+    /// Resets the device and ends every transfer; later ones fail with `ENOTCONN`. Sleeps. Calls after the first do nothing.
+    ///
+    /// To be called with the device still bound: in [`crate::Driver::remove`] at the latest.
+    pub fn shut_down(&self) {
+        // No new transfer from here on.
+        let mut open = false;
+        for queue in &self.queues {
+            let mut parked = List::new();
+            let mut state = queue.state.lock();
+            open |= state.ring.take().is_some();
+            parked.push_all_back(&mut state.parked);
+            drop(state);
+            queue.end_all(parked);
+        }
+        if !open {
+            return;
+        }
+        let device = self.device.as_raw();
+        // SAFETY: The device is bound, see above. After the reset it touches no memory of ours, and no callback runs.
+        unsafe { bindings::virtio_reset_device(device) };
+        // Whoever saw a ring before it was taken out is done with it after this.
+        rcu::synchronize_rcu();
+        // SAFETY: The queues were found, in `new`, and nobody uses them any more.
+        unsafe { bindings::virtiofs_helper_detach_and_del_vqs(device) };
+        for queue in &self.queues {
+            let mut in_flight = List::new();
+            in_flight.push_all_back(&mut queue.state.lock().in_flight);
+            queue.end_all(in_flight);
+        }
+    }
+
+    /// The device has returned buffers of a queue.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the transport alone, with a ring of a device whose queues [`QueueSet::new`] found.
+    unsafe extern "C" fn used_callback(ring: *mut bindings::virtqueue) {
+        // SAFETY: `new` has set `priv_` to the set, which lives until the rings are deleted.
+        let (this, index) = unsafe { (&*(*(*ring).vdev).priv_.cast::<Self>(), (*ring).index) };
+        if let Some(queue) = this.get(index as usize) {
+            queue.reap();
+        }
+    }
+}
+
+impl<O: Owner> Drop for QueueSet<O> {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}

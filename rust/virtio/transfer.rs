@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The buffers of one request to a device.
+//!
+//! A [`Transfer`] is one reference-counted object. The queue holds a reference from submission until the device has
+//! returned the buffers or was reset; a waiter holds another. So a waiter may go away at any time, and the memory that
+//! the device may still write to stays.
+//!
+//! Its life is a state, which changes once from `PENDING`:
+//!
+//! | state       | entered when                                                  | the device may touch it |
+//! |-------------|---------------------------------------------------------------|-------------------------|
+//! | `NEW`       | made                                                          | no                      |
+//! | `PENDING`   | submitted, in the ring or parked                              | yes                     |
+//! | `RETURNED`  | the device returned it                                        | no                      |
+//! | `ABORTED`   | ended by the driver or a reset                                | until it is returned    |
+//! | `ABANDONED` | its waiter was killed                                         | until it is returned    |
+//! | `LATE`      | returned after it was abandoned                               | no                      |
+
+use core::{
+    pin::Pin,
+    ptr::NonNull, //
+};
+use kernel::{
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        ListArc,
+        ListLinks,
+        TryNewListArc, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc,
+        UniqueArc, //
+    },
+    types::Opaque, //
+};
+use kernel_ext::{
+    bindings,
+    completion::Completion,
+    folio::FolioRange,
+    pages::PageBuffer,
+    scatterlist::Scatterlist,
+    user_pages::UserPages, //
+};
+
+/// Bytes that a transfer holds itself for the device to read; longer messages take an allocation.
+const READABLE_INLINE: usize = 304;
+/// Bytes that a transfer holds itself for the device to write; longer replies take an allocation.
+const WRITABLE_INLINE: usize = 176;
+
+const NEW: i32 = 0;
+const PENDING: i32 = 1;
+const RETURNED: i32 = 2;
+const ABORTED: i32 = 3;
+const ABANDONED: i32 = 4;
+const LATE: i32 = 5;
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device returned it and claims to have written that many bytes. The number is the device's word.
+    Returned(usize),
+    /// The connection was ended, see [`crate::QueueSet::abort`]; the device may not have seen the request.
+    Aborted,
+    /// The device returned it after its waiter was killed; as [`Outcome::Returned`].
+    Late(usize),
+}
+
+/// What a driver keeps with each transfer, and is told when it ends.
+pub trait Owner: Sized + Send + Sync + 'static {
+    /// What the driver keeps with each queue.
+    type Queue: Send + Sync + 'static;
+
+    /// The transfer has ended. Called once; for an abandoned one when it comes back, not when it is abandoned.
+    ///
+    /// Runs in interrupt context, or in a task that ends the connection: it must not sleep, nor submit to the queue that
+    /// the transfer was on. Waiters are woken after it returns. An owner is dropped in the same contexts.
+    fn ended(queue: &Self::Queue, transfer: &Arc<Transfer<Self>>, outcome: Outcome);
+}
+
+/// Memory beside the message itself: file contents, directory listings, attribute values.
+pub enum Payload {
+    /// None.
+    None,
+    /// Pages of the kernel's own.
+    Pages(PageBuffer),
+    /// Folios of the page cache, to be read into.
+    Folios(FolioRange),
+    /// A user's buffer.
+    User(UserPages),
+}
+
+impl Payload {
+    fn scatterlist(&self) -> Option<&Scatterlist> {
+        match self {
+            Payload::None => None,
+            Payload::Pages(pages) => Some(pages.scatterlist()),
+            Payload::Folios(folios) => Some(folios.scatterlist()),
+            Payload::User(pages) => Some(pages.scatterlist()),
+        }
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.scatterlist().map_or(0, Scatterlist::len_bytes)
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Which way the payload goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The device reads it, after the message.
+    ToDevice,
+    /// The device writes it, after the reply.
+    FromDevice,
+}
+
+/// `len` bytes that do not move: in place when they are few.
+#[pin_data]
+struct Buffer<const INLINE: usize> {
+    len: usize,
+    heap: Option<KVec<u8>>,
+    #[pin]
+    inline: Opaque<[u8; INLINE]>,
+}
+
+impl<const INLINE: usize> Buffer<INLINE> {
+    /// A zeroed buffer: what the device is lent for writing must not hold what was in that memory before.
+    fn new(len: usize) -> Result<impl PinInit<Self>> {
+        let heap = if len > INLINE {
+            Some(KVec::from_elem(0, len, GFP_KERNEL)?)
+        } else {
+            None
+        };
+        Ok(pin_init!(Self {
+            len,
+            heap,
+            inline <- pin_init::init_zeroed(),
+        }))
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        match &self.heap {
+            Some(heap) => heap.as_ptr().cast_mut(),
+            None => self.inline.get().cast(),
+        }
+    }
+}
+
+/// The buffers of one request, and its state.
+#[pin_data]
+pub struct Transfer<O: Owner> {
+    #[pin]
+    links: ListLinks,
+    #[pin]
+    tracker: AtomicTracker,
+    #[pin]
+    completion: Completion,
+    state: Atomic<i32>,
+    written: Atomic<usize>,
+    payload: Payload,
+    direction: Direction,
+    owner: O,
+    #[pin]
+    readable: Buffer<READABLE_INLINE>,
+    #[pin]
+    writable: Buffer<WRITABLE_INLINE>,
+}
+
+impl_list_arc_safe! {
+    impl{O: Owner} ListArcSafe<0> for Transfer<O> { tracked_by tracker: AtomicTracker; }
+}
+impl_list_item! {
+    impl{O: Owner} ListItem<0> for Transfer<O> { using ListLinks { self.links }; }
+}
+
+// SAFETY: The buffers are plain memory, written only by the device and through `NewTransfer`, which is exclusive; all
+// else in a transfer may be sent.
+unsafe impl<O: Owner> Send for Transfer<O> {}
+// SAFETY: As above: shared references read the buffers only when the device does not own them, and state is atomic.
+unsafe impl<O: Owner> Sync for Transfer<O> {}
+
+impl<O: Owner> Transfer<O> {
+    /// What the driver keeps with it.
+    pub fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    /// Its payload.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// Bytes that the device may write into: reply and payload.
+    pub fn capacity(&self) -> usize {
+        self.writable.len
+            + match self.direction {
+                Direction::FromDevice => self.payload.len(),
+                Direction::ToDevice => 0,
+            }
+    }
+
+    /// The size of the reply buffer in bytes, without the payload.
+    pub fn reply_len(&self) -> usize {
+        self.writable.len
+    }
+
+    /// Copies from the reply buffer at `offset` as many bytes as there are, at most `to.len()`, and returns their number.
+    ///
+    /// `EBUSY` as long as the device may write to it. The bytes are as untrusted as the device.
+    pub fn read_reply(&self, offset: usize, to: &mut [u8]) -> Result<usize> {
+        if !matches!(self.state.load(ordering::Acquire), RETURNED | LATE) {
+            return Err(EBUSY);
+        }
+        self.copy_out(&self.writable, offset, to)
+    }
+
+    /// Copies from the message at `offset`, as [`Transfer::read_reply`] does from the reply. The message does not change once
+    /// it was submitted.
+    pub fn read_message(&self, offset: usize, to: &mut [u8]) -> Result<usize> {
+        self.copy_out(&self.readable, offset, to)
+    }
+
+    fn copy_out<const N: usize>(
+        &self,
+        from: &Buffer<N>,
+        offset: usize,
+        to: &mut [u8],
+    ) -> Result<usize> {
+        let len = from.len.checked_sub(offset).ok_or(EINVAL)?.min(to.len());
+        // SAFETY: `offset + len` is within the buffer, `len` within `to`. A device that breaks the rules and writes
+        // meanwhile makes the copied values arbitrary, as its bytes are anyway.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr().add(offset), to.as_mut_ptr(), len) };
+        Ok(len)
+    }
+
+    /// Sleeps until it has ended. A fatal signal ends the wait with `EINTR`, and the transfer is abandoned:
+    /// `before_abandoning` runs just before, while the transfer may still end in any way.
+    pub fn wait(&self, before_abandoning: impl FnOnce()) -> Result<Outcome> {
+        if self.completion.wait_killable().is_err() {
+            before_abandoning();
+            if self
+                .state
+                .cmpxchg(PENDING, ABANDONED, ordering::Full)
+                .is_ok()
+            {
+                return Err(EINTR);
+            }
+            // It ended at the same moment, and whoever ended it is about to complete.
+            self.completion.wait();
+        }
+        match self.state.load(ordering::Acquire) {
+            RETURNED => Ok(Outcome::Returned(self.written.load(ordering::Relaxed))),
+            _ => Ok(Outcome::Aborted),
+        }
+    }
+
+    /// Whether somebody still wants it done: false for one that was abandoned or aborted before the device had it.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.state.load(ordering::Relaxed) == PENDING
+    }
+
+    /// The device has returned it. Callable from any context, without the queue's lock.
+    pub(crate) fn returned(this: &Arc<Self>, queue: &O::Queue, written: usize) {
+        this.written.store(written, ordering::Relaxed);
+        let outcome = match this.state.cmpxchg(PENDING, RETURNED, ordering::Full) {
+            Ok(_) => Outcome::Returned(written),
+            Err(ABANDONED) => {
+                this.state.store(LATE, ordering::Release);
+                Outcome::Late(written)
+            }
+            Err(_) => return,
+        };
+        O::ended(queue, this, outcome);
+        this.completion.complete_all();
+    }
+
+    /// Ends it before the device has returned it. Callable from any context, without the queue's lock.
+    pub(crate) fn abort(this: &Arc<Self>, queue: &O::Queue) {
+        if this.state.cmpxchg(PENDING, ABORTED, ordering::Full).is_ok() {
+            O::ended(queue, this, Outcome::Aborted);
+            this.completion.complete_all();
+        }
+    }
+
+    /// Calls `add` with the lists for the device: how many of them it reads, how many it writes.
+    pub(crate) fn with_scatterlists<R>(
+        &self,
+        add: impl FnOnce(&mut [*mut bindings::scatterlist], u32, u32) -> R,
+    ) -> R {
+        let mut message = bindings::scatterlist::default();
+        let mut reply = bindings::scatterlist::default();
+        let mut lists = [core::ptr::null_mut(); 3];
+        let mut count = 0;
+        let mut put = |list: *mut bindings::scatterlist| {
+            if let Some(slot) = lists.get_mut(count) {
+                *slot = list;
+                count += 1;
+            }
+        };
+        let payload = self
+            .payload
+            .scatterlist()
+            .filter(|list| !list.is_empty())
+            .map(|list| list.as_ptr().cast_mut());
+        let (mut to_device, mut from_device) = (1, 0);
+
+        Self::describe(&mut message, &self.readable);
+        put(&mut message);
+        if let (Some(list), Direction::ToDevice) = (payload, self.direction) {
+            put(list);
+            to_device += 1;
+        }
+        if self.writable.len > 0 {
+            Self::describe(&mut reply, &self.writable);
+            put(&mut reply);
+            from_device += 1;
+        }
+        if let (Some(list), Direction::FromDevice) = (payload, self.direction) {
+            put(list);
+            from_device += 1;
+        }
+        add(&mut lists, to_device, from_device)
+    }
+
+    fn describe<const N: usize>(entry: &mut bindings::scatterlist, buffer: &Buffer<N>) {
+        // SAFETY: `entry` is valid for writes; the buffer is memory of the kernel's heap, so in the linear map, of that
+        // length, which is far below 4 GiB.
+        unsafe { bindings::sg_init_one(entry, buffer.as_ptr().cast(), buffer.len as u32) };
+    }
+}
+
+/// A transfer that is being filled in and that nobody else knows of.
+pub struct NewTransfer<O: Owner>(Pin<UniqueArc<Transfer<O>>>);
+
+impl<O: Owner> NewTransfer<O> {
+    /// Makes one with a message of `message_len` bytes and room for a reply of `reply_len`. Sleeps.
+    pub fn new(
+        message_len: usize,
+        reply_len: usize,
+        payload: Payload,
+        direction: Direction,
+        owner: O,
+    ) -> Result<Self> {
+        let readable = Buffer::new(message_len)?;
+        let writable = Buffer::new(reply_len)?;
+        let init = pin_init!(Transfer {
+            links <- ListLinks::new(),
+            tracker <- AtomicTracker::new(),
+            completion <- Completion::new(),
+            state: Atomic::new(NEW),
+            written: Atomic::new(0),
+            payload,
+            direction,
+            owner,
+            readable <- readable,
+            writable <- writable,
+        });
+        Ok(Self(
+            UniqueArc::new_uninit(GFP_KERNEL)?.pin_init_with(init)?,
+        ))
+    }
+
+    /// The message, to be filled in.
+    pub fn message_mut(&mut self) -> &mut [u8] {
+        let buffer = &self.0.readable;
+        // SAFETY: The buffer is initialised memory of that length, and nobody else has a reference to the transfer.
+        unsafe { core::slice::from_raw_parts_mut(buffer.as_ptr(), buffer.len) }
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &Payload {
+        &self.0.payload
+    }
+
+    /// The message is complete: from here on it belongs to the queue.
+    pub(crate) fn into_pending(self) -> ListArc<Transfer<O>> {
+        self.0.state.store(PENDING, ordering::Relaxed);
+        ListArc::from(self.0)
+    }
+}
+
+/// A token for the ring: the address of a transfer.
+pub(crate) fn token<O: Owner>(transfer: &Transfer<O>) -> NonNull<Transfer<O>> {
+    NonNull::from(transfer)
+}

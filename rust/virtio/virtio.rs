@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtio drivers, and virtqueues that own what is in flight.
+//!
+//! - [`driver`]: the bus: registration, probe and removal.
+//! - [`device`]: a device and its configuration space.
+//! - [`transfer`]: the buffers of one request, reference-counted.
+//! - [`queue`]: typed virtqueues.
+//!
+//! The rule that everything here serves: memory that a device may read or write belongs to the queue until the device
+//! has returned it or was reset, whatever becomes of the task that waits for it.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+#![crate_name = "virtio"]
+
+pub mod device;
+pub mod driver;
+pub mod queue;
+pub mod transfer;
+
+pub use device::Device;
+pub use driver::{
+    Adapter,
+    DeviceId,
+    Driver, //
+};
+pub use queue::{
+    QueueSet,
+    Virtqueue, //
+};
+pub use transfer::{
+    NewTransfer,
+    Outcome,
+    Owner,
+    Payload,
+    Transfer, //
+};
+
+/// Prefix of this crate's log lines.
+const __LOG_PREFIX: &[u8] = b"virtio_rust\0";
