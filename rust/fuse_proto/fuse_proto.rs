@@ -52,6 +52,7 @@
 pub mod opcode;
 pub mod wire;
 
+mod control;
 mod data;
 mod dirent;
 mod encode;
@@ -60,13 +61,16 @@ mod flags;
 mod forget;
 mod init;
 mod inode;
+mod lock;
+mod mapping;
 mod name;
 mod operation;
 mod reply;
 mod value;
 mod xattr;
 
-pub use data::Read;
+pub use control::{Interrupt, Ioctl, IoctlReply, Poll, Syncfs};
+pub use data::{CopyFileRange, Fallocate, Fsync, Read, Write};
 pub use dirent::{Dirent, DirentPlus, Dirents, DirentsPlus, Plus, Readdir, NAME_MAX};
 pub use encode::HEADER_LEN as REQUEST_HEADER_LEN;
 pub use encode::{Caller, EncodeError, Encoder, Extensions, SecurityContext};
@@ -81,10 +85,14 @@ pub use inode::{
     link_target, Access, AttrReply, Getattr, Readlink, SetTime, Setattr, Statfs, StatfsReply,
     Statx, StatxReply,
 };
-pub use name::{Lookup, LookupReply};
+pub use lock::{FileLock, Getlk, LockKind, Setlk};
+pub use mapping::{MapRange, Removemapping, Setupmapping};
+pub use name::{
+    Create, CreateReply, Link, Lookup, LookupReply, Mkdir, Mknod, Rename, Symlink, Unlink,
+};
 pub use opcode::Opcode;
 pub use operation::{Answer, Operation};
 pub use reply::HEADER_LEN as REPLY_HEADER_LEN;
 pub use reply::{check_header, Impossible, ReplyError};
 pub use value::{Attr, Device, Entry, Fh, FileType, LockOwner, NodeId, Time, Ttl, MAX_OFFSET};
-pub use xattr::{Getxattr, Listxattr, XattrNames, XATTR_MAX};
+pub use xattr::{Getxattr, Listxattr, Removexattr, Setxattr, XattrNames, XATTR_MAX};

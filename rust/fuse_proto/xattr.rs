@@ -3,11 +3,14 @@
 //! Extended attributes.
 
 use crate::data::at_most;
-use crate::reply::{exact, Impossible, ReplyError};
+use crate::reply::{empty, exact, Impossible, ReplyError};
 use crate::value::NodeId;
 use crate::wire;
 use crate::{EncodeError, Encoder, Opcode, Operation};
 use core::mem::size_of;
+
+/// `FUSE_SETXATTR_ACL_KILL_SGID`: the set-group-id bit goes when the access ACL is set.
+const SETXATTR_ACL_KILL_SGID: u32 = 1;
 
 /// Most bytes of a value, and of a list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 pub const XATTR_MAX: u32 = 65536;
@@ -115,6 +118,85 @@ fn decode_size(asked: u32, body: &[u8], payload: usize) -> Result<usize, ReplyEr
         return Err(Impossible::XattrSize.into());
     }
     Ok(raw.size as usize)
+}
+
+/// SETXATTR: gives an extended attribute a value, which is the payload of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Setxattr<'a> {
+    /// Of which inode.
+    pub node: NodeId,
+    /// Its name, namespace included.
+    pub name: &'a [u8],
+    /// Bytes of the value, at most [`XATTR_MAX`].
+    pub size: u32,
+    /// `XATTR_CREATE` 1, `XATTR_REPLACE` 2, or 0 for either.
+    pub flags: u32,
+    /// Whether an access ACL also drops the set-group-id bit; only where
+    /// [`SETXATTR_EXT`](crate::InitFlags::SETXATTR_EXT) was agreed on.
+    pub acl_kill_sgid: Option<bool>,
+}
+
+impl Operation for Setxattr<'_> {
+    type Reply = ();
+
+    fn opcode(&self) -> Opcode {
+        Opcode::Setxattr
+    }
+
+    fn node(&self) -> Option<NodeId> {
+        Some(self.node)
+    }
+
+    fn args(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let [size, flags] = [self.size, self.flags];
+        match self.acl_kill_sgid {
+            Some(kill) => e.struct_(&wire::SetxattrIn {
+                size,
+                flags,
+                setxattr_flags: if kill { SETXATTR_ACL_KILL_SGID } else { 0 },
+                padding: 0,
+            })?,
+            None => e.struct_(&[size, flags])?,
+        }
+        e.name(self.name)
+    }
+
+    fn payload_len(&self) -> usize {
+        self.size as usize
+    }
+
+    fn decode(&self, body: &[u8], _payload: usize) -> Result<(), ReplyError> {
+        empty(body)
+    }
+}
+
+/// REMOVEXATTR: takes an extended attribute away.
+#[derive(Clone, Copy, Debug)]
+pub struct Removexattr<'a> {
+    /// Of which inode.
+    pub node: NodeId,
+    /// Its name, namespace included.
+    pub name: &'a [u8],
+}
+
+impl Operation for Removexattr<'_> {
+    type Reply = ();
+
+    fn opcode(&self) -> Opcode {
+        Opcode::Removexattr
+    }
+
+    fn node(&self) -> Option<NodeId> {
+        Some(self.node)
+    }
+
+    fn args(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        e.name(self.name)
+    }
+
+    fn decode(&self, body: &[u8], _payload: usize) -> Result<(), ReplyError> {
+        empty(body)
+    }
 }
 
 /// The payload of LISTXATTR, checked: names, each with one NUL after it.
