@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the VFS asks of an open regular file.
+
+use super::{
+    kiocb::count,
+    position,
+    File,
+    Kiocb,
+    NewFile,
+    Released, //
+};
+use crate::{
+    filesystem::FileSystem,
+    inode::Inode, //
+};
+use core::marker::PhantomData;
+use kernel::{
+    build_error,
+    error::{
+        from_result,
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
+    ffi::{
+        c_int,
+        c_uint,
+        c_void, //
+    },
+    iov::IovIterDest,
+    module::this_module,
+    prelude::*, //
+};
+use kernel_ext::bindings;
+
+/// What a seek counts from, or looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whence {
+    /// From the file's start.
+    Set,
+    /// From the present position.
+    Current,
+    /// From the file's end.
+    End,
+    /// For data, from a position on.
+    Data,
+    /// For a hole, from a position on.
+    Hole,
+}
+
+impl Whence {
+    pub(super) fn from_raw(whence: c_int) -> Option<Self> {
+        Some(match u32::try_from(whence).ok()? {
+            bindings::SEEK_SET => Self::Set,
+            bindings::SEEK_CUR => Self::Current,
+            bindings::SEEK_END => Self::End,
+            bindings::SEEK_DATA => Self::Data,
+            bindings::SEEK_HOLE => Self::Hole,
+            _ => return None,
+        })
+    }
+
+    /// As `lseek(2)` has it.
+    pub const fn raw(self) -> u32 {
+        match self {
+            Self::Set => bindings::SEEK_SET,
+            Self::Current => bindings::SEEK_CUR,
+            Self::End => bindings::SEEK_END,
+            Self::Data => bindings::SEEK_DATA,
+            Self::Hole => bindings::SEEK_HOLE,
+        }
+    }
+}
+
+impl<T: FileSystem> File<T> {
+    /// Seeks by the inode's size; everything before it is data.
+    ///
+    /// Errors: `EINVAL` for a position that no file can have, `ENXIO` for data beyond the end.
+    ///
+    /// C: `generic_file_llseek()`.
+    pub fn seek(&self, offset: i64, whence: Whence) -> Result<i64> {
+        // SAFETY: Valid by the type invariant; the VFS serialises seeks where it matters.
+        position(unsafe {
+            bindings::generic_file_llseek(self.as_raw(), offset, whence.raw() as c_int)
+        })
+    }
+
+    /// Moves the position to one that has been found, by [`Whence::Data`] or [`Whence::Hole`].
+    ///
+    /// Errors: `EINVAL` for a position that no file can have.
+    ///
+    /// C: `vfs_setpos()`.
+    pub fn set_position(&self, pos: i64) -> Result<i64> {
+        // SAFETY: Valid by the type invariant; the VFS serialises seeks where it matters.
+        position(unsafe {
+            let max = (*self.inode().super_block().as_raw()).s_maxbytes;
+            bindings::vfs_setpos(self.as_raw(), pos, max)
+        })
+    }
+}
+
+/// A move of a file's contents into a pipe.
+///
+/// # Invariants
+///
+/// The pointers are those of a `splice_read` call that has not returned.
+pub struct Splice<'a, T: FileSystem> {
+    file: *mut bindings::file,
+    pos: *mut bindings::loff_t,
+    pipe: *mut bindings::pipe_inode_info,
+    len: usize,
+    flags: c_uint,
+    _p: PhantomData<&'a mut File<T>>,
+}
+
+impl<'a, T: FileSystem> Splice<'a, T> {
+    /// The file.
+    pub fn file(&self) -> &'a File<T> {
+        // SAFETY: Valid by the type invariant, and opened.
+        unsafe { File::from_raw(self.file) }
+    }
+
+    /// Moves pages of the page cache into the pipe.
+    ///
+    /// C: `filemap_splice_read()`.
+    pub fn from_page_cache(self) -> Result<usize> {
+        // SAFETY: The arguments of the call, by the type invariant.
+        count(unsafe {
+            bindings::filemap_splice_read(self.file, self.pos, self.pipe, self.len, self.flags)
+        })
+    }
+
+    /// Reads into new pages with [`Operations::read_iter`], and moves them into the pipe.
+    ///
+    /// C: `copy_splice_read()`.
+    pub fn by_copy(self) -> Result<usize> {
+        // SAFETY: The arguments of the call, by the type invariant.
+        count(unsafe {
+            bindings::copy_splice_read(self.file, self.pos, self.pipe, self.len, self.flags)
+        })
+    }
+}
+
+/// A mapping of a file into memory that is being made.
+///
+/// # Invariants
+///
+/// The pointer is that of a `mmap_prepare` call that has not returned.
+pub struct Mapping<'a, T: FileSystem> {
+    desc: *mut bindings::vm_area_desc,
+    _p: PhantomData<&'a mut File<T>>,
+}
+
+impl<T: FileSystem> Mapping<'_, T> {
+    /// Whether writes to it are to reach the file, now or after `mprotect(2)`.
+    pub fn is_shared_writable(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::is_shared_maywrite(&raw const (*self.desc).vma_flags) }
+    }
+
+    /// Maps the page cache, but refuses mappings through which the file could be written.
+    ///
+    /// Errors: `EINVAL`.
+    ///
+    /// C: `generic_file_readonly_mmap_prepare()`.
+    pub fn map_read_only(&mut self) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::generic_file_readonly_mmap_prepare(self.desc) })
+    }
+
+    /// Maps the page cache.
+    ///
+    /// C: `generic_file_mmap_prepare()`.
+    pub fn map(&mut self) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::generic_file_mmap_prepare(self.desc) })
+    }
+}
+
+/// What the VFS asks of open regular files.
+#[vtable]
+pub trait Operations: Sized + 'static {
+    /// The filesystem.
+    type FileSystem: FileSystem;
+
+    /// Whether leases (`F_SETLEASE`) can be had; without, `EINVAL`.
+    const LEASES: bool = false;
+
+    /// Opens a file. The data is kept until [`release`](Operations::release).
+    ///
+    /// May sleep; no lock is held.
+    fn open(
+        inode: &Inode<Self::FileSystem>,
+        file: &mut NewFile<Self::FileSystem>,
+    ) -> Result<<Self::FileSystem as FileSystem>::FileData>;
+
+    /// The last reference to an open file is gone.
+    ///
+    /// May sleep; runs when the last user's task returns to user space, or later. Its errors have
+    /// nowhere to go.
+    fn release(
+        _inode: &Inode<Self::FileSystem>,
+        _file: &Released<'_, Self::FileSystem>,
+        data: <Self::FileSystem as FileSystem>::FileData,
+    ) {
+        drop(data);
+    }
+
+    /// A file descriptor is closed; there may be others for the same open file.
+    ///
+    /// `owner` tells the closing process from others, as the owner of its POSIX locks; it is a kernel
+    /// address. An error is that of `close(2)`. May sleep.
+    fn flush(_file: &File<Self::FileSystem>, _owner: usize) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Has the bytes from `start` to `end`, and the metadata, reach stable storage; with `datasync`
+    /// only the metadata that is needed to read them.
+    ///
+    /// May sleep. Without it, `EINVAL`.
+    fn fsync(_file: &File<Self::FileSystem>, _start: i64, _end: i64, _datasync: bool) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Moves the position, by [`File::seek`] or [`File::set_position`], and returns the new one.
+    ///
+    /// May sleep; the position is locked when others can use it. Without it, as [`File::seek`].
+    fn llseek(_file: &File<Self::FileSystem>, _offset: i64, _whence: Whence) -> Result<i64> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Reads from the position on, which is moved, into `to`.
+    ///
+    /// May sleep unless [`Kiocb::is_nowait`]; no lock is held. 0 is the end of the file.
+    fn read_iter(iocb: &mut Kiocb<'_, Self::FileSystem>, to: &mut IovIterDest<'_>)
+        -> Result<usize>;
+
+    /// Moves contents into a pipe.
+    ///
+    /// May sleep; the pipe is locked. Without it, [`Splice::by_copy`].
+    fn splice_read(_splice: Splice<'_, Self::FileSystem>) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Maps the file into memory.
+    ///
+    /// May sleep; the address space of the task is locked. Without it, `ENODEV`.
+    fn mmap(
+        _file: &File<Self::FileSystem>,
+        _mapping: &mut Mapping<'_, Self::FileSystem>,
+    ) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+struct Callbacks<F>(PhantomData<F>);
+
+impl<F: Operations> Callbacks<F> {
+    /// # Safety
+    ///
+    /// Called by the VFS, with an inode of `F::FileSystem` and a file that is being opened.
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: As the caller says.
+        unsafe { super::open::<F::FileSystem>(inode, file, F::open) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with an inode of `F::FileSystem` and a file that `open` opened.
+    unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: As the caller says.
+        unsafe { super::release::<F::FileSystem>(inode, file, F::release) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened.
+    unsafe extern "C" fn flush(file: *mut bindings::file, owner: *mut c_void) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            F::flush(unsafe { File::from_raw(file) }, owner.addr())?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened.
+    unsafe extern "C" fn fsync(
+        file: *mut bindings::file,
+        start: bindings::loff_t,
+        end: bindings::loff_t,
+        datasync: c_int,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            F::fsync(unsafe { File::from_raw(file) }, start, end, datasync != 0)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened.
+    unsafe extern "C" fn llseek(
+        file: *mut bindings::file,
+        offset: bindings::loff_t,
+        whence: c_int,
+    ) -> bindings::loff_t {
+        let Some(whence) = Whence::from_raw(whence) else {
+            return EINVAL.to_errno().into();
+        };
+        // SAFETY: As the caller says.
+        match F::llseek(unsafe { File::from_raw(file) }, offset, whence) {
+            Ok(pos) => pos,
+            Err(e) => e.to_errno().into(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a request for a file that `open` opened, and a destination.
+    unsafe extern "C" fn read_iter(
+        iocb: *mut bindings::kiocb,
+        to: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: As the caller says.
+        let (mut iocb, to) = unsafe { (Kiocb::from_raw(iocb), IovIterDest::from_raw(to)) };
+        from_result(|| F::read_iter(&mut iocb, to).map(|count| count as isize))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened, and a pipe that is locked.
+    unsafe extern "C" fn splice_read(
+        file: *mut bindings::file,
+        pos: *mut bindings::loff_t,
+        pipe: *mut bindings::pipe_inode_info,
+        len: usize,
+        flags: c_uint,
+    ) -> isize {
+        // INVARIANT: As the caller says.
+        let splice = Splice {
+            file,
+            pos,
+            pipe,
+            len,
+            flags,
+            _p: PhantomData,
+        };
+        from_result(|| F::splice_read(splice).map(|count| count as isize))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a description whose file `open` opened.
+    unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
+        // INVARIANT: As the caller says.
+        let mut mapping = Mapping {
+            desc,
+            _p: PhantomData,
+        };
+        from_result(|| {
+            // SAFETY: As the caller says.
+            F::mmap(unsafe { File::from_raw((*desc).file) }, &mut mapping)?;
+            Ok(0)
+        })
+    }
+
+    const VTABLE: bindings::file_operations = bindings::file_operations {
+        owner: this_module::<F::OwnerModule>().as_ptr(),
+        open: Some(Self::open),
+        release: Some(Self::release),
+        flush: if F::HAS_FLUSH {
+            Some(Self::flush)
+        } else {
+            None
+        },
+        fsync: if F::HAS_FSYNC {
+            Some(Self::fsync)
+        } else {
+            None
+        },
+        llseek: if F::HAS_LLSEEK {
+            Some(Self::llseek)
+        } else {
+            Some(bindings::generic_file_llseek)
+        },
+        read_iter: Some(Self::read_iter),
+        splice_read: if F::HAS_SPLICE_READ {
+            Some(Self::splice_read)
+        } else {
+            Some(bindings::copy_splice_read)
+        },
+        mmap_prepare: if F::HAS_MMAP {
+            Some(Self::mmap_prepare)
+        } else {
+            None
+        },
+        setlease: if F::LEASES {
+            Some(bindings::generic_setlease)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+}
+
+/// The table of regular files.
+pub(crate) fn vtable<F: Operations>() -> *const bindings::file_operations {
+    &Callbacks::<F>::VTABLE
+}

@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes.
+//!
+//! [`Inode`] is an inode that is in use, [`NewInode`] one that is being made, and [`RcuInode`] one
+//! that an RCU path walk looks at.
+//!
+//! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+mod new;
+mod operations;
+
+pub use new::{
+    Lookup,
+    NewInode, //
+};
+pub use operations::{
+    AccessMask,
+    DirectoryOperations,
+    Link,
+    Operations,
+    SymlinkOperations, //
+};
+
+use crate::{
+    attr::FileType,
+    cred::Idmap,
+    dentry::Dentry,
+    filesystem::{
+        FileSystem,
+        Registration, //
+    },
+    super_block::SuperBlock,
+    time::Timespec, //
+};
+use core::{
+    marker::PhantomData,
+    mem,
+    ops::{
+        Deref,
+        DerefMut, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::{
+        aref::{
+            ARef,
+            AlwaysRefCounted, //
+        },
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+    },
+    types::Opaque,
+};
+use kernel_ext::bindings;
+
+/// The allocation of an inode.
+///
+/// # Invariants
+///
+/// `data` is initialised from [`InodeBox::alloc`] to [`InodeBox::free`].
+#[repr(C)]
+pub(crate) struct InodeBox<T: FileSystem> {
+    inode: Opaque<bindings::inode>,
+    stale: Atomic<i32>,
+    data: T::InodeData,
+}
+
+impl<T: FileSystem> InodeBox<T> {
+    /// Makes the cache that inodes come from. May sleep.
+    pub(crate) fn new_cache() -> Result<NonNull<bindings::kmem_cache>> {
+        let mut args = bindings::kmem_cache_args {
+            align: mem::align_of::<Self>() as u32,
+            ctor: Some(Self::construct),
+            ..pin_init::zeroed()
+        };
+        // SAFETY: The name is static, and `construct` suits objects of this size.
+        let cache = unsafe {
+            bindings::__kmem_cache_create_args(
+                T::NAME.as_char_ptr(),
+                mem::size_of::<Self>() as u32,
+                &mut args,
+                bindings::SLAB_RECLAIM_ACCOUNT | bindings::SLAB_ACCOUNT,
+            )
+        };
+        NonNull::new(cache).ok_or(ENOMEM)
+    }
+
+    /// Runs once for each object of the cache, not for each allocation.
+    ///
+    /// # Safety
+    ///
+    /// `object` is the memory of a `Self`.
+    unsafe extern "C" fn construct(object: *mut c_void) {
+        // SAFETY: The inode lies within the object.
+        unsafe {
+            bindings::inode_init_once(Opaque::cast_into(&raw mut (*object.cast::<Self>()).inode))
+        };
+    }
+
+    /// Allocates an inode with its data; null when there is no memory.
+    pub(crate) fn alloc(sb: &SuperBlock<T>) -> *mut bindings::inode {
+        // SAFETY: A superblock of `T`; the cache is one of `Self`.
+        let object: *mut Self = unsafe {
+            let cache = Registration::<T>::of_super(sb.as_raw()).inode_cache();
+            bindings::virtiofs_helper_alloc_inode(sb.as_raw(), cache).cast()
+        };
+        if object.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: The object is valid memory of this type, and does not move.
+        // INVARIANT: The data is initialised.
+        unsafe {
+            (&raw mut (*object).stale).write(Atomic::new(0));
+            if pin_init::raw_try_init(&raw mut (*object).data, T::inode_data(sb)).is_err() {
+                bindings::kfree(object.cast_const().cast());
+                return ptr::null_mut();
+            }
+            Opaque::cast_into(&raw const (*object).inode)
+        }
+    }
+
+    /// Drops the data and frees the inode. Runs in a softirq.
+    ///
+    /// # Safety
+    ///
+    /// `inode` is from [`alloc`](Self::alloc) and not used after this.
+    pub(crate) unsafe fn free(inode: *mut bindings::inode) {
+        let object = Self::of(inode);
+        // SAFETY: The data is initialised by the type invariant, and dropped once. `kfree()` also
+        // frees objects of caches; the superblock, which knows the cache, may be gone.
+        unsafe {
+            ptr::drop_in_place(&raw mut (*object).data);
+            bindings::kfree(object.cast_const().cast());
+        }
+    }
+
+    fn of(inode: *mut bindings::inode) -> *mut Self {
+        // CAST: The inode is the first field.
+        inode.cast()
+    }
+
+    /// Where the data of `inode` is.
+    ///
+    /// # Safety
+    ///
+    /// `inode` is from [`alloc`](Self::alloc).
+    pub(crate) unsafe fn data_of(inode: *mut bindings::inode) -> *mut T::InodeData {
+        // SAFETY: Within the allocation.
+        unsafe { &raw mut (*Self::of(inode)).data }
+    }
+}
+
+/// An inode of the filesystem `T` that is in use.
+///
+/// An `ARef<Inode<T>>` holds a reference as `ihold()` takes it. Dropping the last one may sleep.
+///
+/// # Invariants
+///
+/// The inode is the one of an [`InodeBox<T>`], its superblock one of `T`, and somebody holds a
+/// reference to it.
+#[repr(transparent)]
+pub struct Inode<T: FileSystem>(Opaque<bindings::inode>, PhantomData<T>);
+
+// SAFETY: The C structure is made for concurrent use; `InodeData` is `Send + Sync`.
+unsafe impl<T: FileSystem> Send for Inode<T> {}
+// SAFETY: As above.
+unsafe impl<T: FileSystem> Sync for Inode<T> {}
+
+// SAFETY: `ihold()` and `iput()` count the references.
+unsafe impl<T: FileSystem> AlwaysRefCounted for Inode<T> {
+    fn inc_ref(&self) {
+        // SAFETY: There is a reference by the type invariant.
+        unsafe { bindings::ihold(self.as_raw()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller gives up a reference.
+        unsafe { bindings::iput(obj.as_ptr().cast()) };
+    }
+}
+
+impl<T: FileSystem> Inode<T> {
+    /// # Safety
+    ///
+    /// `ptr` meets the type invariants for the duration of `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::inode) -> &'a Self {
+        // SAFETY: The layout is that of the C type; the rest is as the caller says.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::inode {
+        self.0.get()
+    }
+
+    /// The filesystem's data of this inode.
+    pub fn data(&self) -> &T::InodeData {
+        // SAFETY: Initialised as long as the inode is in use.
+        unsafe { &*InodeBox::<T>::data_of(self.as_raw()) }
+    }
+
+    /// Its superblock.
+    pub fn super_block(&self) -> &SuperBlock<T> {
+        // SAFETY: Set when the inode was made, and outlives it.
+        unsafe { SuperBlock::from_raw((*self.as_raw()).i_sb) }
+    }
+
+    /// Its number.
+    pub fn ino(&self) -> u64 {
+        // SAFETY: Not changed once the inode is in use.
+        unsafe { (*self.as_raw()).i_ino }
+    }
+
+    /// Its generation.
+    pub fn generation(&self) -> u32 {
+        // SAFETY: Not changed once the inode is in use.
+        unsafe { (*self.as_raw()).i_generation }
+    }
+
+    /// Its type and permissions.
+    pub fn mode(&self) -> u16 {
+        // SAFETY: A racing change gives the old or the new value.
+        unsafe { ptr::read_volatile(&raw const (*self.as_raw()).i_mode) }
+    }
+
+    /// Its type, which does not change.
+    pub fn file_type(&self) -> FileType {
+        // An inode in use always has a type: `NewInode` sets it.
+        FileType::from_mode(self.mode().into()).unwrap_or(FileType::Regular)
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.file_type() == FileType::Directory
+    }
+
+    /// Its number of links.
+    pub fn nlink(&self) -> u32 {
+        // SAFETY: A racing change gives the old or the new value.
+        unsafe { ptr::read_volatile(&raw const (*self.as_raw()).__bindgen_anon_1.__i_nlink) }
+    }
+
+    /// Its size.
+    pub fn size(&self) -> i64 {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::i_size_read(self.as_raw()) }
+    }
+
+    /// The time of its last modification, consistent only with the inode locked.
+    pub fn mtime(&self) -> Timespec {
+        // SAFETY: Racing changes give the parts of old and new values.
+        unsafe {
+            let inode = self.as_raw();
+            Timespec::new(
+                ptr::read_volatile(&raw const (*inode).i_mtime_sec),
+                ptr::read_volatile(&raw const (*inode).i_mtime_nsec),
+            )
+        }
+    }
+
+    /// The time of its last change, consistent only with the inode locked.
+    pub fn ctime(&self) -> Timespec {
+        // SAFETY: Racing changes give the parts of old and new values. The uppermost bit is the
+        // VFS's mark that the time has been queried.
+        unsafe {
+            let inode = self.as_raw();
+            Timespec::new(
+                ptr::read_volatile(&raw const (*inode).i_ctime_sec),
+                ptr::read_volatile(&raw const (*inode).i_ctime_nsec) & !(1 << 31),
+            )
+        }
+    }
+
+    /// Locks the attributes (`i_lock`), to change them.
+    ///
+    /// A spinlock: no sleep until the guard is dropped.
+    pub fn lock(&self) -> InodeGuard<'_, T> {
+        // SAFETY: Initialised with the inode.
+        unsafe { bindings::spin_lock(&raw mut (*self.as_raw()).i_lock) };
+        InodeGuard {
+            attrs: AttrsMut(self.as_raw(), PhantomData),
+            inode: self,
+        }
+    }
+
+    /// Locks the contents (`i_rwsem`) against changes. May sleep.
+    pub fn lock_shared(&self) -> SharedGuard<'_, T> {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::inode_lock_shared(self.as_raw()) };
+        SharedGuard(self)
+    }
+
+    /// Takes the inode out of the inode cache, so that it is not found again, and marks it stale:
+    /// the file it stood for is gone. Its users keep it until they are done. Never undone.
+    ///
+    /// Takes spinlocks; callable where the caller holds none of this inode.
+    pub fn mark_stale(&self) {
+        // SAFETY: Valid by the type invariant.
+        unsafe {
+            (*InodeBox::<T>::of(self.as_raw())).stale.store(1, Release);
+            bindings::remove_inode_hash(self.as_raw());
+        }
+    }
+
+    /// Whether it has been marked stale.
+    pub fn is_stale(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { (*InodeBox::<T>::of(self.as_raw())).stale.load(Acquire) != 0 }
+    }
+
+    /// Whether the inode's own attributes permit an access.
+    ///
+    /// C: `generic_permission()`. May sleep to get at an ACL.
+    pub fn generic_permission(&self, idmap: &Idmap, mask: AccessMask) -> Result {
+        // SAFETY: Valid references.
+        to_result(unsafe {
+            bindings::generic_permission(idmap.as_raw(), self.as_raw(), mask.raw())
+        })
+    }
+
+    /// Forgets all names of this inode that nobody uses. May sleep.
+    pub fn prune_aliases(&self) {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::d_prune_aliases(self.as_raw()) };
+    }
+
+    /// One of its names, preferably one that is connected to the root.
+    pub fn find_alias(&self) -> Option<ARef<Dentry<T>>> {
+        // SAFETY: Valid by the type invariant; a returned dentry comes with a reference.
+        unsafe {
+            let dentry = bindings::d_find_alias(self.as_raw());
+            NonNull::new(dentry.cast()).map(|dentry| ARef::from_raw(dentry))
+        }
+    }
+}
+
+/// An inode as an RCU path walk sees it: it may be on its way out, and no reference can be taken.
+///
+/// # Invariants
+///
+/// The inode is the one of an [`InodeBox<T>`] that is not freed during `'a`, in which the RCU read
+/// lock is held.
+pub struct RcuInode<'a, T: FileSystem>(NonNull<bindings::inode>, PhantomData<&'a T::InodeData>);
+
+impl<T: FileSystem> Clone for RcuInode<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: FileSystem> Copy for RcuInode<'_, T> {}
+
+impl<'a, T: FileSystem> RcuInode<'a, T> {
+    /// # Safety
+    ///
+    /// `ptr` is null or meets the type invariants.
+    pub(crate) unsafe fn from_raw(ptr: *mut bindings::inode) -> Option<Self> {
+        // INVARIANT: As the caller says.
+        NonNull::new(ptr).map(|inode| Self(inode, PhantomData))
+    }
+
+    /// The filesystem's data. Nothing that can sleep may be done with it.
+    pub fn data(self) -> &'a T::InodeData {
+        // SAFETY: Dropped after a grace period only.
+        unsafe { &*InodeBox::<T>::data_of(self.0.as_ptr()) }
+    }
+
+    /// Whether it has been marked stale.
+    pub fn is_stale(self) -> bool {
+        // SAFETY: The allocation is valid by the type invariant.
+        unsafe { (*InodeBox::<T>::of(self.0.as_ptr())).stale.load(Relaxed) != 0 }
+    }
+
+    /// Whether the inode's own attributes permit an access; `ECHILD` when that needs sleeping.
+    ///
+    /// C: `generic_permission()`.
+    pub fn generic_permission(self, idmap: &Idmap, mask: AccessMask) -> Result {
+        // SAFETY: The inode is valid for RCU readers, and the mask says that this is one.
+        to_result(unsafe {
+            bindings::generic_permission(
+                idmap.as_raw(),
+                self.0.as_ptr(),
+                mask.raw() | bindings::MAY_NOT_BLOCK as i32,
+            )
+        })
+    }
+}
+
+/// The attributes of an inode, to be changed.
+///
+/// # Invariants
+///
+/// The inode is valid during `'a`, and nobody else changes its attributes: its `i_lock` is held, or
+/// it is new.
+pub struct AttrsMut<'a, T: FileSystem>(*mut bindings::inode, PhantomData<&'a mut Inode<T>>);
+
+impl<T: FileSystem> AttrsMut<'_, T> {
+    /// Sets the permission bits; the type stays.
+    pub fn set_permissions(&mut self, mode: u16) {
+        let permissions = mode & !(bindings::S_IFMT as u16);
+        // SAFETY: Ours to change by the type invariant; lockless readers see the old or new value.
+        unsafe {
+            let field = &raw mut (*self.0).i_mode;
+            field.write_volatile((*field & bindings::S_IFMT as u16) | permissions);
+        }
+    }
+
+    /// Sets the owner; ids are those of the superblock's user namespace.
+    pub fn set_owner(&mut self, uid: u32, gid: u32) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe {
+            bindings::i_uid_write(self.0, uid);
+            bindings::i_gid_write(self.0, gid);
+        }
+    }
+
+    /// Sets the number of links.
+    pub fn set_nlink(&mut self, nlink: u32) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe { bindings::set_nlink(self.0, nlink) };
+    }
+
+    /// Sets the size. Pages beyond it stay in the page cache: see
+    /// [`Inode::truncate_pagecache`].
+    pub fn set_size(&mut self, size: i64) {
+        // SAFETY: Ours to change by the type invariant, which includes writers of the size.
+        unsafe { bindings::i_size_write(self.0, size) };
+    }
+
+    /// Sets the number of 512-byte blocks.
+    pub fn set_blocks(&mut self, blocks: u64) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe { (*self.0).i_blocks = blocks };
+    }
+
+    /// Sets the preferred size of an access to two to the power of `bits`, at least 512 bytes.
+    pub fn set_blksize_bits(&mut self, bits: u8) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe { (*self.0).i_blkbits = bits.clamp(9, 31) };
+    }
+
+    /// Sets the time of the last access.
+    pub fn set_atime(&mut self, time: Timespec) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe { bindings::inode_set_atime_to_ts(self.0, time.to_raw()) };
+    }
+
+    /// Sets the time of the last modification.
+    pub fn set_mtime(&mut self, time: Timespec) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe { bindings::inode_set_mtime_to_ts(self.0, time.to_raw()) };
+    }
+
+    /// Sets the time of the last change.
+    pub fn set_ctime(&mut self, time: Timespec) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe { bindings::inode_set_ctime_to_ts(self.0, time.to_raw()) };
+    }
+}
+
+/// An inode whose attributes are locked (`i_lock`), see [`Inode::lock`].
+pub struct InodeGuard<'a, T: FileSystem> {
+    attrs: AttrsMut<'a, T>,
+    inode: &'a Inode<T>,
+}
+
+impl<'a, T: FileSystem> InodeGuard<'a, T> {
+    /// The inode.
+    pub fn inode(&self) -> &'a Inode<T> {
+        self.inode
+    }
+}
+
+impl<'a, T: FileSystem> Deref for InodeGuard<'a, T> {
+    type Target = AttrsMut<'a, T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.attrs
+    }
+}
+
+impl<T: FileSystem> DerefMut for InodeGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.attrs
+    }
+}
+
+impl<T: FileSystem> Drop for InodeGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Locked by `Inode::lock`.
+        unsafe { bindings::spin_unlock(&raw mut (*self.inode.as_raw()).i_lock) };
+    }
+}
+
+/// An inode whose contents are locked against changes (`i_rwsem`), see [`Inode::lock_shared`].
+pub struct SharedGuard<'a, T: FileSystem>(&'a Inode<T>);
+
+impl<T: FileSystem> Drop for SharedGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Locked by `Inode::lock_shared`.
+        unsafe { bindings::inode_unlock_shared(self.0.as_raw()) };
+    }
+}

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the VFS asks of an inode.
+
+use super::{
+    Inode,
+    RcuInode, //
+};
+use crate::{
+    attr::{
+        Stat,
+        StatSync, //
+    },
+    cred::Idmap,
+    dentry::{
+        Dentry,
+        LookupDentry,
+        LookupFlags, //
+    },
+    filesystem::FileSystem,
+    xattr, //
+};
+use core::{
+    marker::PhantomData,
+    ptr, //
+};
+use kernel::{
+    build_error,
+    error::{
+        from_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
+    ffi::{
+        c_char,
+        c_int,
+        c_uint, //
+    },
+    prelude::*,
+    sync::aref::ARef,
+};
+use kernel_ext::bindings;
+
+/// An access that is to be permitted or not (`MAY_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessMask(i32);
+
+impl AccessMask {
+    pub(crate) fn raw(self) -> i32 {
+        self.0
+    }
+
+    const fn has(self, flag: u32) -> bool {
+        self.0 & flag as i32 != 0
+    }
+
+    /// To execute a file, or to walk through a directory.
+    pub const fn exec(self) -> bool {
+        self.has(bindings::MAY_EXEC)
+    }
+
+    /// To write.
+    pub const fn write(self) -> bool {
+        self.has(bindings::MAY_WRITE)
+    }
+
+    /// To read.
+    pub const fn read(self) -> bool {
+        self.has(bindings::MAY_READ)
+    }
+
+    /// Asked by `access(2)`.
+    pub const fn access(self) -> bool {
+        self.has(bindings::MAY_ACCESS)
+    }
+
+    /// Asked on behalf of `chdir(2)` and its like.
+    pub const fn chdir(self) -> bool {
+        self.has(bindings::MAY_CHDIR)
+    }
+
+    /// The three bits that `access(2)` knows.
+    pub const fn mode(self) -> u32 {
+        self.0 as u32 & (bindings::MAY_EXEC | bindings::MAY_WRITE | bindings::MAY_READ)
+    }
+}
+
+/// What the VFS asks of inodes of all types.
+#[vtable]
+pub trait Operations: Sized + 'static {
+    /// The filesystem.
+    type FileSystem: FileSystem;
+
+    /// Fills in attributes for `stat`, beginning with [`Stat::fill`].
+    ///
+    /// May sleep; no lock is held. Without it, the inode's attributes are shown as they are.
+    fn getattr(_inode: &Inode<Self::FileSystem>, _stat: &mut Stat<'_>, _sync: StatSync) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Whether an access is permitted: `EACCES` when not.
+    ///
+    /// May sleep; no lock is held. Without it, the inode's own attributes decide, as with
+    /// [`Inode::generic_permission`].
+    fn permission(_inode: &Inode<Self::FileSystem>, _idmap: &Idmap, _mask: AccessMask) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// As [`permission`](Operations::permission), during an RCU path walk: must not sleep. `ECHILD`
+    /// has it asked again outside of RCU.
+    fn permission_rcu(
+        _inode: RcuInode<'_, Self::FileSystem>,
+        _idmap: &Idmap,
+        _mask: AccessMask,
+    ) -> Result {
+        Err(ECHILD)
+    }
+
+    /// Lists the names of extended attributes, each with the NUL at its end.
+    ///
+    /// May sleep; `i_rwsem` is held or not. Without it, there are none.
+    fn listxattr(_inode: &Inode<Self::FileSystem>, _names: &mut xattr::Buffer<'_>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// What the VFS asks of directories.
+#[vtable]
+pub trait DirectoryOperations: Operations {
+    /// Finds what [`dentry.name()`](LookupDentry::name) is in `dir`: [`None`] when there is nothing.
+    ///
+    /// Both answers are cached in the dentry, for which
+    /// [`dentry::Operations::revalidate`](crate::dentry::Operations::revalidate) is asked when it
+    /// is used again. What the driver stores in `dentry` is kept with it. When the inode is a
+    /// directory that has another name already, the dentry of that name moves here.
+    ///
+    /// May sleep; `i_rwsem` of `dir` is held at least shared: lookups of other names run in
+    /// parallel, of the same name do not. Errors: `ENAMETOOLONG`, and what the filesystem says;
+    /// `ELOOP` from the VFS when a directory turned up below itself.
+    ///
+    /// C: `lookup()`, ended by `d_splice_alias()`.
+    fn lookup(
+        dir: &Inode<Self::FileSystem>,
+        dentry: &LookupDentry<Self::FileSystem>,
+        flags: LookupFlags,
+    ) -> Result<Option<ARef<Inode<Self::FileSystem>>>>;
+}
+
+/// The target of a symbolic link.
+pub enum Link<'a> {
+    /// A string that stays as it is as long as the inode is.
+    Borrowed(&'a CStr),
+    /// A string that is freed when the path walk is done with it.
+    Owned(KVec<u8>),
+}
+
+impl Link<'_> {
+    /// Makes a link from `target`, which ends before the first NUL if there is one.
+    ///
+    /// Errors: `ENAMETOOLONG` for a target that no path can have, `ENOENT` for an empty one,
+    /// `ENOMEM`.
+    pub fn new(target: &[u8]) -> Result<Link<'static>> {
+        let len = target.iter().position(|&b| b == 0).unwrap_or(target.len());
+        let target = target.get(..len).unwrap_or(target);
+        if target.is_empty() {
+            return Err(ENOENT);
+        }
+        if target.len() >= bindings::PATH_MAX as usize {
+            return Err(ENAMETOOLONG);
+        }
+        let mut text = KVec::with_capacity(target.len() + 1, GFP_KERNEL)?;
+        text.extend_from_slice(target, GFP_KERNEL)?;
+        text.push(0, GFP_KERNEL)?;
+        Ok(Link::Owned(text))
+    }
+}
+
+/// What the VFS asks of symbolic links.
+#[vtable]
+pub trait SymlinkOperations: Operations {
+    /// The target.
+    ///
+    /// May sleep; no lock is held.
+    fn get_link(inode: &Inode<Self::FileSystem>) -> Result<Link<'_>>;
+
+    /// The target, during an RCU path walk: must not sleep. `ECHILD` has it asked again outside of
+    /// RCU.
+    ///
+    /// The string must stay for a grace period after the inode is gone, which a field of
+    /// [`FileSystem::InodeData`] does that is set once.
+    fn get_link_rcu(_inode: RcuInode<'_, Self::FileSystem>) -> Result<&CStr> {
+        Err(ECHILD)
+    }
+}
+
+struct Callbacks<I>(PhantomData<I>);
+
+impl<I: Operations> Callbacks<I> {
+    /// # Safety
+    ///
+    /// Called by the VFS, with a path to an inode of `I::FileSystem`, and valid pointers.
+    unsafe extern "C" fn getattr(
+        idmap: *mut bindings::mnt_idmap,
+        path: *const bindings::path,
+        stat: *mut bindings::kstat,
+        request: u32,
+        flags: c_uint,
+    ) -> c_int {
+        // SAFETY: As the caller says. A path to an inode holds a reference to it.
+        let (inode, mut stat) = unsafe {
+            (
+                Inode::from_raw((*(*path).dentry).d_inode),
+                Stat::from_raw(stat, idmap, request),
+            )
+        };
+        from_result(|| {
+            I::getattr(inode, &mut stat, StatSync::from_raw(flags))?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with an inode of `I::FileSystem`, to which there is a reference unless
+    /// `mask` has `MAY_NOT_BLOCK`; the RCU read lock is held then.
+    unsafe extern "C" fn permission(
+        idmap: *mut bindings::mnt_idmap,
+        inode: *mut bindings::inode,
+        mask: c_int,
+    ) -> c_int {
+        const NOT_BLOCK: c_int = bindings::MAY_NOT_BLOCK as c_int;
+        // SAFETY: As the caller says.
+        let idmap = unsafe { Idmap::from_raw(idmap) };
+        let access = AccessMask(mask & !NOT_BLOCK);
+        from_result(|| {
+            if mask & NOT_BLOCK == 0 {
+                // SAFETY: As the caller says.
+                I::permission(unsafe { Inode::from_raw(inode) }, idmap, access)?;
+            } else {
+                // SAFETY: As the caller says.
+                let inode = unsafe { RcuInode::from_raw(inode) }.ok_or(ECHILD)?;
+                I::permission_rcu(inode, idmap, access)?;
+            }
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a dentry of an inode of `I::FileSystem`, and a buffer of `size` bytes
+    /// or none.
+    unsafe extern "C" fn listxattr(
+        dentry: *mut bindings::dentry,
+        buffer: *mut c_char,
+        size: usize,
+    ) -> isize {
+        from_result(|| {
+            // SAFETY: As the caller says; a dentry in use holds a reference to its inode.
+            let (inode, mut names) = unsafe {
+                (
+                    Inode::from_raw((*dentry).d_inode),
+                    xattr::Buffer::from_raw(buffer.cast(), size),
+                )
+            };
+            I::listxattr(inode, &mut names)?;
+            names.result()
+        })
+    }
+
+    const VTABLE: bindings::inode_operations = bindings::inode_operations {
+        getattr: if I::HAS_GETATTR {
+            Some(Self::getattr)
+        } else {
+            None
+        },
+        permission: if I::HAS_PERMISSION {
+            Some(Self::permission)
+        } else {
+            None
+        },
+        listxattr: if I::HAS_LISTXATTR {
+            Some(Self::listxattr)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+}
+
+impl<I: DirectoryOperations> Callbacks<I> {
+    /// # Safety
+    ///
+    /// Called by the VFS, with a directory of `I::FileSystem` whose `i_rwsem` is held, and a dentry
+    /// in it that is not hashed and has no inode.
+    unsafe extern "C" fn lookup(
+        dir: *mut bindings::inode,
+        dentry: *mut bindings::dentry,
+        flags: c_uint,
+    ) -> *mut bindings::dentry {
+        // SAFETY: As the caller says.
+        let (inode, new) = unsafe { (Inode::from_raw(dir), LookupDentry::from_raw(dentry)) };
+        let found = match I::lookup(inode, new, LookupFlags::from_raw(flags)) {
+            Ok(found) => found,
+            Err(e) => return e.to_ptr(),
+        };
+        let found = found.map_or(ptr::null_mut(), |inode| {
+            ARef::into_raw(inode).as_ptr().cast()
+        });
+        // SAFETY: `dentry` is as above: nothing a driver can do with `LookupDentry` hashes it. The
+        // reference to the inode is handed over.
+        let alias = unsafe { bindings::d_splice_alias(found, dentry) };
+        // SAFETY: No requirements.
+        if !alias.is_null() && !unsafe { bindings::IS_ERR(alias.cast_const().cast()) } {
+            // SAFETY: A dentry of the same superblock, to which we have got a reference.
+            let alias = unsafe { Dentry::<I::FileSystem>::from_raw(alias) };
+            alias.set_time(new.time());
+            alias.set_cookie(new.cookie());
+        }
+        alias
+    }
+
+    const DIRECTORY: bindings::inode_operations = bindings::inode_operations {
+        lookup: Some(Self::lookup),
+        ..Self::VTABLE
+    };
+}
+
+impl<I: SymlinkOperations> Callbacks<I> {
+    /// # Safety
+    ///
+    /// Called by the VFS, with an inode of `I::FileSystem`, to which there is a reference if there is
+    /// a `dentry`; without, the RCU read lock is held.
+    unsafe extern "C" fn get_link(
+        dentry: *mut bindings::dentry,
+        inode: *mut bindings::inode,
+        done: *mut bindings::delayed_call,
+    ) -> *const c_char {
+        let target = if dentry.is_null() {
+            // SAFETY: As the caller says.
+            unsafe { RcuInode::from_raw(inode) }
+                .ok_or(ECHILD)
+                .and_then(I::get_link_rcu)
+                .map(Link::Borrowed)
+        } else {
+            // SAFETY: As the caller says.
+            I::get_link(unsafe { Inode::from_raw(inode) })
+        };
+        match target {
+            Ok(Link::Borrowed(text)) => text.as_char_ptr(),
+            // A driver made it without `Link::new`.
+            Ok(Link::Owned(text)) if text.last() != Some(&0) => EIO.to_ptr::<c_char>().cast_const(),
+            Ok(Link::Owned(text)) => {
+                let (text, _, _) = text.into_raw_parts();
+                // SAFETY: `done` is valid. `kfree_link()` frees what `KVec` allocated.
+                unsafe {
+                    (*done).fn_ = Some(bindings::kfree_link);
+                    (*done).arg = text.cast();
+                }
+                text.cast_const().cast()
+            }
+            Err(e) => e.to_ptr::<c_char>().cast_const(),
+        }
+    }
+
+    const SYMLINK: bindings::inode_operations = bindings::inode_operations {
+        get_link: Some(Self::get_link),
+        ..Self::VTABLE
+    };
+}
+
+/// The table of inodes that are neither directories nor symbolic links.
+pub(super) fn vtable<I: Operations>() -> *const bindings::inode_operations {
+    &Callbacks::<I>::VTABLE
+}
+
+/// The table of directories.
+pub(super) fn directory_vtable<I: DirectoryOperations>() -> *const bindings::inode_operations {
+    &Callbacks::<I>::DIRECTORY
+}
+
+/// The table of symbolic links.
+pub(super) fn symlink_vtable<I: SymlinkOperations>() -> *const bindings::inode_operations {
+    &Callbacks::<I>::SYMLINK
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The page cache of a file.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+
+use crate::{
+    file::File,
+    filesystem::FileSystem,
+    inode::Inode, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::c_int,
+    prelude::*, //
+};
+use kernel_ext::{
+    bindings,
+    folio::LockedFolio, //
+};
+
+/// Folios that are to be read ahead: locked, without contents, and contiguous in the file.
+///
+/// As an iterator it hands over one folio after the other. Folios that are not taken are unlocked
+/// when the call returns, and are read later if they are needed.
+///
+/// # Invariants
+///
+/// The pointer is that of a `readahead` call that has not returned.
+pub struct Readahead<'a, T: FileSystem> {
+    control: *mut bindings::readahead_control,
+    _p: PhantomData<&'a mut Inode<T>>,
+}
+
+impl<'a, T: FileSystem> Readahead<'a, T> {
+    /// The inode.
+    pub fn inode(&self) -> &'a Inode<T> {
+        // SAFETY: Valid by the type invariant; a mapping with pages has an inode.
+        unsafe { Inode::from_raw((*(*self.control).mapping).host) }
+    }
+
+    /// The file that is being read, if there is one.
+    pub fn file(&self) -> Option<&'a File<T>> {
+        // SAFETY: Valid by the type invariant; inodes with a page cache are regular files.
+        unsafe { File::of_inode((*self.control).file, self.inode()) }
+    }
+
+    /// Where the folios that are left begin, in bytes.
+    pub fn pos(&self) -> i64 {
+        // SAFETY: Valid by the type invariant. The folios handed over last still count as left.
+        unsafe {
+            let index = (*self.control)._index + (*self.control)._batch_count as usize;
+            (index << bindings::PAGE_SHIFT) as i64
+        }
+    }
+
+    /// How many pages are left.
+    pub fn pages(&self) -> usize {
+        // SAFETY: Valid by the type invariant. The folios handed over last still count as left.
+        unsafe {
+            (*self.control)
+                ._nr_pages
+                .saturating_sub((*self.control)._batch_count) as usize
+        }
+    }
+
+    /// How many bytes are left.
+    pub fn len(&self) -> usize {
+        self.pages() << bindings::PAGE_SHIFT
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.pages() == 0
+    }
+}
+
+impl<T: FileSystem> Iterator for Readahead<'_, T> {
+    type Item = LockedFolio;
+
+    fn next(&mut self) -> Option<LockedFolio> {
+        // SAFETY: Valid by the type invariant. The folio is locked, and it is on us to unlock it;
+        // the reference that comes with it is put, as `LockedFolio` takes its own.
+        unsafe {
+            let folio = NonNull::new(bindings::__readahead_folio(self.control))?;
+            let locked = LockedFolio::from_raw(folio);
+            bindings::folio_put(folio.as_ptr());
+            Some(locked)
+        }
+    }
+}
+
+/// What the VFS asks of the page cache of a regular file.
+#[vtable]
+pub trait Operations: Sized + 'static {
+    /// The filesystem.
+    type FileSystem: FileSystem;
+
+    /// Reads one folio. May return before it has been read: whoever wants it waits for the lock.
+    ///
+    /// May sleep. The file is [`None`] when the kernel reads on its own behalf.
+    fn read_folio(
+        file: Option<&File<Self::FileSystem>>,
+        inode: &Inode<Self::FileSystem>,
+        folio: LockedFolio,
+    ) -> Result;
+
+    /// Reads folios that nobody has asked for yet, as many as it makes sense to read. May return
+    /// before they have been read.
+    ///
+    /// May sleep; `invalidate_lock` is held shared. Errors show in the folios only. Without it,
+    /// [`read_folio`](Operations::read_folio) is asked for each.
+    fn readahead(readahead: Readahead<'_, Self::FileSystem>) {
+        drop(readahead);
+    }
+}
+
+struct Callbacks<M>(PhantomData<M>);
+
+impl<M: Operations> Callbacks<M> {
+    /// # Safety
+    ///
+    /// Called by the VFS, with a folio of an inode of `M::FileSystem` that is locked and is to be
+    /// unlocked by this, and an open file of the inode or null.
+    unsafe extern "C" fn read_folio(
+        file: *mut bindings::file,
+        folio: *mut bindings::folio,
+    ) -> c_int {
+        from_result(|| {
+            let folio = NonNull::new(folio).ok_or(EIO)?;
+            // SAFETY: As the caller says. A locked folio stays in its mapping, whose inode is in use.
+            let (file, inode, folio) = unsafe {
+                let mapping = mapping_of(folio);
+                let inode = Inode::from_raw((*mapping).host);
+                (
+                    File::of_inode(file, inode),
+                    inode,
+                    LockedFolio::from_raw(folio),
+                )
+            };
+            M::read_folio(file, inode, folio)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with the control of an inode of `M::FileSystem`.
+    unsafe extern "C" fn readahead(control: *mut bindings::readahead_control) {
+        // INVARIANT: As the caller says.
+        M::readahead(Readahead {
+            control,
+            _p: PhantomData,
+        });
+    }
+
+    const VTABLE: bindings::address_space_operations = bindings::address_space_operations {
+        read_folio: Some(Self::read_folio),
+        readahead: if M::HAS_READAHEAD {
+            Some(Self::readahead)
+        } else {
+            None
+        },
+        dirty_folio: Some(bindings::noop_dirty_folio),
+        migrate_folio: Some(bindings::filemap_migrate_folio),
+        ..pin_init::zeroed()
+    };
+}
+
+/// The mapping that a folio of the page cache is in.
+///
+/// # Safety
+///
+/// The folio is in the page cache, and locked.
+unsafe fn mapping_of(folio: NonNull<bindings::folio>) -> *mut bindings::address_space {
+    // SAFETY: As the caller says.
+    unsafe { (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping }
+}
+
+/// The table of regular files.
+pub(crate) fn vtable<M: Operations>() -> *const bindings::address_space_operations {
+    &Callbacks::<M>::VTABLE
+}
+
+/// The page cache of a file, which is locked against being filled (`invalidate_lock`).
+pub struct InvalidateGuard<'a, T: FileSystem>(&'a Inode<T>);
+
+impl<T: FileSystem> Drop for InvalidateGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Locked by `Inode::lock_invalidate`.
+        unsafe { bindings::filemap_invalidate_unlock(self.0.mapping()) };
+    }
+}
+
+impl<T: FileSystem> Inode<T> {
+    fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: Does not change while the inode is in use.
+        unsafe { (*self.as_raw()).i_mapping }
+    }
+
+    /// Keeps pages from being brought into the page cache. May sleep.
+    pub fn lock_invalidate(&self) -> InvalidateGuard<'_, T> {
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::filemap_invalidate_lock(self.mapping()) };
+        InvalidateGuard(self)
+    }
+
+    /// Drops all pages, also those that are mapped.
+    ///
+    /// May sleep: waits for pages that are locked. Errors: `EBUSY` when some pages could not be
+    /// dropped.
+    ///
+    /// C: `invalidate_inode_pages2()`.
+    pub fn invalidate_pages(&self) -> Result {
+        // SAFETY: The mapping is valid.
+        to_result(unsafe { bindings::invalidate_inode_pages2(self.mapping()) })
+    }
+
+    /// Drops the pages from byte `start` to byte `end`, which is the last, also those that are
+    /// mapped.
+    ///
+    /// As [`invalidate_pages`](Inode::invalidate_pages).
+    pub fn invalidate_range(&self, start: i64, end: i64) -> Result {
+        let index = |pos: i64| (pos.max(0) as usize) >> bindings::PAGE_SHIFT;
+        // SAFETY: The mapping is valid.
+        to_result(unsafe {
+            bindings::invalidate_inode_pages2_range(self.mapping(), index(start), index(end))
+        })
+    }
+
+    /// Drops all pages that are easy to drop: clean, not mapped, not locked. Does not wait.
+    ///
+    /// C: `invalidate_mapping_pages()`.
+    pub fn invalidate_unused_pages(&self) {
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::invalidate_mapping_pages(self.mapping(), 0, usize::MAX) };
+    }
+
+    /// Drops pages beyond `size`, also those that are mapped, and zeroes the rest of the last one.
+    ///
+    /// Comes after [`AttrsMut::set_size`](crate::inode::AttrsMut::set_size). May sleep.
+    pub fn truncate_pagecache(&self, size: i64) {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::truncate_pagecache(self.as_raw(), size) };
+    }
+
+    /// Whether any page is in the page cache.
+    pub fn has_pages(&self) -> bool {
+        // SAFETY: A racing change gives the old or the new count.
+        unsafe { (&raw const (*self.mapping()).nrpages).read_volatile() != 0 }
+    }
+}

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Superblocks.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/fs/super_types.h`](srctree/include/linux/fs/super_types.h)
+
+use crate::{
+    dentry::{
+        self,
+        Dentry, //
+    },
+    filesystem::FileSystem,
+    inode::InodeBox,
+    xattr::Handlers, //
+};
+use core::{
+    marker::PhantomData,
+    ops::Deref,
+    ptr, //
+};
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::c_int,
+    prelude::*,
+    seq_file::SeqFile,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    types::Opaque,
+};
+use kernel_ext::bindings;
+
+/// A superblock of the filesystem `T`.
+///
+/// # Invariants
+///
+/// `s_fs_info` is a reference to the [`FileSystem::Super`], given by [`Arc::into_raw`]; `s_type` is
+/// the type of a [`Registration<T>`](crate::Registration).
+#[repr(transparent)]
+pub struct SuperBlock<T: FileSystem>(Opaque<bindings::super_block>, PhantomData<T>);
+
+// SAFETY: The C structure is made for concurrent use; `Super` is `Send + Sync`.
+unsafe impl<T: FileSystem> Send for SuperBlock<T> {}
+// SAFETY: As above.
+unsafe impl<T: FileSystem> Sync for SuperBlock<T> {}
+
+impl<T: FileSystem> SuperBlock<T> {
+    /// # Safety
+    ///
+    /// `ptr` meets the type invariants for the duration of `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::super_block) -> &'a Self {
+        // SAFETY: The layout is that of the C type; the rest is as the caller says.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::super_block {
+        self.0.get()
+    }
+
+    /// The filesystem's data.
+    pub fn data(&self) -> &T::Super {
+        // SAFETY: A valid reference by the type invariant.
+        unsafe { &*(*self.as_raw()).s_fs_info.cast_const().cast() }
+    }
+
+    /// The filesystem's data, as something that can be held on to.
+    pub fn data_arc(&self) -> ArcBorrow<'_, T::Super> {
+        // SAFETY: From `into_raw` by the type invariant; the superblock's own reference stays as
+        // long as `self`.
+        unsafe { ArcBorrow::from_raw((*self.as_raw()).s_fs_info.cast_const().cast()) }
+    }
+
+    /// Whether the superblock is read-only.
+    pub fn is_read_only(&self) -> bool {
+        // SAFETY: A flag word of its own; a racing remount gives the old or the new state.
+        unsafe {
+            ptr::read_volatile(&raw const (*self.as_raw()).s_flags) & bindings::SB_RDONLY != 0
+        }
+    }
+
+    /// The root; [`None`] before it has been filled.
+    pub fn root(&self) -> Option<&Dentry<T>> {
+        // SAFETY: A superblock holds a reference to its root as long as there can be users.
+        unsafe {
+            let root = (*self.as_raw()).s_root;
+            (!root.is_null()).then(|| Dentry::from_raw(root))
+        }
+    }
+
+    /// The device number that `stat` shows.
+    pub fn dev(&self) -> u32 {
+        // SAFETY: Not changed after the superblock was made.
+        unsafe { (*self.as_raw()).s_dev }
+    }
+
+    /// Drops all dentries that nobody uses. May sleep.
+    pub fn shrink_dcache(&self) {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::shrink_dcache_sb(self.as_raw()) };
+    }
+}
+
+/// A superblock that is being filled: properties can be set.
+///
+/// Without anything set, it has blocks of one page, no limit of a file's size but the kernel's, and
+/// time stamps in nanoseconds.
+#[repr(transparent)]
+pub struct NewSuperBlock<T: FileSystem>(SuperBlock<T>);
+
+impl<T: FileSystem> Deref for NewSuperBlock<T> {
+    type Target = SuperBlock<T>;
+
+    fn deref(&self) -> &SuperBlock<T> {
+        &self.0
+    }
+}
+
+impl<T: FileSystem> NewSuperBlock<T> {
+    /// # Safety
+    ///
+    /// `sb` meets the invariants of [`SuperBlock`], is being filled by the caller, and is not used
+    /// otherwise for the duration of `'a`.
+    pub(crate) unsafe fn init<'a>(sb: *mut bindings::super_block) -> &'a mut Self {
+        // SAFETY: As the caller says.
+        let new = unsafe {
+            (*sb).s_op = &Callbacks::<T>::VTABLE;
+            (*sb).s_xattr = T::Xattrs::table();
+            bindings::set_default_d_op(sb, dentry::vtable::<T::Dentries>());
+            &mut *sb.cast::<Self>()
+        };
+        new.set_block_size_bits(bindings::PAGE_SHIFT as u8);
+        new.set_max_bytes(i64::MAX);
+        new.set_time_granularity(1);
+        new
+    }
+
+    fn set_flag(&mut self, flag: usize) {
+        // SAFETY: Valid, and ours while it is being filled.
+        unsafe { (*self.as_raw()).s_flags |= flag };
+    }
+
+    /// Sets the magic number that `statfs` shows.
+    pub fn set_magic(&mut self, magic: u32) -> &mut Self {
+        // SAFETY: Valid, and ours while it is being filled.
+        unsafe { (*self.as_raw()).s_magic = magic as usize };
+        self
+    }
+
+    /// Sets the size of a block to two to the power of `bits`, between 512 bytes and a page.
+    pub fn set_block_size_bits(&mut self, bits: u8) -> &mut Self {
+        let bits = bits.clamp(9, bindings::PAGE_SHIFT as u8);
+        // SAFETY: Valid, and ours while it is being filled.
+        unsafe {
+            (*self.as_raw()).s_blocksize_bits = bits;
+            (*self.as_raw()).s_blocksize = 1 << bits;
+        }
+        self
+    }
+
+    /// Sets the largest size of a file; the kernel's limit stays.
+    pub fn set_max_bytes(&mut self, bytes: i64) -> &mut Self {
+        let bytes = bytes.clamp(0, bindings::MAX_LFS_FILESIZE);
+        // SAFETY: Valid, and ours while it is being filled.
+        unsafe { (*self.as_raw()).s_maxbytes = bytes };
+        self
+    }
+
+    /// Sets the granularity of time stamps in nanoseconds, from 1 to a second.
+    pub fn set_time_granularity(&mut self, nsec: u32) -> &mut Self {
+        let nsec = nsec.clamp(1, kernel::time::NSEC_PER_SEC as u32);
+        // SAFETY: Valid, and ours while it is being filled.
+        unsafe { (*self.as_raw()).s_time_gran = nsec };
+        self
+    }
+
+    /// Makes it read-only.
+    pub fn set_read_only(&mut self) -> &mut Self {
+        self.set_flag(bindings::SB_RDONLY);
+        self
+    }
+
+    /// Files without set-id bits and capabilities need no look at their attributes on each write.
+    pub fn set_nosec(&mut self) -> &mut Self {
+        self.set_flag(bindings::SB_NOSEC);
+        self
+    }
+
+    /// It has POSIX ACLs.
+    pub fn set_posix_acl(&mut self) -> &mut Self {
+        self.set_flag(bindings::SB_POSIXACL);
+        self
+    }
+
+    fn set_iflag(&mut self, flag: u32) {
+        // SAFETY: Valid, and ours while it is being filled.
+        unsafe { (*self.as_raw()).s_iflags |= flag as usize };
+    }
+
+    /// The VFS leaves the umask to the filesystem.
+    pub fn set_no_umask(&mut self) -> &mut Self {
+        self.set_iflag(bindings::SB_I_NOUMASK);
+        self
+    }
+
+    /// Mounts may not map ids, though the filesystem type can do it.
+    pub fn set_no_idmap(&mut self) -> &mut Self {
+        self.set_iflag(bindings::SB_I_NOIDMAP);
+        self
+    }
+
+    /// Data can change behind the kernel's back: integrity signatures cannot be relied on.
+    pub fn set_unverifiable(&mut self) -> &mut Self {
+        self.set_iflag(bindings::SB_I_IMA_UNVERIFIABLE_SIGNATURE);
+        self
+    }
+
+    /// Whether the mount is of a user namespace other than the initial one.
+    pub fn in_user_ns(&self) -> bool {
+        // SAFETY: Valid; the namespace of a superblock does not change.
+        unsafe { (*self.as_raw()).s_user_ns != &raw mut bindings::init_user_ns }
+    }
+
+    /// Gives it a backing device of its own, with a readahead window of `pages`.
+    ///
+    /// Errors: `EBUSY` when it has one, `ENOMEM`.
+    pub fn setup_bdi(&mut self, readahead_pages: usize) -> Result {
+        let sb = self.as_raw();
+        // SAFETY: Valid, and ours while it is being filled.
+        unsafe {
+            if (*sb).s_iflags & bindings::SB_I_PERSB_BDI as usize != 0 {
+                return Err(EBUSY);
+            }
+            to_result(bindings::super_setup_bdi(sb))?;
+            (*(*sb).s_bdi).ra_pages = readahead_pages;
+            (*(*sb).s_bdi).io_pages = readahead_pages;
+        }
+        Ok(())
+    }
+}
+
+struct Callbacks<T>(PhantomData<T>);
+
+impl<T: FileSystem> Callbacks<T> {
+    /// # Safety
+    ///
+    /// Called by the VFS, with a superblock of `T`.
+    unsafe extern "C" fn alloc_inode(sb: *mut bindings::super_block) -> *mut bindings::inode {
+        // SAFETY: As the caller says.
+        unsafe { InodeBox::<T>::alloc(SuperBlock::from_raw(sb)) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with an inode from `alloc_inode`, after a grace period; the inode is not
+    /// used any more. Its superblock may be gone.
+    unsafe extern "C" fn free_inode(inode: *mut bindings::inode) {
+        // SAFETY: As the caller says.
+        unsafe { InodeBox::<T>::free(inode) };
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with an inode from `alloc_inode` that nobody has a reference to.
+    unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
+        // SAFETY: The inode is being evicted, which consists of these two steps.
+        unsafe {
+            bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
+            bindings::clear_inode(inode);
+        }
+        if T::HAS_EVICT_INODE {
+            // SAFETY: The data is dropped by `free_inode` only, and the superblock outlives its
+            // inodes.
+            let (data, sb) = unsafe {
+                (
+                    &*InodeBox::<T>::data_of(inode),
+                    SuperBlock::from_raw((*inode).i_sb),
+                )
+            };
+            T::evict_inode(data, sb);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a superblock of `T`.
+    unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
+        // SAFETY: As the caller says; the data is dropped after this.
+        T::put_super(unsafe { SuperBlock::from_raw(sb) });
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a dentry of `T` and a buffer that is valid and zeroed.
+    unsafe extern "C" fn statfs(
+        dentry: *mut bindings::dentry,
+        buf: *mut kernel::bindings::kstatfs,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            let stat = T::statfs(unsafe { Dentry::from_raw(dentry) })?;
+            // SAFETY: As the caller says. CAST: `kernel` has the type without its fields.
+            unsafe { stat.write((*(*dentry).d_sb).s_magic as u64, buf.cast()) };
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a superblock of `T`.
+    unsafe extern "C" fn umount_begin(sb: *mut bindings::super_block) {
+        // SAFETY: As the caller says.
+        T::umount_begin(unsafe { SuperBlock::from_raw(sb) });
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that is being written and a dentry of `T`.
+    unsafe extern "C" fn show_options(
+        seq: *mut bindings::seq_file,
+        dentry: *mut bindings::dentry,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            let (sb, seq) = unsafe {
+                (
+                    SuperBlock::from_raw((*dentry).d_sb),
+                    SeqFile::from_raw(seq), //
+                )
+            };
+            T::show_options(sb, seq)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that is being written and a dentry of `T`.
+    unsafe extern "C" fn show_devname(
+        seq: *mut bindings::seq_file,
+        dentry: *mut bindings::dentry,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            let (sb, seq) = unsafe {
+                (
+                    SuperBlock::from_raw((*dentry).d_sb),
+                    SeqFile::from_raw(seq), //
+                )
+            };
+            T::show_devname(sb, seq)?;
+            Ok(0)
+        })
+    }
+
+    const VTABLE: bindings::super_operations = bindings::super_operations {
+        alloc_inode: Some(Self::alloc_inode),
+        free_inode: Some(Self::free_inode),
+        evict_inode: Some(Self::evict_inode),
+        put_super: if T::HAS_PUT_SUPER {
+            Some(Self::put_super)
+        } else {
+            None
+        },
+        statfs: if T::HAS_STATFS {
+            Some(Self::statfs)
+        } else {
+            Some(bindings::simple_statfs)
+        },
+        umount_begin: if T::HAS_UMOUNT_BEGIN {
+            Some(Self::umount_begin)
+        } else {
+            None
+        },
+        show_options: if T::HAS_SHOW_OPTIONS {
+            Some(Self::show_options)
+        } else {
+            None
+        },
+        show_devname: if T::HAS_SHOW_DEVNAME {
+            Some(Self::show_devname)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+}
+
+/// # Safety
+///
+/// Called by the VFS once, for a superblock of `T` that it gives up.
+pub(crate) unsafe extern "C" fn kill_sb_callback<T: FileSystem>(sb: *mut bindings::super_block) {
+    // SAFETY: Valid; not changed since the superblock was made.
+    let data = unsafe { (*sb).s_fs_info };
+    // SAFETY: A superblock made with `set_anon_super_fc()`.
+    unsafe { bindings::kill_anon_super(sb) };
+    // SAFETY: From `into_raw`. Nobody uses it any more: there are no dentries and inodes, and the
+    // superblock is marked dead for `sget_fc()`.
+    drop(unsafe { Arc::<T::Super>::from_raw(data.cast_const().cast()) });
+}
