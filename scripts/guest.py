@@ -83,7 +83,7 @@ class Share:
         if self.daemon:
             return [str(word).format(socket=socket, directory=self.directory) for word in self.daemon]
         command = [VIRTIOFSD, f"--socket-path={socket}", f"--shared-dir={self.directory}", "--sandbox=none"]
-        return [*command, "--inode-file-handles=never", *self.daemon_args]
+        return [*command, *self.daemon_args]
 
     def device_option(self, number):
         """The emulator's device option."""
@@ -185,7 +185,7 @@ class Guest:
         build = kernels.build_kernel(self.kernel)
         root = images.root_image()
         modules = images.modules_image(self.kernel, self.driver, self.source)
-        self.sockets = Path(tempfile.mkdtemp(prefix="virtiofs-", dir="/tmp"))
+        self.sockets = Path(tempfile.mkdtemp(prefix="guest-", dir="/run"))
         begin = time.monotonic()
         for number in range(len(self.shares)):
             self.start_daemon(number)

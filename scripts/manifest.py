@@ -9,6 +9,7 @@ The same program runs on both sides, so it uses Python's own library alone.
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -50,19 +51,33 @@ def fail(error):
     raise error
 
 
-def manifest(top, jobs):
+def batches(items, size):
+    """Lists of at most `size` items."""
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def manifest(top, jobs, forget_every=0):
     """The entries of a tree, described and sorted."""
+    found = []
     with ThreadPoolExecutor(jobs) as pool:
-        return sorted(pool.map(describe, entries(top), chunksize=16))
+        for batch in batches(entries(top), forget_every or 4096):
+            found += pool.map(describe, batch)
+            if forget_every:
+                with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as drop:
+                    drop.write("2")
+    return sorted(found)
 
 
 def main():
     """Parses the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="files read at a time")
+    parser.add_argument("--forget-every", type=int, default=0, metavar="N", help="drop the kernel's inodes every N entries")
     parser.add_argument("directory")
     args = parser.parse_args()
-    for entry in manifest(args.directory, args.jobs):
+    for entry in manifest(args.directory, args.jobs, args.forget_every):
         sys.stdout.write(json.dumps(entry) + "\n")
 
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -45,9 +46,13 @@ class Phases:
         return time.monotonic() - self.begin
 
 
-def read_in_guest(guest, where):
-    """The manifest of a directory in the guest; a line of progress now and then."""
-    process = guest.spawn_python((kernels.TOP / "scripts" / "manifest.py").read_text(), "--jobs", 4, where)
+def read_in_guest(guest, where, count):
+    """The manifest of a directory of `count` entries in the guest; a line of progress now and then."""
+    # The daemon holds a file open for each inode that the guest knows, and may not hold more than this.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2
+    forget = ["--forget-every", limit // 2] if count > limit else []
+    script = (kernels.TOP / "scripts" / "manifest.py").read_text(encoding="utf-8")
+    process = guest.spawn_python(script, "--jobs", 4, *forget, where)
     deadline = shown = time.monotonic()
     deadline += READ_TIMEOUT
     while not process.poll():
@@ -84,7 +89,7 @@ def shell(args, share):
         guest.put(f"cols {size.columns} rows {size.lines}\n", "/run/size")
         guest.load()
         guest.mount(share.tag)
-        guest.put(f"{share.directory} is mounted here; `exit` powers the guest off.\n", "/run/ready")
+        guest.put(f"{os.environ.get('SHARE_NAME', share.directory)} is mounted here; `exit` powers the guest off.\n", "/run/ready")
         guest.qemu.wait()
     print(f"guest log: {guest.console_log}")
 
@@ -105,10 +110,10 @@ def run(args, share):
             guest.load()
             guest.mount(share.tag)
         print(guest.out("df -h /mnt | tail -n 1"))
-        print(guest.out("mount | grep ' /mnt '"))
+        print(guest.out("mount -t virtiofs"))
         print(guest.out("ls -lAU /mnt | head -n 12"))
         with phase("read and hash in the guest"):
-            there = read_in_guest(guest, "/mnt")
+            there = read_in_guest(guest, "/mnt", len(host))
         wrong = differences(host, there)
         if wrong:
             shown = "\n  ".join(wrong[:20])

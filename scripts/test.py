@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Runs the tests: of the pure crates on the host, of the module's units in guests, of the whole in guests.
+
+Each part shows its progress and its count; the last line is the sum. Exit code 1 when anything failed, or when a part has no
+test. Runs inside the build root: make test ARGS='--part boot --kernel kata'
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree
+from pathlib import Path
+
+import guest as guests
+import images
+import kernel as kernels
+import kunit
+
+TOP = kernels.TOP
+# A debug kernel under an emulator is slow; a part that takes longer than this hangs.
+PART_TIMEOUT = 3600
+
+
+def crates():
+    """The crates that build and are tested on the host."""
+    return sorted(path.parent for path in (TOP / "rust").glob("*/Cargo.toml"))
+
+
+def cargo_part(crate):
+    """Runs a crate's host tests; returns (passed, failed)."""
+    command = ["cargo", "test", "--quiet", "--manifest-path", crate / "Cargo.toml", "--target-dir"]
+    command.append(kernels.CACHE / "cargo-target" / crate.name)
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=PART_TIMEOUT)
+    counts = re.findall(r"test result: \w+\. (\d+) passed; (\d+) failed", result.stdout)
+    passed, failed = (sum(int(count[index]) for count in counts) for index in (0, 1))
+    if result.returncode or not passed:
+        print(result.stdout)
+        failed = max(failed, 1)
+    return passed, failed
+
+
+def kunit_part(kernel):
+    """Runs the KUnit suites in a guest; returns (passed, failed)."""
+    try:
+        passed, failed, report = kunit.run(kernel)
+    except guests.GuestError as error:
+        print(error)
+        return 0, 1
+    if failed:
+        print(report)
+    return passed, failed
+
+
+def boot_part(kernel, driver, jobs, more):
+    """Runs the boot tests; returns (passed, failed)."""
+    with tempfile.TemporaryDirectory() as scratch:
+        results = Path(scratch) / "results.xml"
+        command = ["pytest", TOP / "tests" / "boot", f"--kernel={kernel}", f"--driver={driver}", f"--junit-xml={results}"]
+        command += ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
+        code = subprocess.run([*command, *more], check=False, timeout=PART_TIMEOUT).returncode
+        if not results.exists():
+            return 0, 1
+        suite = xml.etree.ElementTree.parse(results).getroot().find("testsuite")
+    total, failures, errors, skipped = (int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped"))
+    failed = failures + errors
+    # Nothing collected is no success.
+    return total - failed - skipped, max(failed, int(code != 0), int(total == 0))
+
+
+def main():
+    """Parses the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=["host", "kunit", "boot"], help="only this part; may be repeated")
+    parser.add_argument("--kernel", action="append", choices=kernels.FRAGMENTS, help="only this kernel; may be repeated")
+    parser.add_argument("--driver", choices=["rust", "c"], default="rust", help="boot tests with the kernel's own driver (c)")
+    parser.add_argument("--jobs", type=int, default=2, help="guests at a time")
+    parser.add_argument("pytest", nargs="*", help="arguments for the boot tests, after --")
+    args = parser.parse_args()
+    parts = args.part or ["host", "kunit", "boot"]
+    plan = []
+    if "host" in parts:
+        plan += [(f"host tests of {crate.name}", cargo_part, (crate,)) for crate in crates()]
+    for kernel in args.kernel or ["kata", "debug"]:
+        if "kunit" in parts:
+            plan.append((f"KUnit on the {kernel} kernel", kunit_part, (kernel,)))
+        if "boot" in parts:
+            plan.append((f"boot tests on the {kernel} kernel", boot_part, (kernel, args.driver, args.jobs, args.pytest)))
+    if {"kunit", "boot"} & set(parts):
+        images.root_image()
+        for kernel in args.kernel or ["kata", "debug"]:
+            images.modules_image(kernel, args.driver)
+    total = [0, 0]
+    summary = []
+    for what, part, arguments in plan:
+        kernels.say(what)
+        start = time.monotonic()
+        passed, failed = part(*arguments)
+        summary.append(f"-- {what:<44}{passed:5} passed, {failed:3} failed{time.monotonic() - start:8.1f} s")
+        print(summary[-1], flush=True)
+        total[0] += passed
+        total[1] += failed
+    print("\n".join(["", *summary]))
+    print(f"{total[0]} passed, {total[1]} failed")
+    sys.exit(total[1] > 0 or total[0] == 0)
+
+
+if __name__ == "__main__":
+    main()
