@@ -46,3 +46,8 @@ gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns)
 {
 	return from_kgid(ns, current_fsgid());
 }
+
+bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc)
+{
+	return vma_desc_test(desc, VMA_MAYSHARE_BIT);
+}

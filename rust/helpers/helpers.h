@@ -12,6 +12,7 @@ struct page;
 struct super_block;
 struct user_namespace;
 struct virtio_device;
+struct vm_area_desc;
 
 /* virtio */
 void virtiofs_helper_detach_and_del_vqs(struct virtio_device *vdev);
@@ -19,6 +20,7 @@ const struct cpumask *virtiofs_helper_vq_affinity(struct virtio_device *vdev, un
 
 /* memory */
 void virtiofs_helper_set_page_dirty_lock(struct page *page);
+bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc);
 
 /* vfs */
 void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache);

@@ -64,8 +64,9 @@ pub struct Page {
     used: usize,
 }
 
-impl Write for Page {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+impl Page {
+    /// Appends bytes.
+    pub fn write_bytes(&mut self, text: &[u8]) -> core::fmt::Result {
         let end = self.used.checked_add(text.len()).ok_or(core::fmt::Error)?;
         if end > PAGE_SIZE {
             return Err(core::fmt::Error);
@@ -81,6 +82,12 @@ impl Write for Page {
         // INVARIANT: That many more bytes are filled, at most a page.
         self.used = end;
         Ok(())
+    }
+}
+
+impl Write for Page {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.write_bytes(text.as_bytes())
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::scatterlist::Scatterlist;
 use core::ptr::NonNull;
 use kernel::{
+    iov::IovIterDest,
     page::{
         Page,
         PAGE_SIZE, //
@@ -65,6 +66,21 @@ impl PageBuffer {
             // values arbitrary, which every caller must expect of bytes of a device.
             unsafe { page.read_raw(to.as_mut_ptr(), at, part) }
         })
+    }
+
+    /// Copies the first `len` bytes to where `iter` stands, and advances it. Sleeps. `EFAULT` when they can't be written there.
+    pub fn copy_to_iter(&self, len: usize, iter: &mut IovIterDest<'_>) -> Result {
+        let mut chunk = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
+        let mut done = 0;
+        while done < len {
+            let part = chunk.get_mut(..PAGE_SIZE.min(len - done)).ok_or(EFAULT)?;
+            self.read(done, part)?;
+            if iter.copy_to_iter(part) != part.len() {
+                return Err(EFAULT);
+            }
+            done += part.len();
+        }
+        Ok(())
     }
 
     /// Copies `from` into the buffer at `offset`; `EFAULT` when it does not fit.

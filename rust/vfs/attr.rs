@@ -256,14 +256,14 @@ impl StatFs {
     pub(crate) unsafe fn write(self, magic: u64, buf: *mut bindings::kstatfs) {
         // SAFETY: Valid as the caller says.
         let buf = unsafe { &mut *buf };
-        buf.f_type = magic as _;
-        buf.f_bsize = self.block_size as _;
-        buf.f_frsize = self.fragment_size as _;
+        buf.f_type = magic as isize;
+        buf.f_bsize = self.block_size as isize;
+        buf.f_frsize = self.fragment_size as isize;
         buf.f_blocks = self.blocks;
         buf.f_bfree = self.blocks_free;
         buf.f_bavail = self.blocks_available;
         buf.f_files = self.files;
         buf.f_ffree = self.files_free;
-        buf.f_namelen = self.name_max as _;
+        buf.f_namelen = self.name_max as isize;
     }
 }

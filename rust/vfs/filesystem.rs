@@ -214,8 +214,16 @@ unsafe impl<T: FileSystem> Sync for Registration<T> {}
 impl<T: FileSystem> Registration<T> {
     /// Registers the filesystem `T`. May sleep. Errors: `EBUSY` when the name is taken, `ENOMEM`.
     pub fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        Self::named(T::NAME, module)
+    }
+
+    /// As [`new`](Registration::new), under another name: a filesystem can have more than one.
+    pub fn named(
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            inodes: InodeBox::<T>::new_cache()?,
+            inodes: InodeBox::<T>::new_cache(name)?,
             // On error the cache is destroyed below: this struct is not dropped then.
             fs <- {
                 let cache = CacheGuard(*inodes);
@@ -224,8 +232,8 @@ impl<T: FileSystem> Registration<T> {
                     unsafe {
                         fs.write(pin_init::zeroed());
                         (*fs).owner = module.as_ptr();
-                        (*fs).name = T::NAME.as_char_ptr();
-                        (*fs).fs_flags = T::FLAGS.0 as _;
+                        (*fs).name = name.as_char_ptr();
+                        (*fs).fs_flags = T::FLAGS.0 as i32;
                         (*fs).init_fs_context = Some(context::init_fs_context_callback::<T>);
                         (*fs).parameters = T::PARAMETERS.specs().cast();
                         (*fs).kill_sb = Some(super_block::kill_sb_callback::<T>);

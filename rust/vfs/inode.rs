@@ -10,6 +10,7 @@
 mod new;
 mod operations;
 
+pub(crate) use operations::splice;
 pub use new::{
     Lookup,
     NewInode, //
@@ -78,7 +79,7 @@ pub(crate) struct InodeBox<T: FileSystem> {
 
 impl<T: FileSystem> InodeBox<T> {
     /// Makes the cache that inodes come from. May sleep.
-    pub(crate) fn new_cache() -> Result<NonNull<bindings::kmem_cache>> {
+    pub(crate) fn new_cache(name: &'static CStr) -> Result<NonNull<bindings::kmem_cache>> {
         let mut args = bindings::kmem_cache_args {
             align: mem::align_of::<Self>() as u32,
             ctor: Some(Self::construct),
@@ -87,7 +88,7 @@ impl<T: FileSystem> InodeBox<T> {
         // SAFETY: The name is static, and `construct` suits objects of this size.
         let cache = unsafe {
             bindings::__kmem_cache_create_args(
-                T::NAME.as_char_ptr(),
+                name.as_char_ptr(),
                 mem::size_of::<Self>() as u32,
                 &mut args,
                 bindings::SLAB_RECLAIM_ACCOUNT | bindings::SLAB_ACCOUNT,

@@ -15,9 +15,11 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    build_error,
     error::{
         from_result,
-        to_result, //
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
     },
     ffi::c_int,
     prelude::*, //
@@ -118,8 +120,8 @@ pub trait Operations: Sized + 'static {
     ///
     /// May sleep; `invalidate_lock` is held shared. Errors show in the folios only. Without it,
     /// [`read_folio`](Operations::read_folio) is asked for each.
-    fn readahead(readahead: Readahead<'_, Self::FileSystem>) {
-        drop(readahead);
+    fn readahead(_readahead: Readahead<'_, Self::FileSystem>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
 

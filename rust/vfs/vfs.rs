@@ -33,6 +33,7 @@
 #![crate_name = "vfs"]
 
 pub mod attr;
+pub mod child;
 pub mod context;
 pub mod cred;
 pub mod dentry;
@@ -45,6 +46,7 @@ pub mod super_block;
 pub mod time;
 pub mod xattr;
 
+pub use child::Child;
 pub use context::Context;
 pub use dentry::Dentry;
 pub use file::File;

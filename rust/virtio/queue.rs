@@ -172,6 +172,15 @@ impl<O: Owner> Virtqueue<O> {
         &self.data
     }
 
+    /// The number of entries of the ring: the most segments that a transfer may have. 0 when the queue was shut down.
+    pub fn size(&self) -> usize {
+        let state = self.state.lock();
+        state.ring.map_or(0, |ring| {
+            // SAFETY: The ring is alive and we hold its lock.
+            unsafe { bindings::virtqueue_get_vring_size(ring.as_ptr()) as usize }
+        })
+    }
+
     /// Hands a transfer to the device, or parks it when the ring is full. Callable from any context, except with the queue's
     /// own interrupt's work under way on this CPU ([`Owner::ended`]).
     ///

@@ -658,7 +658,7 @@ fn flags() {
     assert_eq!(check(offered, low | high), (F::ASYNC_READ, F::NONE));
     let other = F::POSIX_LOCKS | F::INIT_RESERVED;
     assert_eq!(check(offered, low | other.bits()), (F::ASYNC_READ, other));
-    let unnamed = 1 << 63 | high;
+    let unnamed = (1 << 63) | high;
     let claimed = F::INIT_EXT.with(F::from_bits(unnamed));
     assert_eq!(check(F::ASYNC_READ, ext | unnamed), (F::NONE, claimed));
 }

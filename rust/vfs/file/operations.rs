@@ -158,6 +158,12 @@ impl<T: FileSystem> Mapping<'_, T> {
         unsafe { bindings::is_shared_maywrite(&raw const (*self.desc).vma_flags) }
     }
 
+    /// Whether it shows the file to several processes, as opposed to a private copy.
+    pub fn is_shared(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::virtiofs_helper_is_mayshare(self.desc) }
+    }
+
     /// Maps the page cache, but refuses mappings through which the file could be written.
     ///
     /// Errors: `EINVAL`.

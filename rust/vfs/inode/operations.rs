@@ -22,11 +22,15 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    ptr, //
+    ptr::{
+        self,
+        NonNull, //
+    },
 };
 use kernel::{
     build_error,
     error::{
+        from_err_ptr,
         from_result,
         VTABLE_DEFAULT_ERROR, //
     },
@@ -192,6 +196,29 @@ pub trait SymlinkOperations: Operations {
     }
 }
 
+/// Gives a dentry that is being looked up its inode, or none. If the inode is a directory that has another name already, the
+/// dentry of that name moves here, and is returned: what the driver stored in `new` moves to it.
+///
+/// C: `d_splice_alias()`.
+pub(crate) fn splice<T: FileSystem>(
+    new: &LookupDentry<T>,
+    inode: Option<ARef<Inode<T>>>,
+) -> Result<Option<ARef<Dentry<T>>>> {
+    let inode = inode.map_or(ptr::null_mut(), |inode| {
+        ARef::into_raw(inode).as_ptr().cast()
+    });
+    // SAFETY: The dentry is not hashed and has no inode by its type invariant. The reference to the inode is handed over.
+    let alias = from_err_ptr(unsafe { bindings::d_splice_alias(inode, new.as_raw()) })?;
+    let Some(alias) = NonNull::new(alias) else {
+        return Ok(None);
+    };
+    // SAFETY: A dentry of the same superblock, to which we have got a reference.
+    let alias: ARef<Dentry<T>> = unsafe { ARef::from_raw(alias.cast()) };
+    alias.set_time(new.time());
+    alias.set_cookie(new.cookie());
+    Ok(Some(alias))
+}
+
 struct Callbacks<I>(PhantomData<I>);
 
 impl<I: Operations> Callbacks<I> {
@@ -298,24 +325,13 @@ impl<I: DirectoryOperations> Callbacks<I> {
     ) -> *mut bindings::dentry {
         // SAFETY: As the caller says.
         let (inode, new) = unsafe { (Inode::from_raw(dir), LookupDentry::from_raw(dentry)) };
-        let found = match I::lookup(inode, new, LookupFlags::from_raw(flags)) {
-            Ok(found) => found,
-            Err(e) => return e.to_ptr(),
-        };
-        let found = found.map_or(ptr::null_mut(), |inode| {
-            ARef::into_raw(inode).as_ptr().cast()
-        });
-        // SAFETY: `dentry` is as above: nothing a driver can do with `LookupDentry` hashes it. The
-        // reference to the inode is handed over.
-        let alias = unsafe { bindings::d_splice_alias(found, dentry) };
-        // SAFETY: No requirements.
-        if !alias.is_null() && !unsafe { bindings::IS_ERR(alias.cast_const().cast()) } {
-            // SAFETY: A dentry of the same superblock, to which we have got a reference.
-            let alias = unsafe { Dentry::<I::FileSystem>::from_raw(alias) };
-            alias.set_time(new.time());
-            alias.set_cookie(new.cookie());
+        let alias = I::lookup(inode, new, LookupFlags::from_raw(flags))
+            .and_then(|found| splice(new, found));
+        match alias {
+            Ok(Some(alias)) => ARef::into_raw(alias).as_ptr().cast(),
+            Ok(None) => ptr::null_mut(),
+            Err(e) => e.to_ptr(),
         }
-        alias
     }
 
     const DIRECTORY: bindings::inode_operations = bindings::inode_operations {

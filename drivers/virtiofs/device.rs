@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device: its tag, its queues, and what user space sees of it.
+//!
+//! The names and formats in sysfs and of uevents are those of the C driver, which udev rules and agents rely on:
+//!
+//! ```text
+//! /sys/fs/virtiofs/<n>/tag                  n is the number of the virtio device
+//! /sys/fs/virtiofs/<n>/device               link to the virtio device
+//! /sys/fs/virtiofs/<n>/mqs/<q>/name         hiprio or requests.<i>
+//! /sys/fs/virtiofs/<n>/mqs/<q>/cpu_list     the CPUs that send requests through this queue
+//! uevent: TAG=<tag>
+//! ```
+
+use crate::{
+    lane::Lane,
+    request::Request, //
+};
+use core::{
+    fmt::Write,
+    pin::Pin, //
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::Arc, //
+};
+use kernel_ext::{
+    cpu,
+    kobject::{
+        numbered,
+        Attribute,
+        Directory,
+        Kobject,
+        Kset,
+        Page,
+        Plain, //
+    },
+    static_mutex::StaticMutex, //
+};
+use virtio::{
+    QueueSet,
+    Virtqueue, //
+};
+
+virtio::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::device::id::FS)]);
+
+/// The longest tag in bytes (`struct virtio_fs_config`).
+const TAG_LEN: usize = 36;
+/// Where the number of request queues is in configuration space.
+const NUM_REQUEST_QUEUES_OFFSET: u32 = 36;
+/// The index of the queue for what must not wait behind requests: FORGET.
+const HIPRIO: usize = 0;
+/// The index of the first request queue.
+const FIRST_REQUEST: usize = 1;
+
+/// All bound devices, and the directory that they are in.
+///
+/// Outermost lock of the driver: taken by probe, remove and mount alone.
+static INSTANCES: StaticMutex<Instances> =
+    StaticMutex::new(c"virtiofs::INSTANCES", kernel::static_lock_class!());
+
+#[derive(Default)]
+struct Instances {
+    bound: KVec<Arc<Instance>>,
+    kset: Option<Kset<InstanceDirectory>>,
+}
+
+/// The driver's presence in sysfs, for as long as the module is loaded.
+pub(crate) struct Presence;
+
+impl Presence {
+    /// Makes `/sys/fs/virtiofs`.
+    pub(crate) fn new() -> Result<Self> {
+        INSTANCES.lock().kset = Some(Kset::below_fs(c"virtiofs")?);
+        Ok(Self)
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        // Statics are not dropped: take out what they hold.
+        let instances = core::mem::take(&mut *INSTANCES.lock());
+        drop(instances);
+    }
+}
+
+/// A bound device.
+///
+/// It outlives the binding for as long as a superblock refers to it; its queues refuse everything from then on.
+pub(crate) struct Instance {
+    tag: CString,
+    queues: Arc<QueueSet<Request>>,
+    /// For each CPU the queue that it sends requests through.
+    queue_of_cpu: KVec<usize>,
+}
+
+impl Instance {
+    /// The bound device with this tag.
+    pub(crate) fn find(tag: &CStr) -> Option<Arc<Self>> {
+        INSTANCES
+            .lock()
+            .bound
+            .iter()
+            .find(|instance| instance.tag() == tag)
+            .cloned()
+    }
+
+    fn new(dev: &virtio::Device) -> Result<Arc<Self>> {
+        let tag = read_tag(dev)?;
+        let offered = u32::from_le_bytes(dev.read_config(NUM_REQUEST_QUEUES_OFFSET));
+        if offered == 0 {
+            dev_err!(dev.device(), "{tag:?}: the device has no request queue\n");
+            return Err(EINVAL);
+        }
+        // More queues than CPUs would never be used.
+        let requests = (offered as usize).min(cpu::id_limit());
+        let mut wanted = KVec::with_capacity(FIRST_REQUEST + requests, GFP_KERNEL)?;
+        for index in 0..FIRST_REQUEST + requests {
+            let name = match index.checked_sub(FIRST_REQUEST) {
+                None => CString::try_from_fmt(fmt!("hiprio"))?,
+                Some(i) => CString::try_from_fmt(fmt!("requests.{i}"))?,
+            };
+            let lane = Lane::new(&tag, index as u64, (FIRST_REQUEST + requests) as u64)?;
+            wanted.push((name, lane), GFP_KERNEL)?;
+        }
+        // The hiprio queue shares no CPU's interrupt.
+        let queues = QueueSet::new(dev, wanted, 1)?;
+        let queue_of_cpu = map_cpus(dev, requests)?;
+        Ok(Arc::new(
+            Self {
+                tag,
+                queues,
+                queue_of_cpu,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The tag.
+    pub(crate) fn tag(&self) -> &CStr {
+        &self.tag
+    }
+
+    /// The queue for requests of the CPU this runs on.
+    pub(crate) fn request_queue(&self) -> Result<&Virtqueue<Request>> {
+        let index = self.queue_of_cpu.get(cpu::current_hint());
+        self.queues
+            .get(*index.unwrap_or(&FIRST_REQUEST))
+            .ok_or(ENODEV)
+    }
+
+    /// The queue for FORGET.
+    pub(crate) fn hiprio_queue(&self) -> Result<&Virtqueue<Request>> {
+        self.queues.get(HIPRIO).ok_or(ENODEV)
+    }
+
+    /// The number of request queues.
+    pub(crate) fn request_queues(&self) -> usize {
+        self.queues.len() - FIRST_REQUEST
+    }
+
+    /// The most segments that a message to the device may have, payload included.
+    pub(crate) fn max_segments(&self) -> usize {
+        self.request_queue().map_or(0, Virtqueue::size)
+    }
+
+    /// Ends every request with `ENOTCONN`.
+    pub(crate) fn abort(&self) {
+        self.queues.abort();
+    }
+
+    /// The CPUs of queue `index` as sysfs shows them: numbers between commas.
+    fn cpu_list(&self, index: usize) -> Result<CString> {
+        struct List<'a>(&'a Instance, usize);
+        impl kernel::fmt::Display for List<'_> {
+            fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+                let mut separator = "";
+                for (cpu, queue) in self.0.queue_of_cpu.iter().enumerate() {
+                    if self.1 == HIPRIO || *queue == self.1 {
+                        write!(f, "{separator}{cpu}")?;
+                        separator = ", ";
+                    }
+                }
+                Ok(())
+            }
+        }
+        Ok(CString::try_from_fmt(fmt!("{}", List(self, index)))?)
+    }
+}
+
+/// Reads and checks the tag: 1 to 36 bytes, and no newline, which sysfs and uevents could not show.
+fn read_tag(dev: &virtio::Device) -> Result<CString> {
+    let bytes: [u8; TAG_LEN] = dev.read_config(0);
+    let tag = bytes.split(|&b| b == 0).next().unwrap_or(&[]);
+    if tag.is_empty() || tag.contains(&b'\n') {
+        dev_err!(dev.device(), "a tag must have 1 to 36 bytes and no newline\n");
+        return Err(EINVAL);
+    }
+    let mut with_nul = KVec::with_capacity(tag.len() + 1, GFP_KERNEL)?;
+    with_nul.extend_from_slice(tag, GFP_KERNEL)?;
+    with_nul.push(0, GFP_KERNEL)?;
+    let tag = CStr::from_bytes_with_nul(&with_nul).map_err(|_| EINVAL)?;
+    Ok(CString::try_from(tag)?)
+}
+
+/// Which queue each CPU uses: the one whose interrupt it gets, else neighbours share one.
+fn map_cpus(dev: &virtio::Device, requests: usize) -> Result<KVec<usize>> {
+    let cpus = cpu::id_limit();
+    let mut map = KVec::with_capacity(cpus, GFP_KERNEL)?;
+    for cpu in 0..cpus {
+        map.push(FIRST_REQUEST + cpu * requests / cpus, GFP_KERNEL)?;
+    }
+    let mut by_interrupt = KVec::from_elem(0, cpus, GFP_KERNEL)?;
+    let all = (FIRST_REQUEST..FIRST_REQUEST + requests).all(|index| {
+        dev.for_each_cpu_of_queue(index as u32, |cpu| {
+            if let Some(queue) = by_interrupt.get_mut(cpu) {
+                *queue = index;
+            }
+        })
+    });
+    if all {
+        for (queue, assigned) in map.iter_mut().zip(by_interrupt) {
+            if assigned != 0 {
+                *queue = assigned;
+            }
+        }
+    }
+    Ok(map)
+}
+
+/// `/sys/fs/virtiofs/<n>`.
+struct InstanceDirectory {
+    tag: CString,
+}
+
+impl Directory for InstanceDirectory {
+    const ATTRIBUTES: &'static [Attribute<Self>] =
+        &[Attribute::new(c"tag", |this, page| write_line(page, &this.tag))];
+
+    fn uevent_variable(&self) -> Option<(&'static CStr, &CStr)> {
+        Some((c"TAG", &self.tag))
+    }
+}
+
+/// `/sys/fs/virtiofs/<n>/mqs/<q>`.
+struct QueueDirectory {
+    name: CString,
+    cpus: CString,
+}
+
+impl Directory for QueueDirectory {
+    const ATTRIBUTES: &'static [Attribute<Self>] = &[
+        Attribute::new(c"name", |this, page| write_line(page, &this.name)),
+        Attribute::new(c"cpu_list", |this, page| write_line(page, &this.cpus)),
+    ];
+}
+
+fn write_line(page: &mut Page, text: &CStr) -> core::fmt::Result {
+    page.write_bytes(text.to_bytes())?;
+    page.write_str("\n")
+}
+
+/// The directories of one device, innermost first, as they are removed in this order.
+struct Directories {
+    _queues: KVec<Kobject<QueueDirectory>>,
+    _mqs: Kobject<Plain>,
+    _instance: Kobject<InstanceDirectory>,
+}
+
+impl Directories {
+    fn new(
+        dev: &virtio::Device,
+        instance: &Instance,
+        kset: &Kset<InstanceDirectory>,
+    ) -> Result<Self> {
+        let data = InstanceDirectory {
+            tag: CString::try_from(instance.tag())?,
+        };
+        let top = Kobject::in_kset(kset, &numbered(dev.index())?, data)?;
+        let mqs = Kobject::in_directory(&top, c"mqs", Plain)?;
+        top.link_device(dev.device(), c"device")?;
+        let mut queues = KVec::with_capacity(instance.queues.len(), GFP_KERNEL)?;
+        for index in 0..instance.queues.len() {
+            let name = instance.queues.get(index).ok_or(ENODEV)?.name();
+            let data = QueueDirectory {
+                name: CString::try_from(name)?,
+                cpus: instance.cpu_list(index)?,
+            };
+            let directory = Kobject::in_directory(&mqs, &numbered(index)?, data)?;
+            queues.push(directory, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            _queues: queues,
+            _mqs: mqs,
+            _instance: top,
+        })
+    }
+
+    fn announce(&self) {
+        self._instance.announce();
+    }
+}
+
+/// What is kept for a bound device.
+pub(crate) struct Bound {
+    instance: Arc<Instance>,
+    _directories: Directories,
+}
+
+impl Bound {
+    fn new(dev: &virtio::Device) -> Result<Self> {
+        let instance = Instance::new(dev)?;
+        let bound = Self::register(dev, &instance);
+        if bound.is_err() {
+            instance.queues.shut_down();
+        }
+        bound
+    }
+
+    /// Makes the device known to mounts and to user space.
+    fn register(dev: &virtio::Device, instance: &Arc<Instance>) -> Result<Self> {
+        let mut instances = INSTANCES.lock();
+        let tag = instance.tag();
+        if instances.bound.iter().any(|other| other.tag() == tag) {
+            dev_err!(dev.device(), "{tag:?}: another device has this tag\n");
+            return Err(EEXIST);
+        }
+        let kset = instances.kset.as_ref().ok_or(ENODEV)?;
+        let directories = Directories::new(dev, instance, kset)?;
+        instances.bound.push(instance.clone(), GFP_KERNEL)?;
+        drop(instances);
+        directories.announce();
+        dev_info!(
+            dev.device(),
+            "{tag:?}: {} request queue(s)\n",
+            instance.request_queues()
+        );
+        Ok(Self {
+            instance: instance.clone(),
+            _directories: directories,
+        })
+    }
+
+    /// Takes the device from mounts, and ends all its requests.
+    fn shut_down(&self) {
+        let mut instances = INSTANCES.lock();
+        instances
+            .bound
+            .retain(|other| !Arc::ptr_eq(other, &self.instance));
+        drop(instances);
+        self.instance.queues.shut_down();
+    }
+}
+
+/// The virtio driver.
+pub(crate) struct Driver;
+
+impl virtio::Driver for Driver {
+    type Data = Bound;
+
+    const ID_TABLE: &'static dyn kernel::device_id::IdTable<virtio::DeviceId, ()> = &ID_TABLE;
+
+    fn probe(dev: &virtio::Device) -> impl PinInit<Bound, Error> {
+        Bound::new(dev)
+    }
+
+    fn remove(dev: &virtio::Device, data: Pin<&Bound>) {
+        data.shut_down();
+        dev_info!(dev.device(), "{:?}: removed\n", data.instance.tag());
+    }
+
+    fn reset_prepare(dev: &virtio::Device, data: Pin<&Bound>) {
+        data.shut_down();
+        dev_warn!(
+            dev.device(),
+            "{:?}: reset; unbind and bind the device to use it again\n",
+            data.instance.tag()
+        );
+    }
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names in directories: lookup, revalidation, submounts.
+//!
+//! Each dentry keeps two numbers: until when it is good, in jiffies since boot, and the generation of what it led to. What the
+//! daemon grants a name is used in full: within it no request is made, also not for names that do not exist.
+
+use crate::{
+    forget::Known,
+    inode::{
+        self,
+        deadline_of,
+        getattr,
+        NodeInode, //
+    },
+    superblock::{
+        caller,
+        Mount,
+        VirtioFs, //
+    },
+};
+use fuse_proto::{
+    Entry,
+    Getattr,
+    LookupReply,
+    NAME_MAX, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::ordering,
+        Arc, //
+    },
+};
+use vfs::{
+    attr::{
+        Stat,
+        StatSync, //
+    },
+    dentry::{
+        LookupDentry,
+        LookupFlags,
+        RcuDentry, //
+    },
+    inode::RcuInode,
+    time::jiffies_64,
+    Dentry,
+    Inode, //
+};
+
+/// What the VFS asks of directories.
+pub(crate) struct Directory;
+
+#[vtable]
+impl vfs::inode::Operations for Directory {
+    type FileSystem = VirtioFs;
+
+    fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
+        getattr(inode, stat, sync)
+    }
+
+    fn listxattr(inode: &Inode<VirtioFs>, names: &mut vfs::xattr::Buffer<'_>) -> Result {
+        crate::xattr::list(inode, names)
+    }
+}
+
+#[vtable]
+impl vfs::inode::DirectoryOperations for Directory {
+    fn lookup(
+        dir: &Inode<VirtioFs>,
+        dentry: &LookupDentry<VirtioFs>,
+        _flags: LookupFlags,
+    ) -> Result<Option<ARef<Inode<VirtioFs>>>> {
+        match lookup(dir, dentry.name())? {
+            LookupReply::Found(entry) => {
+                let inode = instantiate(dir, &entry)?;
+                dentry.set_time(deadline_of(entry.entry_ttl));
+                // Whoever looks up names one by one is served better by listings with attributes.
+                dir.data().want_plus.store(1, ordering::Relaxed);
+                Ok(Some(inode))
+            }
+            LookupReply::Negative(ttl) => {
+                dentry.set_time(deadline_of(ttl));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Asks the daemon what `name` in `dir` is. `ENOENT` is an answer: nothing, not to be remembered.
+fn lookup(dir: &Inode<VirtioFs>, name: &[u8]) -> Result<LookupReply> {
+    if name.len() > NAME_MAX {
+        return Err(ENAMETOOLONG);
+    }
+    let op = fuse_proto::Lookup {
+        parent: dir.node_id()?,
+        name,
+    };
+    match dir.session()?.call(&op, &caller(dir.super_block())) {
+        Err(e) if e == ENOENT => Ok(LookupReply::Negative(Default::default())),
+        reply => reply,
+    }
+}
+
+/// The inode of an entry that the daemon has just counted a lookup for.
+pub(crate) fn instantiate(dir: &Inode<VirtioFs>, entry: &Entry) -> Result<ARef<Inode<VirtioFs>>> {
+    let sb = dir.super_block();
+    let known = Known::new(entry.node)?;
+    inode::get(sb, known, entry.generation, &entry.attr, entry.attr_ttl)
+}
+
+/// What the VFS asks of dentries.
+pub(crate) struct Entries;
+
+#[vtable]
+impl vfs::dentry::Operations for Entries {
+    type FileSystem = VirtioFs;
+
+    fn revalidate(
+        dir: &Inode<VirtioFs>,
+        name: &[u8],
+        dentry: &Dentry<VirtioFs>,
+        flags: LookupFlags,
+    ) -> Result<bool> {
+        let inode = dentry.inode();
+        if inode.is_some_and(Inode::is_stale) {
+            return Ok(false);
+        }
+        let good = jiffies_64() < dentry.time();
+        if good && !flags.revalidate() && !flags.exclusive() && !flags.rename_target() {
+            return Ok(true);
+        }
+        // A name that did not exist is looked up anew by the VFS, in one request.
+        let Some(inode) = inode else {
+            return Ok(false);
+        };
+        match lookup(dir, name) {
+            Ok(LookupReply::Found(entry)) => {
+                let known = inode.known()?;
+                if !inode.is_same(&entry) {
+                    dir.session()?.forget(Known::new(entry.node)?);
+                    return Ok(false);
+                }
+                known.looked_up();
+                match inode.update(&entry.attr, entry.attr_ttl) {
+                    Ok(()) => {}
+                    Err(e) if e == ESTALE => return Ok(false),
+                    Err(e) => return Err(e),
+                }
+                dentry.set_time(deadline_of(entry.entry_ttl));
+                dir.data().want_plus.store(1, ordering::Relaxed);
+                Ok(true)
+            }
+            Ok(LookupReply::Negative(_)) => Ok(false),
+            Err(e) if e == ENOMEM || e == EINTR || e == ENOTCONN => Err(e),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn revalidate_rcu(
+        _dir: RcuInode<'_, VirtioFs>,
+        _name: &[u8],
+        dentry: RcuDentry<'_, VirtioFs>,
+        flags: LookupFlags,
+    ) -> Result<bool> {
+        let good = jiffies_64() < dentry.time();
+        let stale = dentry.inode().is_some_and(RcuInode::is_stale);
+        if good && !stale && !flags.revalidate() && !flags.exclusive() && !flags.rename_target() {
+            return Ok(true);
+        }
+        Err(ECHILD)
+    }
+
+    fn automount(dentry: &Dentry<VirtioFs>) -> Result<Arc<Mount>> {
+        let inode = dentry.inode().ok_or(ENOENT)?;
+        let op = Getattr {
+            node: inode.node_id()?,
+            fh: None,
+        };
+        let reply = inode.session()?.call(&op, &caller(inode.super_block()))?;
+        Mount::submount(inode, reply.attr)
+    }
+}

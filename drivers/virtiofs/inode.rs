@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes, their attributes, and how long these are good.
+//!
+//! An inode of this kernel stands for one nodeid of the daemon, at one generation. A nodeid that comes back with another
+//! generation, or as another type of file, is another file: the inode that stood for it is marked stale and left to its
+//! users.
+//!
+//! Locks, outermost first: `i_rwsem` (VFS), `invalidate_lock` (page cache), `i_lock` around changes of attributes.
+
+use crate::{
+    dir::Directory,
+    file::{
+        DirectoryFiles,
+        RegularFiles, //
+    },
+    forget::Known,
+    page_cache::Pages,
+    session::Session,
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
+    symlink::Symlink, //
+};
+use fuse_proto::{
+    Attr,
+    AttrFlags,
+    Entry,
+    Fh,
+    FileType,
+    Getattr,
+    InitFlags,
+    NodeId,
+    Opcode,
+    Statx,
+    Ttl, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    str::CString,
+    sync::{
+        aref::ARef,
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc,
+        SetOnce, //
+    },
+};
+use vfs::{
+    attr::{
+        Stat,
+        StatSync, //
+    },
+    inode::{
+        AttrsMut,
+        Lookup,
+        NewInode, //
+    },
+    time::{
+        deadline,
+        jiffies_64,
+        Timespec, //
+    },
+    Inode,
+    SuperBlock, //
+};
+
+/// Folios of the page cache may have up to two to the power of this many pages: 2 MiB.
+const MAX_FOLIO_ORDER: u32 = 9;
+
+/// How long attributes are good, in jiffies since boot. Callable from any context.
+pub(crate) struct Freshness {
+    until: Atomic<u64>,
+}
+
+impl Freshness {
+    /// They are good for `ttl` from now on.
+    fn renew(&self, ttl: Ttl) {
+        self.until.store(deadline_of(ttl), ordering::Relaxed);
+    }
+
+    /// They are not good any more.
+    pub(crate) fn expire(&self) {
+        self.until.store(0, ordering::Relaxed);
+    }
+
+    fn is_fresh(&self) -> bool {
+        jiffies_64() < self.until.load(ordering::Relaxed)
+    }
+}
+
+/// The time in jiffies since boot until which something with this time to live is good.
+pub(crate) fn deadline_of(ttl: Ttl) -> u64 {
+    const NSEC_PER_SEC: u64 = 1_000_000_000;
+    let nanos = ttl.nanos();
+    if nanos == u64::MAX {
+        return u64::MAX;
+    }
+    deadline(nanos / NSEC_PER_SEC, (nanos % NSEC_PER_SEC) as u32)
+}
+
+/// What the driver keeps with an inode.
+#[pin_data]
+pub(crate) struct Node {
+    /// Which inode of the daemon this is. Set before anybody can find it.
+    known: SetOnce<Arc<Known>>,
+    generation: Atomic<u64>,
+    freshness: Arc<Freshness>,
+    /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
+    pub(crate) want_plus: Atomic<i32>,
+    /// For a symbolic link: its target, where the daemon says that it may be kept.
+    pub(crate) target: SetOnce<CString>,
+}
+
+impl Node {
+    /// The data of a new inode.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            known: SetOnce::new(),
+            generation: Atomic::new(0),
+            freshness: Arc::new(Freshness { until: Atomic::new(0) }, GFP_KERNEL)?,
+            want_plus: Atomic::new(0),
+            target: SetOnce::new(),
+        })
+    }
+
+    /// The inode of the daemon, once it is known.
+    pub(crate) fn known(&self) -> Option<&Arc<Known>> {
+        self.known.as_ref()
+    }
+
+    /// How long the attributes are good.
+    pub(crate) fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
+    }
+
+    fn stands_for(&self, node: NodeId) -> bool {
+        self.known.as_ref().is_some_and(|known| known.node() == node)
+    }
+}
+
+/// What the rest of the driver asks of an inode.
+pub(crate) trait NodeInode {
+    /// The session it belongs to.
+    fn session(&self) -> Result<&Arc<Session>>;
+    /// The inode of the daemon.
+    fn known(&self) -> Result<&Arc<Known>>;
+    /// Its nodeid; `ESTALE` when what it stood for is gone.
+    fn node_id(&self) -> Result<NodeId>;
+    /// Whether an entry that the daemon sent is this inode, at the same generation.
+    fn is_same(&self, entry: &Entry) -> bool;
+    /// Takes over attributes that the daemon sent.
+    fn update(&self, attr: &Attr, ttl: Ttl) -> Result;
+    /// Asks the daemon for the attributes, of the open file `fh` if there is one. Sleeps.
+    fn refresh(&self, fh: Option<Fh>) -> Result;
+    /// As `refresh`, if they are not good any more.
+    fn refresh_if_expired(&self, fh: Option<Fh>) -> Result;
+}
+
+impl NodeInode for Inode<VirtioFs> {
+    fn session(&self) -> Result<&Arc<Session>> {
+        self.super_block().data().session()
+    }
+
+    fn known(&self) -> Result<&Arc<Known>> {
+        self.data().known.as_ref().ok_or(ESTALE)
+    }
+
+    fn node_id(&self) -> Result<NodeId> {
+        if self.is_stale() {
+            return Err(ESTALE);
+        }
+        Ok(self.known()?.node())
+    }
+
+    fn is_same(&self, entry: &Entry) -> bool {
+        !self.is_stale()
+            && self.data().stands_for(entry.node)
+            && self.data().generation.load(ordering::Relaxed) == entry.generation
+            && self.file_type().mode() as u32 == entry.attr.kind.mode()
+    }
+
+    fn update(&self, attr: &Attr, ttl: Ttl) -> Result {
+        if self.file_type().mode() as u32 != attr.kind.mode() {
+            // Another file has taken its place.
+            self.mark_stale();
+            return Err(ESTALE);
+        }
+        let size = i64::try_from(attr.size)?;
+        let mut attrs = self.lock();
+        let (old_size, old_mtime) = (self.size(), self.mtime());
+        set_attributes(&mut attrs, attr);
+        drop(attrs);
+        self.data().freshness.renew(ttl);
+
+        if attr.kind == FileType::Regular && self.has_pages() {
+            let changed = old_size != size || old_mtime != timespec(attr.mtime);
+            if size < old_size {
+                self.truncate_pagecache(size);
+            }
+            if changed && self.session()?.has(InitFlags::AUTO_INVAL_DATA) {
+                // Pages that can't be dropped are being read anew.
+                let _ = self.invalidate_pages();
+            }
+        }
+        Ok(())
+    }
+
+    fn refresh(&self, fh: Option<Fh>) -> Result {
+        let op = Getattr {
+            node: self.node_id()?,
+            fh,
+        };
+        let reply = self.session()?.call(&op, &caller(self.super_block()))?;
+        self.update(&reply.attr, reply.ttl)
+    }
+
+    fn refresh_if_expired(&self, fh: Option<Fh>) -> Result {
+        if self.data().freshness.is_fresh() {
+            return Ok(());
+        }
+        self.refresh(fh)
+    }
+}
+
+fn timespec(time: fuse_proto::Time) -> Timespec {
+    Timespec::new(time.sec, time.nsec)
+}
+
+fn set_attributes(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
+    attrs.set_permissions(attr.permissions);
+    attrs.set_owner(attr.uid, attr.gid);
+    attrs.set_nlink(attr.nlink);
+    attrs.set_size(i64::try_from(attr.size).unwrap_or(i64::MAX));
+    attrs.set_blocks(attr.blocks);
+    attrs.set_atime(timespec(attr.atime));
+    attrs.set_mtime(timespec(attr.mtime));
+    attrs.set_ctime(timespec(attr.ctime));
+    if attr.blksize.is_power_of_two() {
+        attrs.set_blksize_bits(attr.blksize.trailing_zeros() as u8);
+    }
+}
+
+/// The inode for `known`, with attributes that the daemon sent just now. The lookup that was counted for it is kept, or
+/// given back if it fails. Sleeps.
+pub(crate) fn get(
+    sb: &SuperBlock<VirtioFs>,
+    known: Arc<Known>,
+    generation: u64,
+    attr: &Attr,
+    ttl: Ttl,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    let node = known.node();
+    loop {
+        let mine = known.clone();
+        let inode = sb.get_inode(
+            node.get(),
+            |data| data.stands_for(node),
+            |data| {
+                data.known.populate(mine);
+                data.generation.store(generation, ordering::Relaxed);
+            },
+        );
+        match inode {
+            Ok(Lookup::New(inode)) => return complete(inode, attr, ttl),
+            Ok(Lookup::Cached(inode)) => {
+                let same = inode.data().generation.load(ordering::Relaxed) == generation
+                    && inode.file_type().mode() as u32 == attr.kind.mode();
+                if !same {
+                    inode.mark_stale();
+                    continue;
+                }
+                inode.known()?.looked_up();
+                inode.update(attr, ttl)?;
+                return Ok(inode);
+            }
+            Err(e) => {
+                sb.data().session()?.forget(known);
+                return Err(e);
+            }
+        }
+    }
+}
+
+/// The root of a superblock.
+pub(crate) fn root(
+    sb: &SuperBlock<VirtioFs>,
+    known: Arc<Known>,
+    attr: &Attr,
+    ttl: Ttl,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    if attr.kind != FileType::Directory {
+        pr_err!(
+            "{:?}: the root is not a directory\n",
+            sb.data().session()?.instance().tag()
+        );
+        return Err(EIO);
+    }
+    let mut attr = *attr;
+    // The mount that it marks has been made.
+    attr.flags = attr.flags.without(AttrFlags::SUBMOUNT);
+    get(sb, known, 0, &attr, ttl)
+}
+
+fn complete(
+    mut inode: NewInode<VirtioFs>,
+    attr: &Attr,
+    ttl: Ttl,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    inode.set_ino(attr.ino);
+    inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
+    inode.set_times_remote();
+    set_attributes(&mut inode, attr);
+    inode.data().freshness.renew(ttl);
+    match attr.kind {
+        FileType::Directory => {
+            let submounts = inode.super_block().data().session()?.has(InitFlags::SUBMOUNTS);
+            if submounts && attr.flags.contains(AttrFlags::SUBMOUNT) {
+                inode.set_automount();
+            }
+            Ok(inode.into_directory::<Directory, DirectoryFiles>())
+        }
+        FileType::Regular => {
+            // A folio is read by one request.
+            let pages = inode.super_block().data().session()?.max_payload() / PAGE_SIZE;
+            inode.set_max_folio_order(pages.max(1).ilog2().min(MAX_FOLIO_ORDER));
+            Ok(inode.into_regular::<Attributes, RegularFiles, Pages>())
+        }
+        FileType::Symlink => Ok(inode.into_symlink::<Symlink>()),
+        FileType::Fifo | FileType::CharDevice | FileType::BlockDevice | FileType::Socket => {
+            let kind = vfs::attr::FileType::from_mode(attr.kind.mode()).ok_or(EIO)?;
+            inode.into_special::<Attributes>(kind, attr.rdev.to_wire())
+        }
+    }
+}
+
+/// What the VFS asks of every inode.
+pub(crate) struct Attributes;
+
+#[vtable]
+impl vfs::inode::Operations for Attributes {
+    type FileSystem = VirtioFs;
+
+    fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
+        getattr(inode, stat, sync)
+    }
+
+    fn listxattr(inode: &Inode<VirtioFs>, names: &mut vfs::xattr::Buffer<'_>) -> Result {
+        crate::xattr::list(inode, names)
+    }
+}
+
+/// stat(2) and statx(2).
+pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
+    let session = inode.session()?;
+    if stat.request().birth_time() && sync != StatSync::DontSync && !session.lacks(Opcode::Statx) {
+        match statx(inode, stat) {
+            Err(e) if e == ENOSYS => {}
+            done => return done,
+        }
+    }
+    match sync {
+        StatSync::Force => inode.refresh(None)?,
+        StatSync::Default => inode.refresh_if_expired(None)?,
+        StatSync::DontSync => {}
+    }
+    stat.fill(inode);
+    Ok(())
+}
+
+/// Attributes with the birth time, which is not cached.
+fn statx(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) -> Result {
+    let op = Statx {
+        node: inode.node_id()?,
+        fh: None,
+        flags: 0,
+        mask: Statx::BASIC | Statx::BTIME,
+    };
+    let reply = inode.session()?.call(&op, &caller(inode.super_block()))?;
+    match &reply.attr {
+        Some(attr) => inode.update(attr, reply.ttl)?,
+        None => inode.refresh_if_expired(None)?,
+    }
+    stat.fill(inode);
+    if let Some(time) = reply.btime {
+        stat.set_birth_time(timespec(time));
+    }
+    stat.add_attributes(reply.attributes, reply.attributes_mask);
+    Ok(())
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What belongs to one virtqueue, so that requests of different queues share nothing.
+
+use core::pin::Pin;
+use fuse_proto::{
+    Opcode,
+    ReplyError, //
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::atomic::{
+        ordering,
+        Atomic, //
+    },
+};
+use kernel_ext::ratelimit::RateLimit;
+
+/// The data of one virtqueue.
+///
+/// All methods are callable from any context.
+pub(crate) struct Lane {
+    tag: CString,
+    /// The number of this queue among `step`.
+    index: u64,
+    step: u64,
+    sequence: Atomic<u64>,
+    background: Atomic<i32>,
+    complaints: Pin<KBox<RateLimit>>,
+}
+
+impl Lane {
+    /// The lane `index` of `lanes` of the device `tag`.
+    pub(crate) fn new(tag: &CStr, index: u64, lanes: u64) -> Result<Self> {
+        Ok(Self {
+            tag: CString::try_from(tag)?,
+            index,
+            step: lanes,
+            sequence: Atomic::new(1),
+            background: Atomic::new(0),
+            complaints: KBox::pin_init(RateLimit::new(), GFP_KERNEL)?,
+        })
+    }
+
+    /// A number that no other request of the device has. It is even: the lowest bit marks an INTERRUPT
+    /// (`FUSE_INT_REQ_BIT`), and never 0, which marks a notification.
+    pub(crate) fn next_unique(&self) -> u64 {
+        let sequence = self.sequence.fetch_add(1, ordering::Relaxed);
+        sequence
+            .wrapping_mul(self.step)
+            .wrapping_add(self.index)
+            .wrapping_mul(2)
+    }
+
+    /// Logs what is wrong with a reply.
+    pub(crate) fn complain(&self, opcode: Opcode, what: ReplyError) {
+        if self.complaints.allow() {
+            // The crate without types of the kernel has the formatting traits of `core`.
+            pr_warn!(
+                "{:?}: {}: {}\n",
+                self.tag,
+                opcode.name(),
+                core::format_args!("{what}")
+            );
+        }
+    }
+
+    /// A request that nobody waits for begins; returns how many there are now.
+    pub(crate) fn background_begins(&self) -> i32 {
+        self.background.fetch_add(1, ordering::Relaxed) + 1
+    }
+
+    /// A request that nobody waits for has ended.
+    pub(crate) fn background_ends(&self) {
+        self.background.fetch_sub(1, ordering::Relaxed);
+    }
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Listings of directories.
+//!
+//! One request is made for each call of getdents(2), for as many bytes as the reader has room for: a record of FUSE is never
+//! smaller than the reader's, so what comes fits, and nothing is asked for twice.
+//!
+//! READDIRPLUS brings what LOOKUP would, and saves those requests where somebody looks up the names next. Adaptive use
+//! (`READDIRPLUS_AUTO`): at the start of a directory, and again whenever names in it were looked up meanwhile.
+
+use crate::{
+    dir::instantiate,
+    forget::Known,
+    inode::{
+        deadline_of,
+        NodeInode, //
+    },
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
+};
+use fuse_proto::{
+    Dirent,
+    DirentPlus,
+    Dirents,
+    DirentsPlus,
+    Entry,
+    InitFlags,
+    Plus,
+    Readdir,
+    ReplyError, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::atomic::ordering, //
+};
+use kernel_ext::pages::PageBuffer;
+use vfs::{
+    file::DirEmitter,
+    Child,
+    Dentry,
+    File,
+    Inode, //
+};
+use virtio::Payload;
+
+/// Bytes to ask for when the reader does not say how many it has room for.
+const DEFAULT_SIZE: usize = 8 * PAGE_SIZE;
+
+/// Gives the reader the records after its position.
+pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, VirtioFs>) -> Result {
+    let dir = file.inode();
+    let session = dir.session()?;
+    let size = emitter
+        .room()
+        .unwrap_or(DEFAULT_SIZE)
+        .clamp(PAGE_SIZE, session.max_payload().max(PAGE_SIZE));
+    let op = Readdir {
+        node: dir.node_id()?,
+        plus: wants_plus(dir, emitter.pos())?,
+        fh: file.data().fh(),
+        offset: u64::try_from(emitter.pos())?,
+        size: u32::try_from(size)?,
+        flags: file.flags(),
+    };
+    let pages = PageBuffer::new(size)?;
+    let (len, transfer) = session.call_into(&op, &caller(dir.super_block()), pages)?;
+    let Payload::Pages(pages) = transfer.payload() else {
+        return Err(EIO);
+    };
+    // The host can change the pages until they were copied: what is checked is the copy.
+    let mut listing = KVVec::from_elem(0, len, GFP_KERNEL)?;
+    pages.read(0, &mut listing)?;
+
+    let mut room = true;
+    if op.plus {
+        for record in DirentsPlus::new(&listing) {
+            let DirentPlus { dirent, plus } = record.map_err(|e| complain(dir, &op, e))?;
+            room = room && emit(emitter, &dirent);
+            // The daemon has counted a lookup for this record, also if the reader takes no more.
+            match plus {
+                Plus::Nothing => {}
+                Plus::Entry(entry) => link(file.dentry(), dir, dirent.name, &entry)?,
+                Plus::Bad(node, e) => {
+                    complain(dir, &op, e);
+                    session.forget(Known::new(node)?);
+                }
+            }
+        }
+    } else {
+        for record in Dirents::new(&listing) {
+            if !emit(emitter, &record.map_err(|e| complain(dir, &op, e))?) {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wants_plus(dir: &Inode<VirtioFs>, pos: i64) -> Result<bool> {
+    let session = dir.session()?;
+    if !session.has(InitFlags::DO_READDIRPLUS) {
+        return Ok(false);
+    }
+    let looked_up = dir.data().want_plus.xchg(0, ordering::Relaxed) != 0;
+    Ok(!session.has(InitFlags::READDIRPLUS_AUTO) || pos == 0 || looked_up)
+}
+
+fn complain(dir: &Inode<VirtioFs>, op: &Readdir, e: ReplyError) -> Error {
+    if let Ok(session) = dir.session() {
+        session.complain(op, e);
+    }
+    Error::from_errno(e.to_errno())
+}
+
+fn emit(emitter: &mut DirEmitter<'_, VirtioFs>, dirent: &Dirent<'_>) -> bool {
+    let kind = dirent
+        .kind
+        .and_then(|kind| vfs::attr::FileType::from_mode(kind.mode()));
+    let next = i64::try_from(dirent.offset).unwrap_or(i64::MAX);
+    emitter.emit(dirent.name, dirent.ino, kind, next)
+}
+
+/// Puts an entry of a listing into the dentry cache, as a lookup would have done.
+fn link(
+    parent: &Dentry<VirtioFs>,
+    dir: &Inode<VirtioFs>,
+    name: &[u8],
+    entry: &Entry,
+) -> Result {
+    let mut counted = true;
+    let child = parent.child(name, |new| {
+        counted = false;
+        let inode = instantiate(dir, entry)?;
+        new.set_time(deadline_of(entry.entry_ttl));
+        Ok(Some(inode))
+    });
+    if counted {
+        // There is a dentry of this name: it is good if it leads to the same inode, and forgotten otherwise.
+        match &child {
+            Ok(Child::Cached(dentry)) if refresh(dentry, entry) => {
+                return Ok(());
+            }
+            Ok(Child::Cached(dentry)) => dentry.invalidate(),
+            _ => {}
+        }
+        dir.session()?.forget(Known::new(entry.node)?);
+    }
+    // A listing is no worse for what could not be cached.
+    Ok(())
+}
+
+/// Renews what a dentry leads to; whether it is the inode of `entry`.
+fn refresh(dentry: &Dentry<VirtioFs>, entry: &Entry) -> bool {
+    let Some(inode) = dentry.inode().filter(|inode| inode.is_same(entry)) else {
+        return false;
+    };
+    let Ok(known) = inode.known() else {
+        return false;
+    };
+    if inode.update(&entry.attr, entry.attr_ttl).is_err() {
+        return false;
+    }
+    known.looked_up();
+    dentry.set_time(deadline_of(entry.entry_ttl));
+    true
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests: one operation of FUSE, encoded, sent, waited for, and its reply checked.
+
+use crate::{
+    device::Instance,
+    inode::Freshness,
+    lane::Lane,
+    session::Session, //
+};
+use fuse_proto::{
+    Answer,
+    BatchForget,
+    Caller,
+    Forget,
+    NodeId,
+    Opcode,
+    Operation,
+    ReplyError, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        SetOnce, //
+    },
+};
+use kernel_ext::folio::FolioRange;
+use virtio::{
+    transfer::Direction,
+    NewTransfer,
+    Outcome,
+    Payload,
+    Transfer, //
+};
+
+/// The largest reply without payload: header and `struct fuse_statx_out`, with room to spare.
+const MAX_REPLY: usize = 384;
+
+/// What the driver keeps with a transfer.
+pub(crate) struct Request {
+    opcode: Opcode,
+    unique: u64,
+    node: Option<NodeId>,
+    purpose: Purpose,
+    /// Set when the waiter was killed: the session that has to undo what the request did.
+    orphaned: SetOnce<Arc<Session>>,
+}
+
+/// What happens at the end of a request.
+enum Purpose {
+    /// A task waits, and checks the reply itself.
+    Waited,
+    /// Nobody wants to know.
+    Unwatched,
+    /// Folios of the page cache are to be filled.
+    Fill(Fill),
+}
+
+/// What is known of folios that are to be filled.
+struct Fill {
+    op: fuse_proto::Read,
+    /// Of the file that is read.
+    freshness: Arc<Freshness>,
+    /// Bytes that come if the file is as long as it was.
+    expected: usize,
+}
+
+impl Request {
+    /// What was asked for.
+    pub(crate) fn opcode(&self) -> Opcode {
+        self.opcode
+    }
+
+    /// The inode it was asked of.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.node
+    }
+
+    fn new<O: Operation>(op: &O, unique: u64, purpose: Purpose) -> Self {
+        Self {
+            opcode: op.opcode(),
+            unique,
+            node: op.node(),
+            purpose,
+            orphaned: SetOnce::new(),
+        }
+    }
+}
+
+impl virtio::Owner for Request {
+    type Queue = Lane;
+
+    fn ended(lane: &Lane, transfer: &Arc<Transfer<Self>>, outcome: Outcome) {
+        let request = transfer.owner();
+        match (&request.purpose, outcome) {
+            (Purpose::Fill(fill), outcome) => {
+                lane.background_ends();
+                let filled = match outcome {
+                    Outcome::Returned(used) => check(lane, transfer, &fill.op, used),
+                    _ => Err(ENOTCONN),
+                };
+                if filled.is_ok_and(|bytes| bytes < fill.expected) {
+                    fill.freshness.expire();
+                }
+                if let Payload::Folios(folios) = transfer.payload() {
+                    folios.end_read(filled);
+                }
+            }
+            (Purpose::Waited, Outcome::Late(used)) => {
+                if let Some(session) = request.orphaned.as_ref().cloned() {
+                    Session::undo_later(session, transfer.clone(), used);
+                }
+            }
+            (Purpose::Unwatched, _) => lane.background_ends(),
+            (Purpose::Waited, _) => {}
+        }
+    }
+}
+
+/// Checks the reply of a transfer that the device has returned. Callable from any context.
+pub(crate) fn check<O: Operation>(
+    lane: &Lane,
+    transfer: &Transfer<Request>,
+    op: &O,
+    used: usize,
+) -> Result<O::Reply> {
+    let mut reply = [0; MAX_REPLY];
+    let len = transfer.read_reply(0, &mut reply)?;
+    op.accept(transfer.owner().unique, reply.get(..len).ok_or(EIO)?, used)
+        .map_err(|e| {
+            if e.is_malformed() {
+                lane.complain(op.opcode(), e);
+            }
+            Error::from_errno(e.to_errno())
+        })
+}
+
+/// The error of a request that could not be encoded.
+fn encode_error(e: fuse_proto::EncodeError) -> Error {
+    match e {
+        fuse_proto::EncodeError::TooLong => ENAMETOOLONG,
+        fuse_proto::EncodeError::BadName => EINVAL,
+    }
+}
+
+impl Instance {
+    fn prepare<O: Operation>(
+        &self,
+        lane: &Lane,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+        purpose: Purpose,
+    ) -> Result<NewTransfer<Request>> {
+        let unique = lane.next_unique();
+        let reply_len = match op.answer() {
+            Answer::Nothing => 0,
+            _ => fuse_proto::REPLY_HEADER_LEN + op.reply_len(),
+        };
+        let mut transfer = NewTransfer::new(
+            op.encoded_len().map_err(encode_error)?,
+            reply_len,
+            payload,
+            direction,
+            Request::new(op, unique, purpose),
+        )?;
+        op.encode(unique, caller, transfer.message_mut())
+            .map_err(encode_error)?;
+        Ok(transfer)
+    }
+
+    /// Sends `op` and waits for its reply. Sleeps; only a fatal signal ends the wait, with `EINTR`.
+    ///
+    /// The errors are those of the daemon, `ENOTCONN` when the device is gone, `EIO` when the reply was none.
+    pub(crate) fn call<O: Operation>(&self, op: &O, caller: &Caller) -> Result<O::Reply> {
+        self.exchange(op, caller, Payload::None, Direction::ToDevice, None)
+            .map(|(reply, _)| reply)
+    }
+
+    /// As [`Instance::call`], with a payload, which is found in the transfer that is returned. If the waiter is killed,
+    /// what the request did is undone by `session` when the reply comes.
+    pub(crate) fn exchange<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+        session: Option<&Arc<Session>>,
+    ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
+        let queue = self.request_queue()?;
+        let lane = queue.data();
+        let new = self.prepare(lane, op, caller, payload, direction, Purpose::Waited)?;
+        let transfer = queue.submit(new)?;
+        let outcome = transfer.wait(|| {
+            if let Some(session) = session {
+                transfer.owner().orphaned.populate(session.clone());
+            }
+        })?;
+        match outcome {
+            Outcome::Returned(used) => {
+                let reply = check(lane, &transfer, op, used)?;
+                Ok((reply, transfer))
+            }
+            _ => Err(ENOTCONN),
+        }
+    }
+
+    /// Sends `op` and goes on; nobody learns how it ended. Sleeps for memory alone.
+    pub(crate) fn send<O: Operation>(&self, op: &O, caller: &Caller) -> Result {
+        let queue = match op.answer() {
+            Answer::Nothing => self.hiprio_queue()?,
+            _ => self.request_queue()?,
+        };
+        let (payload, direction) = (Payload::None, Direction::ToDevice);
+        let lane = queue.data();
+        let new = self.prepare(lane, op, caller, payload, direction, Purpose::Unwatched)?;
+        lane.background_begins();
+        queue.submit(new).inspect_err(|_| lane.background_ends())?;
+        Ok(())
+    }
+
+    /// Gives back lookups of `count` inodes. Sleeps for memory alone.
+    pub(crate) fn send_batch_forget(
+        &self,
+        forgets: impl Iterator<Item = Forget>,
+        count: usize,
+    ) -> Result {
+        let queue = self.hiprio_queue()?;
+        let lane = queue.data();
+        let unique = lane.next_unique();
+        let request = Request {
+            opcode: Opcode::BatchForget,
+            unique,
+            node: None,
+            purpose: Purpose::Unwatched,
+            orphaned: SetOnce::new(),
+        };
+        let len = BatchForget::encoded_len(count);
+        let (payload, direction) = (Payload::None, Direction::ToDevice);
+        let mut new = NewTransfer::new(len, 0, payload, direction, request)?;
+        let mut batch = BatchForget::new(new.message_mut()).map_err(encode_error)?;
+        for forget in forgets.take(count) {
+            let _ = batch.push(forget);
+        }
+        batch.finish(unique).map_err(encode_error)?;
+        lane.background_begins();
+        queue.submit(new).inspect_err(|_| lane.background_ends())?;
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Reads into folios and goes on; they are ended when the reply is there. `expected` bytes come if the file, whose
+    /// `freshness` this is, has not shrunk. With too many such requests under way it waits for this one, so that nobody runs
+    /// ahead without end. Sleeps.
+    pub(crate) fn fill(
+        &self,
+        op: &fuse_proto::Read,
+        caller: &Caller,
+        folios: FolioRange,
+        freshness: Arc<Freshness>,
+        expected: usize,
+    ) -> Result {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        let queue = self.instance().request_queue()?;
+        let lane = queue.data();
+        let (payload, direction) = (Payload::Folios(folios), Direction::FromDevice);
+        let purpose = Purpose::Fill(Fill {
+            op: *op,
+            freshness,
+            expected,
+        });
+        let instance = self.instance();
+        let new = instance.prepare(lane, op, caller, payload, direction, purpose)?;
+        let under_way = lane.background_begins();
+        let transfer = queue.submit(new).inspect_err(|_| lane.background_ends())?;
+        if under_way > self.max_background() {
+            // Whatever comes of it, the folios say so.
+            let _ = transfer.wait(|| {});
+        }
+        Ok(())
+    }
+
+    /// Logs what is wrong with the payload of a reply.
+    pub(crate) fn complain<O: Operation>(&self, op: &O, what: ReplyError) {
+        if let Ok(queue) = self.instance().request_queue() {
+            queue.data().complain(op.opcode(), what);
+        }
+    }
+}

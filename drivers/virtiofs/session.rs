@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A FUSE session: from INIT to DESTROY.
+//!
+//! All superblocks of a device, the mount's own and those of its submounts, share one session.
+
+use crate::{
+    device::Instance,
+    forget::{
+        Forgets,
+        Known, //
+    },
+    request::{
+        check,
+        Request, //
+    },
+};
+use fuse_proto::{
+    Caller,
+    Destroy,
+    DirentsPlus,
+    Fh,
+    Init,
+    InitFlags,
+    Lookup,
+    LookupReply,
+    Negotiated,
+    NodeId,
+    Opcode,
+    Open,
+    OpenFlags,
+    Operation,
+    Plus,
+    Readdir,
+    Release,
+    ReleaseFlags, //
+};
+use kernel::{
+    new_work,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
+    },
+    workqueue::{
+        self,
+        impl_has_work,
+        Work,
+        WorkItem, //
+    },
+};
+use kernel_ext::pages::PageBuffer;
+use virtio::{
+    transfer::Direction,
+    Payload,
+    Transfer, //
+};
+
+/// Bytes to read ahead at most: what a single READ can carry with 256 pages.
+const MAX_READAHEAD: u32 = 1 << 20;
+/// Pages of a request at most, as the C driver asks for.
+const MAX_PAGES: usize = 256;
+/// Segments of a message that are not payload.
+const OTHER_SEGMENTS: usize = 2;
+
+/// What this driver can do. A flag is offered here when what it promises is implemented, and not before.
+const OFFERED: InitFlags = InitFlags::ASYNC_READ
+    .with(InitFlags::EXPORT_SUPPORT)
+    .with(InitFlags::BIG_WRITES)
+    .with(InitFlags::AUTO_INVAL_DATA)
+    .with(InitFlags::DO_READDIRPLUS)
+    .with(InitFlags::READDIRPLUS_AUTO)
+    .with(InitFlags::ASYNC_DIO)
+    .with(InitFlags::PARALLEL_DIROPS)
+    .with(InitFlags::ABORT_ERROR)
+    .with(InitFlags::MAX_PAGES)
+    .with(InitFlags::CACHE_SYMLINKS)
+    .with(InitFlags::NO_OPEN_SUPPORT)
+    .with(InitFlags::NO_OPENDIR_SUPPORT)
+    .with(InitFlags::SUBMOUNTS)
+    .with(InitFlags::INIT_EXT);
+
+/// Whether a daemon may lack `opcode` for good. Without the others there is no filesystem, so that `ENOSYS` is then an error
+/// like any other.
+fn is_optional(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Open
+            | Opcode::Opendir
+            | Opcode::Flush
+            | Opcode::Getxattr
+            | Opcode::Listxattr
+            | Opcode::Access
+            | Opcode::Lseek
+            | Opcode::Statx
+    )
+}
+
+/// A FUSE session.
+#[pin_data]
+pub(crate) struct Session {
+    instance: Arc<Instance>,
+    agreed: Negotiated,
+    /// The largest payload of a request in bytes.
+    max_payload: usize,
+    /// Opcodes that the daemon does not know, a bit each.
+    unknown: Atomic<u64>,
+    /// Cleared for good when the session is to end now.
+    connected: Atomic<i32>,
+    /// Superblocks of the session.
+    superblocks: Atomic<i32>,
+    forgets: Forgets,
+    #[pin]
+    flush: Work<Session>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Session { self.flush }
+}
+
+impl WorkItem for Session {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.forgets.flush(&this.instance);
+    }
+}
+
+impl Session {
+    /// Starts a session with the daemon behind `instance`. Sleeps.
+    pub(crate) fn start(instance: Arc<Instance>) -> Result<Arc<Self>> {
+        let max_pages = instance
+            .max_segments()
+            .saturating_sub(OTHER_SEGMENTS)
+            .clamp(1, MAX_PAGES);
+        let init = Init {
+            flags: OFFERED,
+            max_readahead: MAX_READAHEAD,
+            max_pages: u16::try_from(max_pages)?,
+        };
+        let agreed = instance.call(&init, &Caller::default())?;
+        if agreed.unoffered != InitFlags::NONE {
+            pr_warn!(
+                "{:?}: the daemon claims what it was not offered: {:?}\n",
+                instance.tag(),
+                agreed.unoffered
+            );
+        }
+        pr_debug!("{:?}: {agreed:?}\n", instance.tag());
+        let forgets = Forgets::new(instance.request_queues())?;
+        let max_payload = usize::from(agreed.max_pages) * kernel::page::PAGE_SIZE;
+        Arc::pin_init(
+            pin_init!(Self {
+                instance,
+                agreed,
+                max_payload,
+                unknown: Atomic::new(0),
+                connected: Atomic::new(1),
+                superblocks: Atomic::new(0),
+                forgets,
+                flush <- new_work!("virtiofs::Session::flush"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What was agreed on.
+    pub(crate) fn agreed(&self) -> &Negotiated {
+        &self.agreed
+    }
+
+    /// Whether both sides can do this.
+    pub(crate) fn has(&self, flag: InitFlags) -> bool {
+        self.agreed.flags.contains(flag)
+    }
+
+    /// The device.
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// The largest payload of a request in bytes, a multiple of the page size.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.max_payload
+    }
+
+    /// Requests of one queue that nobody waits for, at most.
+    pub(crate) fn max_background(&self) -> i32 {
+        let share = usize::from(self.agreed.max_background) / self.instance.request_queues();
+        i32::try_from(share.max(1)).unwrap_or(i32::MAX)
+    }
+
+    /// Whether the session still goes on.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(ordering::Relaxed) != 0
+    }
+
+    /// Whether the daemon is known not to know `opcode`.
+    pub(crate) fn lacks(&self, opcode: Opcode) -> bool {
+        self.unknown.load(ordering::Relaxed) & opcode.bit() != 0
+    }
+
+    /// Sends `op` and waits for its reply; see [`Instance::call`]. `ENOSYS` is remembered, and then returned at once.
+    pub(crate) fn call<O: Operation>(
+        self: &Arc<Self>,
+        op: &O,
+        caller: &Caller,
+    ) -> Result<O::Reply> {
+        self.exchange(op, caller, Payload::None, Direction::ToDevice)
+            .map(|(reply, _)| reply)
+    }
+
+    /// As [`Session::call`], for an operation whose reply has a payload of kernel pages.
+    pub(crate) fn call_into<O: Operation>(
+        self: &Arc<Self>,
+        op: &O,
+        caller: &Caller,
+        pages: PageBuffer,
+    ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
+        self.exchange(op, caller, Payload::Pages(pages), Direction::FromDevice)
+    }
+
+    /// As [`Session::call`], with any payload.
+    pub(crate) fn exchange<O: Operation>(
+        self: &Arc<Self>,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+    ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        if self.lacks(op.opcode()) {
+            return Err(ENOSYS);
+        }
+        self.instance
+            .exchange(op, caller, payload, direction, Some(self))
+            .inspect_err(|e| {
+                if *e == ENOSYS && is_optional(op.opcode()) {
+                    let bit = op.opcode().bit();
+                    let mut old = self.unknown.load(ordering::Relaxed);
+                    while let Err(now) = self.unknown.cmpxchg(old, old | bit, ordering::Relaxed) {
+                        old = now;
+                    }
+                }
+            })
+    }
+
+    /// Sends `op` and goes on; see [`Instance::send`].
+    pub(crate) fn send<O: Operation>(&self, op: &O, caller: &Caller) -> Result {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        self.instance.send(op, caller)
+    }
+
+    /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.
+    pub(crate) fn forget(self: &Arc<Self>, known: Arc<Known>) {
+        if self.is_connected() && self.forgets.add(known) {
+            let _ = workqueue::system_unbound().enqueue(self.clone());
+        }
+    }
+
+    /// Another superblock belongs to the session.
+    pub(crate) fn join(&self) {
+        self.superblocks.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// A superblock is gone; with the last one the session ends. Sleeps, and a fatal signal ends that.
+    pub(crate) fn leave(&self) {
+        if self.superblocks.fetch_sub(1, ordering::Full) != 1 {
+            return;
+        }
+        if self.connected.xchg(0, ordering::Full) != 0 {
+            self.forgets.flush(&self.instance);
+            // The daemon may be gone as well; then there is nobody to part from.
+            let _ = self.instance.call(&Destroy, &Caller::default());
+        }
+    }
+
+    /// Ends the session at once: whoever waits gets `ENOTCONN`.
+    pub(crate) fn abort(&self) {
+        if self.connected.xchg(0, ordering::Full) != 0 {
+            pr_warn!("{:?}: aborted by a forced unmount\n", self.instance.tag());
+        }
+        self.instance.abort();
+    }
+
+    /// The reply to a request came whose waiter had been killed: undoes later what the daemon did. Callable from any
+    /// context. If memory is short it is not undone before DESTROY.
+    pub(crate) fn undo_later(this: Arc<Self>, transfer: Arc<Transfer<Request>>, used: usize) {
+        let _ = workqueue::system_unbound().try_spawn(GFP_ATOMIC, move || {
+            let _ = this.undo(&transfer, used);
+        });
+    }
+
+    fn undo(self: &Arc<Self>, transfer: &Transfer<Request>, used: usize) -> Result {
+        let request = transfer.owner();
+        let (node, dir) = (
+            request.node().unwrap_or(NodeId::ROOT),
+            matches!(request.opcode(), Opcode::Opendir),
+        );
+        match request.opcode() {
+            Opcode::Lookup => {
+                let op = Lookup {
+                    parent: node,
+                    name: b".",
+                };
+                if let LookupReply::Found(entry) = self.recheck(transfer, &op, used)? {
+                    self.forget(Known::new(entry.node)?);
+                }
+            }
+            Opcode::Open | Opcode::Opendir => {
+                let op = Open {
+                    node,
+                    dir,
+                    flags: 0,
+                    open_flags: OpenFlags::NONE,
+                };
+                let opened = self.recheck(transfer, &op, used)?;
+                self.release(node, dir, opened.fh, 0);
+            }
+            Opcode::Readdirplus => {
+                let Payload::Pages(pages) = transfer.payload() else {
+                    return Err(EIO);
+                };
+                let op = Readdir {
+                    node,
+                    plus: true,
+                    fh: Fh(0),
+                    offset: 0,
+                    size: u32::try_from(pages.len())?,
+                    flags: 0,
+                };
+                let len = self.recheck(transfer, &op, used)?;
+                let mut listing = KVVec::from_elem(0, len, GFP_KERNEL)?;
+                pages.read(0, &mut listing)?;
+                for record in DirentsPlus::new(&listing) {
+                    if let Plus::Entry(fuse_proto::Entry { node, .. }) | Plus::Bad(node, _) =
+                        record.map_err(|_| EIO)?.plus
+                    {
+                        self.forget(Known::new(node)?);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn recheck<O: Operation>(
+        &self,
+        transfer: &Transfer<Request>,
+        op: &O,
+        used: usize,
+    ) -> Result<O::Reply> {
+        check(self.instance.request_queue()?.data(), transfer, op, used)
+    }
+
+    /// Gives a handle back, without waiting for it.
+    pub(crate) fn release(&self, node: NodeId, dir: bool, fh: Fh, flags: u32) {
+        let op = Release {
+            node,
+            dir,
+            fh,
+            flags,
+            release_flags: ReleaseFlags::NONE,
+            lock_owner: Default::default(),
+        };
+        // A session that has ended has no handles either.
+        let _ = self.send(&op, &Caller::default());
+    }
+}

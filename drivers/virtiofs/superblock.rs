@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Superblocks: mounting, statfs, unmounting.
+//!
+//! A mount of a tag that is mounted already gets the same superblock. A directory that the daemon announces as the root of
+//! another filesystem of the host gets a superblock, and so a device number, of its own; it shares the session.
+
+use crate::{
+    device::Instance,
+    dir::Entries,
+    file::Handle,
+    forget::Known,
+    inode::{
+        self,
+        Node,
+        NodeInode, //
+    },
+    options::{
+        Dax,
+        Options,
+        PARAMETERS, //
+    },
+    session::Session,
+    xattr::AnyXattr, //
+};
+use fuse_proto::{
+    Attr,
+    Caller,
+    Getattr,
+    NodeId,
+    Statfs, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    sync::{
+        aref::ARef,
+        Arc,
+        SetOnce, //
+    },
+};
+use vfs::{
+    attr::StatFs,
+    context::{
+        Context,
+        Purpose, //
+    },
+    parameter::Parameters,
+    Dentry,
+    FileSystem,
+    Inode,
+    NewSuperBlock,
+    SuperBlock, //
+};
+
+/// What statfs(2) shows as the type: that of FUSE (`FUSE_SUPER_MAGIC`), which programs look for.
+const MAGIC: u32 = 0x6573_5546;
+
+/// The filesystem type.
+pub(crate) struct VirtioFs;
+
+/// The data of a superblock.
+pub(crate) struct Mount {
+    instance: Arc<Instance>,
+    /// Set while the superblock is filled.
+    session: SetOnce<Arc<Session>>,
+    dax: Option<Dax>,
+    /// For a submount, what it begins with.
+    submount: Option<(Arc<Known>, Attr)>,
+}
+
+impl Mount {
+    /// The data of a submount that begins at `inode`, whose attributes are `attr`.
+    pub(crate) fn submount(inode: &Inode<VirtioFs>, attr: Attr) -> Result<Arc<Self>> {
+        let mount = inode.super_block().data();
+        let session = SetOnce::new();
+        session.populate(inode.session()?.clone());
+        Ok(Arc::new(
+            Self {
+                instance: mount.instance.clone(),
+                session,
+                dax: mount.dax,
+                submount: Some((inode.known()?.share(), attr)),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The session of a superblock that has been filled.
+    pub(crate) fn session(&self) -> Result<&Arc<Session>> {
+        self.session.as_ref().ok_or(ENOTCONN)
+    }
+}
+
+/// Who is calling, as the daemon is told it.
+pub(crate) fn caller(sb: &SuperBlock<VirtioFs>) -> Caller {
+    let caller = vfs::cred::Caller::current(sb, None);
+    Caller {
+        uid: caller.uid,
+        gid: caller.gid,
+        pid: caller.pid,
+    }
+}
+
+#[vtable]
+impl FileSystem for VirtioFs {
+    const NAME: &'static CStr = c"virtiofs";
+    const PARAMETERS: Parameters<Options> = PARAMETERS.parameters();
+
+    type Options = Options;
+    type Super = Mount;
+    type InodeData = Node;
+    type FileData = KBox<Handle>;
+    type Dentries = Entries;
+    type Xattrs = (AnyXattr,);
+
+    fn prepare(context: &mut Context<Self>) -> Result<Arc<Mount>> {
+        let tag = match (&context.options().tag, context.source()) {
+            (Some(tag), _) => &**tag,
+            (None, Some(source)) => source,
+            (None, None) => {
+                context.error(fmt!("no tag: give it as the source of the mount"));
+                return Err(EINVAL);
+            }
+        };
+        let Some(instance) = Instance::find(tag) else {
+            context.error(fmt!("{tag:?}: no device has this tag"));
+            pr_err!("{tag:?}: no device has this tag\n");
+            return Err(EINVAL);
+        };
+        let dax = context.options().dax;
+        if dax == Some(Dax::Always) {
+            context.error(fmt!("{tag:?}: dax=always, and the device has no window"));
+            pr_err!("{tag:?}: dax=always, and the device has no window\n");
+            return Err(EINVAL);
+        }
+        Ok(Arc::new(
+            Mount {
+                instance,
+                session: SetOnce::new(),
+                dax,
+                submount: None,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    fn same(existing: &Mount, candidate: &Mount) -> bool {
+        existing.submount.is_none()
+            && Arc::ptr_eq(&existing.instance, &candidate.instance)
+            && existing
+                .session
+                .as_ref()
+                .is_none_or(|session| session.is_connected())
+    }
+
+    fn fill_super(
+        sb: &mut NewSuperBlock<Self>,
+        context: &mut Context<Self>,
+    ) -> Result<ARef<Inode<Self>>> {
+        let mount: Arc<Mount> = sb.data_arc().into();
+        let main = context.purpose() == Purpose::Mount;
+        if main {
+            mount.session.populate(Session::start(mount.instance.clone())?);
+        }
+        let session = mount.session()?.clone();
+        session.join();
+        let root = Self::fill_root(sb, &mount, &session);
+        if root.is_err() {
+            session.leave();
+            return root;
+        }
+        if main {
+            let tag = mount.instance.tag();
+            if mount.dax == Some(Dax::Inode) {
+                pr_info!("{tag:?}: dax=inode, and the device has no window: no DAX\n");
+            }
+            if !context.is_read_only() {
+                pr_info!("{tag:?}: mounted read-only, writing is not supported yet\n");
+            }
+        }
+        root
+    }
+
+    fn reconfigure(sb: &SuperBlock<Self>, context: &mut Context<Self>) -> Result {
+        if context.read_only_change() == Some(false) {
+            context.error(fmt!("writing is not supported yet"));
+            return Err(EROFS);
+        }
+        match context.options().dax {
+            None => Ok(()),
+            same if same == sb.data().dax => Ok(()),
+            _ => {
+                context.error(fmt!("dax can't be changed while mounted"));
+                Err(EINVAL)
+            }
+        }
+    }
+
+    fn inode_data(_sb: &SuperBlock<Self>) -> impl PinInit<Node, Error> {
+        Node::new()
+    }
+
+    fn evict_inode(node: &Node, sb: &SuperBlock<Self>) {
+        if let (Some(known), Ok(session)) = (node.known(), sb.data().session()) {
+            if known.unshare() {
+                session.forget(known.clone());
+            }
+        }
+    }
+
+    fn statfs(dentry: &Dentry<Self>) -> Result<StatFs> {
+        let inode = dentry.inode().ok_or(ENOENT)?;
+        let stat = inode.session()?.call(
+            &Statfs {
+                node: inode.node_id()?,
+            },
+            &caller(inode.super_block()),
+        )?;
+        Ok(StatFs {
+            block_size: stat.bsize,
+            fragment_size: stat.frsize,
+            blocks: stat.blocks,
+            blocks_free: stat.bfree,
+            blocks_available: stat.bavail,
+            files: stat.files,
+            files_free: stat.ffree,
+            name_max: stat.namelen,
+        })
+    }
+
+    fn umount_begin(sb: &SuperBlock<Self>) {
+        if let Ok(session) = sb.data().session() {
+            session.abort();
+        }
+    }
+
+    fn put_super(sb: &SuperBlock<Self>) {
+        if let Ok(session) = sb.data().session() {
+            session.leave();
+        }
+    }
+
+    fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile) -> Result {
+        if let Some(dax) = sb.data().dax {
+            seq_print!(seq, ",dax={}", dax.as_str());
+        }
+        Ok(())
+    }
+}
+
+impl VirtioFs {
+    fn fill_root(
+        sb: &mut NewSuperBlock<Self>,
+        mount: &Mount,
+        session: &Arc<Session>,
+    ) -> Result<ARef<Inode<Self>>> {
+        let agreed = session.agreed();
+        sb.set_magic(MAGIC)
+            .set_time_granularity(agreed.time_gran)
+            .set_unverifiable()
+            .set_read_only();
+        sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE)?;
+        let (known, attr, ttl) = match &mount.submount {
+            Some((known, attr)) => (known.clone(), *attr, Default::default()),
+            None => {
+                let op = Getattr {
+                    node: NodeId::ROOT,
+                    fh: None,
+                };
+                let reply = session.call(&op, &Caller::default())?;
+                (Known::new(NodeId::ROOT)?, reply.attr, reply.ttl)
+            }
+        };
+        inode::root(sb, known, &attr, ttl)
+    }
+}

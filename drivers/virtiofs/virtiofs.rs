@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtio file system: files of the host, reached by FUSE messages over virtqueues.
+//!
+//! The way to the host, outermost last:
+//!
+//! - [`session`]: one FUSE session: what was agreed on, what the daemon does not know, who is forgotten.
+//! - [`request`]: one request: encoded, sent, waited for, its reply checked.
+//! - [`lane`]: a virtqueue and what belongs to it.
+//! - [`forget`]: what the daemon knows of inodes, and giving it back.
+//! - [`device`]: the device: its tag, its queues, its place in sysfs.
+//!
+//! What the VFS asks for:
+//!
+//! - [`superblock`]: mounting, statfs, unmounting.
+//! - [`options`]: mount options.
+//! - [`inode`]: inodes, their attributes and how long they are good.
+//! - [`dir`]: names: lookup, revalidation, submounts.
+//! - [`readdir`]: listings.
+//! - [`file`]: open files.
+//! - [`page_cache`]: contents that are cached.
+//! - [`direct`]: contents that are not.
+//! - [`symlink`]: targets of symbolic links.
+//! - [`xattr`]: extended attributes.
+//!
+//! There is no `unsafe` in this crate, and none is to be added: it belongs into the crates below rust/.
+
+mod device;
+mod dir;
+mod direct;
+mod file;
+mod forget;
+mod inode;
+mod lane;
+mod options;
+mod page_cache;
+mod readdir;
+mod request;
+mod session;
+mod superblock;
+mod symlink;
+mod xattr;
+
+use kernel::{
+    driver,
+    prelude::*, //
+};
+use superblock::VirtioFs;
+
+module! {
+    type: Module,
+    name: "virtiofs",
+    authors: ["The virtiofs-rust authors"],
+    description: "Virtio file system",
+    license: "GPL",
+    alias: ["fs-virtiofs", "fs-virtio_fs"],
+}
+
+/// The module. Fields are dropped in this order: no new mounts, then no devices, then no directory for them.
+#[pin_data]
+struct Module {
+    #[pin]
+    _filesystem: vfs::Registration<VirtioFs>,
+    /// The type's name in the first virtio-fs kernels.
+    #[pin]
+    _old_filesystem: vfs::Registration<VirtioFs>,
+    #[pin]
+    _driver: driver::Registration<virtio::Adapter<device::Driver>>,
+    _presence: device::Presence,
+}
+
+impl kernel::InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _presence: device::Presence::new()?,
+            _driver <- driver::Registration::new(<Self as kernel::ModuleMetadata>::NAME, module),
+            _old_filesystem <- vfs::Registration::named(c"virtio_fs", module),
+            _filesystem <- vfs::Registration::new(module),
+        })
+    }
+}

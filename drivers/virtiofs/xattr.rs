@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes.
+//!
+//! The daemon decides which there are; all names go to it as they are. Without `--xattr` it answers `ENOSYS`, and user space
+//! gets `EOPNOTSUPP`.
+
+use crate::{
+    inode::NodeInode,
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
+};
+use fuse_proto::{
+    Getxattr,
+    Listxattr,
+    Operation,
+    XattrNames,
+    XATTR_MAX, //
+};
+use kernel::prelude::*;
+use kernel_ext::pages::PageBuffer;
+use vfs::{
+    xattr::Buffer,
+    Inode, //
+};
+use virtio::Payload;
+
+/// The handler of all extended attributes.
+pub(crate) struct AnyXattr;
+
+#[vtable]
+impl vfs::xattr::Handler for AnyXattr {
+    type FileSystem = VirtioFs;
+    const PREFIX: &'static CStr = c"";
+
+    fn get(inode: &Inode<VirtioFs>, name: &CStr, value: &mut Buffer<'_>) -> Result {
+        let op = Getxattr {
+            node: inode.node_id()?,
+            name: name.to_bytes(),
+            size: room(value),
+        };
+        let bytes = fetch(inode, &op, op.size, value)?;
+        if op.size > 0 {
+            value.push(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// listxattr(2).
+pub(crate) fn list(inode: &Inode<VirtioFs>, names: &mut Buffer<'_>) -> Result {
+    let op = Listxattr {
+        node: inode.node_id()?,
+        size: room(names),
+    };
+    let bytes = fetch(inode, &op, op.size, names)?;
+    if op.size > 0 {
+        let list = XattrNames::new(&bytes).map_err(|e| {
+            if let Ok(session) = inode.session() {
+                session.complain(&op, e);
+            }
+            Error::from_errno(e.to_errno())
+        })?;
+        names.push(list.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Bytes that the caller has room for; 0 when it only wants to know the size.
+fn room(buffer: &Buffer<'_>) -> u32 {
+    let capacity = buffer.capacity().unwrap_or(0);
+    u32::try_from(capacity).unwrap_or(u32::MAX).min(XATTR_MAX)
+}
+
+/// Sends `op`, which asks for at most `size` bytes, and returns a copy of what came. If `size` is 0, `buffer` is told the
+/// size instead.
+fn fetch<O: Operation<Reply = usize>>(
+    inode: &Inode<VirtioFs>,
+    op: &O,
+    size: u32,
+    buffer: &mut Buffer<'_>,
+) -> Result<KVVec<u8>> {
+    let pages = PageBuffer::new(size as usize)?;
+    let (len, transfer) = inode
+        .session()?
+        .call_into(op, &caller(inode.super_block()), pages)
+        .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })?;
+    if size == 0 {
+        buffer.push_size(len)?;
+        return Ok(KVVec::new());
+    }
+    let Payload::Pages(pages) = transfer.payload() else {
+        return Err(EIO);
+    };
+    let mut bytes = KVVec::from_elem(0, len, GFP_KERNEL)?;
+    pages.read(0, &mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names that a filesystem puts into the dentry cache on its own, as a listing comes with what a lookup would say.
+//!
+//! C header: [`include/linux/dcache.h`](srctree/include/linux/dcache.h)
+
+use crate::{
+    dentry::{
+        Dentry,
+        LookupDentry, //
+    },
+    filesystem::FileSystem,
+    inode::{
+        splice,
+        Inode, //
+    },
+};
+use core::ptr::NonNull;
+use kernel::{
+    error::from_err_ptr,
+    prelude::*,
+    sync::aref::ARef, //
+};
+use kernel_ext::bindings;
+
+/// What [`Dentry::child`] came up with.
+pub enum Child<T: FileSystem> {
+    /// A dentry that was there already.
+    Cached(ARef<Dentry<T>>),
+    /// A new one, which the filesystem has filled.
+    Filled,
+}
+
+impl<T: FileSystem> Dentry<T> {
+    /// Finds the dentry of `name` in this directory, or makes one that `fill` finds the inode for, as
+    /// [`DirectoryOperations::lookup`](crate::inode::DirectoryOperations::lookup) does.
+    ///
+    /// May sleep, also while another task looks the name up. `i_rwsem` of the directory must be held at least shared, as it is
+    /// in [`iterate`](crate::file::DirectoryOperations::iterate). Errors: those of `fill`, `ENAMETOOLONG`, `ENOMEM`.
+    ///
+    /// C: `d_alloc_parallel()`, ended by `d_splice_alias()`.
+    pub fn child(
+        &self,
+        name: &[u8],
+        fill: impl FnOnce(&LookupDentry<T>) -> Result<Option<ARef<Inode<T>>>>,
+    ) -> Result<Child<T>> {
+        let len = u32::try_from(name.len()).map_err(|_| ENAMETOOLONG)?;
+        let mut qstr = bindings::qstr::default();
+        qstr.name = name.as_ptr();
+        // SAFETY: The name has `len` bytes; the parent is only a salt.
+        let hash = unsafe {
+            bindings::full_name_hash(self.as_raw().cast_const().cast(), name.as_ptr().cast(), len)
+        };
+        qstr.__bindgen_anon_1.__bindgen_anon_1.hash = hash;
+        qstr.__bindgen_anon_1.__bindgen_anon_1.len = len;
+        // SAFETY: This is a dentry in use, and the name is hashed for it.
+        let found = unsafe { bindings::d_lookup(self.as_raw(), &qstr) };
+        if let Some(found) = NonNull::new(found) {
+            // SAFETY: It came with a reference, and is one of the same superblock.
+            return Ok(Child::Cached(unsafe { ARef::from_raw(found.cast()) }));
+        }
+        // SAFETY: As above. The caller holds `i_rwsem`.
+        let dentry = from_err_ptr(unsafe { bindings::d_alloc_parallel(self.as_raw(), &qstr) })?;
+        let dentry = NonNull::new(dentry).ok_or(ENOMEM)?;
+        // SAFETY: It came with a reference, and is one of the same superblock.
+        let held: ARef<Dentry<T>> = unsafe { ARef::from_raw(dentry.cast()) };
+        // SAFETY: The dentry is valid.
+        if unsafe { bindings::d_in_lookup(dentry.as_ptr()) } == 0 {
+            return Ok(Child::Cached(held));
+        }
+        // SAFETY: A dentry that is being looked up by us has no inode, is not hashed, and keeps its name.
+        let new = unsafe { LookupDentry::from_raw(dentry.as_ptr()) };
+        let spliced = fill(new).and_then(|inode| splice(new, inode));
+        // SAFETY: It is in lookup, by us, and this ends it.
+        unsafe { bindings::d_lookup_done(dentry.as_ptr()) };
+        // Another name that the directory had may have moved here instead of the new dentry.
+        drop(spliced?);
+        Ok(Child::Filled)
+    }
+}
