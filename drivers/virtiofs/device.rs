@@ -185,7 +185,7 @@ impl Instance {
                 Ok(())
             }
         }
-        Ok(CString::try_from_fmt(fmt!("{}", List(self, index)))?)
+        CString::try_from_fmt(fmt!("{}", List(self, index)))
     }
 }
 
@@ -194,7 +194,10 @@ fn read_tag(dev: &virtio::Device) -> Result<CString> {
     let bytes: [u8; TAG_LEN] = dev.read_config(0);
     let tag = bytes.split(|&b| b == 0).next().unwrap_or(&[]);
     if tag.is_empty() || tag.contains(&b'\n') {
-        dev_err!(dev.device(), "a tag must have 1 to 36 bytes and no newline\n");
+        dev_err!(
+            dev.device(),
+            "a tag must have 1 to 36 bytes and no newline\n"
+        );
         return Err(EINVAL);
     }
     let mut with_nul = KVec::with_capacity(tag.len() + 1, GFP_KERNEL)?;
@@ -235,8 +238,9 @@ struct InstanceDirectory {
 }
 
 impl Directory for InstanceDirectory {
-    const ATTRIBUTES: &'static [Attribute<Self>] =
-        &[Attribute::new(c"tag", |this, page| write_line(page, &this.tag))];
+    const ATTRIBUTES: &'static [Attribute<Self>] = &[Attribute::new(c"tag", |this, page| {
+        write_line(page, &this.tag)
+    })];
 
     fn uevent_variable(&self) -> Option<(&'static CStr, &CStr)> {
         Some((c"TAG", &self.tag))

@@ -10,7 +10,7 @@ use crate::{
     inode::{
         self,
         deadline_of,
-        getattr,
+        impl_inode_operations,
         NodeInode, //
     },
     superblock::{
@@ -34,10 +34,6 @@ use kernel::{
     },
 };
 use vfs::{
-    attr::{
-        Stat,
-        StatSync, //
-    },
     dentry::{
         LookupDentry,
         LookupFlags,
@@ -52,18 +48,7 @@ use vfs::{
 /// What the VFS asks of directories.
 pub(crate) struct Directory;
 
-#[vtable]
-impl vfs::inode::Operations for Directory {
-    type FileSystem = VirtioFs;
-
-    fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
-        getattr(inode, stat, sync)
-    }
-
-    fn listxattr(inode: &Inode<VirtioFs>, names: &mut vfs::xattr::Buffer<'_>) -> Result {
-        crate::xattr::list(inode, names)
-    }
-}
+impl_inode_operations!(Directory);
 
 #[vtable]
 impl vfs::inode::DirectoryOperations for Directory {

@@ -50,16 +50,17 @@ pub(crate) fn read(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> 
 }
 
 /// One request; returns how many bytes were asked for, and how many came.
-fn read_once(
-    iocb: &mut Kiocb<'_, VirtioFs>,
-    to: &mut IovIterDest<'_>,
-) -> Result<(usize, usize)> {
+fn read_once(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<(usize, usize)> {
     let file = iocb.file();
     let inode = file.inode();
     let session = inode.session()?;
     let max = session.max_payload().min(to.len());
     let payload = if UserPages::is_user_backed(to) {
-        Payload::User(UserPages::extract(to, max, session.max_payload() / PAGE_SIZE)?)
+        Payload::User(UserPages::extract(
+            to,
+            max,
+            session.max_payload() / PAGE_SIZE,
+        )?)
     } else {
         Payload::Pages(PageBuffer::new(max)?)
     };

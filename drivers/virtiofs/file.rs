@@ -16,11 +16,11 @@ use fuse_proto::{
     Flush,
     InitFlags,
     Lseek,
+    Opcode, //
     Open,
     OpenFlags,
     OpenReply,
     OpenReplyFlags,
-    Opcode, //
 };
 use kernel::{
     fs::file::flags,

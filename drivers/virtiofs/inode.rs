@@ -55,10 +55,13 @@ use vfs::{
         Stat,
         StatSync, //
     },
+    cred::Idmap,
     inode::{
+        AccessMask,
         AttrsMut,
         Lookup,
-        NewInode, //
+        NewInode,
+        RcuInode, //
     },
     time::{
         deadline,
@@ -122,7 +125,12 @@ impl Node {
         try_pin_init!(Self {
             known: SetOnce::new(),
             generation: Atomic::new(0),
-            freshness: Arc::new(Freshness { until: Atomic::new(0) }, GFP_KERNEL)?,
+            freshness: Arc::new(
+                Freshness {
+                    until: Atomic::new(0)
+                },
+                GFP_KERNEL
+            )?,
             want_plus: Atomic::new(0),
             target: SetOnce::new(),
         })
@@ -139,7 +147,9 @@ impl Node {
     }
 
     fn stands_for(&self, node: NodeId) -> bool {
-        self.known.as_ref().is_some_and(|known| known.node() == node)
+        self.known
+            .as_ref()
+            .is_some_and(|known| known.node() == node)
     }
 }
 
@@ -181,11 +191,11 @@ impl NodeInode for Inode<VirtioFs> {
         !self.is_stale()
             && self.data().stands_for(entry.node)
             && self.data().generation.load(ordering::Relaxed) == entry.generation
-            && self.file_type().mode() as u32 == entry.attr.kind.mode()
+            && u32::from(self.file_type().mode()) == entry.attr.kind.mode()
     }
 
     fn update(&self, attr: &Attr, ttl: Ttl) -> Result {
-        if self.file_type().mode() as u32 != attr.kind.mode() {
+        if u32::from(self.file_type().mode()) != attr.kind.mode() {
             // Another file has taken its place.
             self.mark_stale();
             return Err(ESTALE);
@@ -269,7 +279,7 @@ pub(crate) fn get(
             Ok(Lookup::New(inode)) => return complete(inode, attr, ttl),
             Ok(Lookup::Cached(inode)) => {
                 let same = inode.data().generation.load(ordering::Relaxed) == generation
-                    && inode.file_type().mode() as u32 == attr.kind.mode();
+                    && u32::from(inode.file_type().mode()) == attr.kind.mode();
                 if !same {
                     inode.mark_stale();
                     continue;
@@ -306,11 +316,7 @@ pub(crate) fn root(
     get(sb, known, 0, &attr, ttl)
 }
 
-fn complete(
-    mut inode: NewInode<VirtioFs>,
-    attr: &Attr,
-    ttl: Ttl,
-) -> Result<ARef<Inode<VirtioFs>>> {
+fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef<Inode<VirtioFs>>> {
     inode.set_ino(attr.ino);
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
     inode.set_times_remote();
@@ -318,7 +324,11 @@ fn complete(
     inode.data().freshness.renew(ttl);
     match attr.kind {
         FileType::Directory => {
-            let submounts = inode.super_block().data().session()?.has(InitFlags::SUBMOUNTS);
+            let submounts = inode
+                .super_block()
+                .data()
+                .session()?
+                .has(InitFlags::SUBMOUNTS);
             if submounts && attr.flags.contains(AttrFlags::SUBMOUNT) {
                 inode.set_automount();
             }
@@ -327,7 +337,8 @@ fn complete(
         FileType::Regular => {
             // A folio is read by one request.
             let pages = inode.super_block().data().session()?.max_payload() / PAGE_SIZE;
-            inode.set_max_folio_order(pages.max(1).ilog2().min(MAX_FOLIO_ORDER));
+            let order = pages.checked_ilog2().unwrap_or(0);
+            inode.set_max_folio_order(order.min(MAX_FOLIO_ORDER));
             Ok(inode.into_regular::<Attributes, RegularFiles, Pages>())
         }
         FileType::Symlink => Ok(inode.into_symlink::<Symlink>()),
@@ -338,20 +349,68 @@ fn complete(
     }
 }
 
-/// What the VFS asks of every inode.
+/// Implements what the VFS asks of every inode for `$type`, which the operation tables of all kinds of inodes are made with.
+macro_rules! impl_inode_operations {
+    ($type:ty) => {
+        #[vtable]
+        impl ::vfs::inode::Operations for $type {
+            type FileSystem = VirtioFs;
+
+            fn getattr(
+                inode: &Inode<VirtioFs>,
+                stat: &mut ::vfs::attr::Stat<'_>,
+                sync: ::vfs::attr::StatSync,
+            ) -> Result {
+                $crate::inode::getattr(inode, stat, sync)
+            }
+
+            fn permission(
+                inode: &Inode<VirtioFs>,
+                idmap: &::vfs::cred::Idmap,
+                mask: ::vfs::inode::AccessMask,
+            ) -> Result {
+                $crate::inode::permission(inode, idmap, mask)
+            }
+
+            fn permission_rcu(
+                inode: ::vfs::inode::RcuInode<'_, VirtioFs>,
+                idmap: &::vfs::cred::Idmap,
+                mask: ::vfs::inode::AccessMask,
+            ) -> Result {
+                $crate::inode::permission_rcu(inode, idmap, mask)
+            }
+
+            fn listxattr(inode: &Inode<VirtioFs>, names: &mut ::vfs::xattr::Buffer<'_>) -> Result {
+                $crate::xattr::list(inode, names)
+            }
+        }
+    };
+}
+pub(crate) use impl_inode_operations;
+
+/// Inodes that are neither directories nor symbolic links.
 pub(crate) struct Attributes;
 
-#[vtable]
-impl vfs::inode::Operations for Attributes {
-    type FileSystem = VirtioFs;
+impl_inode_operations!(Attributes);
 
-    fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
-        getattr(inode, stat, sync)
-    }
+/// Whether an access is permitted: by mode and owner, which the daemon is asked for again if they are not good any more. The
+/// daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides itself
+/// (`default_permissions`).
+pub(crate) fn permission(inode: &Inode<VirtioFs>, idmap: &Idmap, mask: AccessMask) -> Result {
+    inode.refresh_if_expired(None)?;
+    inode.generic_permission(idmap, mask)
+}
 
-    fn listxattr(inode: &Inode<VirtioFs>, names: &mut vfs::xattr::Buffer<'_>) -> Result {
-        crate::xattr::list(inode, names)
+/// As [`permission`], during an RCU path walk: only with attributes that are good. Does not sleep.
+pub(crate) fn permission_rcu(
+    inode: RcuInode<'_, VirtioFs>,
+    idmap: &Idmap,
+    mask: AccessMask,
+) -> Result {
+    if !inode.data().freshness.is_fresh() {
+        return Err(ECHILD);
     }
+    inode.generic_permission(idmap, mask)
 }
 
 /// stat(2) and statx(2).

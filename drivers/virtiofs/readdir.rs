@@ -124,12 +124,7 @@ fn emit(emitter: &mut DirEmitter<'_, VirtioFs>, dirent: &Dirent<'_>) -> bool {
 }
 
 /// Puts an entry of a listing into the dentry cache, as a lookup would have done.
-fn link(
-    parent: &Dentry<VirtioFs>,
-    dir: &Inode<VirtioFs>,
-    name: &[u8],
-    entry: &Entry,
-) -> Result {
+fn link(parent: &Dentry<VirtioFs>, dir: &Inode<VirtioFs>, name: &[u8], entry: &Entry) -> Result {
     let mut counted = true;
     let child = parent.child(name, |new| {
         counted = false;

@@ -173,7 +173,8 @@ impl Instance {
 
     /// Sends `op` and waits for its reply. Sleeps; only a fatal signal ends the wait, with `EINTR`.
     ///
-    /// The errors are those of the daemon, `ENOTCONN` when the device is gone, `EIO` when the reply was none.
+    /// The errors are those of the daemon, `ENOTCONN` when the connection was ended meanwhile, `ENODEV` when the device was gone
+    /// before, `EIO` when the reply was none.
     pub(crate) fn call<O: Operation>(&self, op: &O, caller: &Caller) -> Result<O::Reply> {
         self.exchange(op, caller, Payload::None, Direction::ToDevice, None)
             .map(|(reply, _)| reply)

@@ -68,14 +68,10 @@ const OTHER_SEGMENTS: usize = 2;
 
 /// What this driver can do. A flag is offered here when what it promises is implemented, and not before.
 const OFFERED: InitFlags = InitFlags::ASYNC_READ
-    .with(InitFlags::EXPORT_SUPPORT)
-    .with(InitFlags::BIG_WRITES)
     .with(InitFlags::AUTO_INVAL_DATA)
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::READDIRPLUS_AUTO)
-    .with(InitFlags::ASYNC_DIO)
     .with(InitFlags::PARALLEL_DIROPS)
-    .with(InitFlags::ABORT_ERROR)
     .with(InitFlags::MAX_PAGES)
     .with(InitFlags::CACHE_SYMLINKS)
     .with(InitFlags::NO_OPEN_SUPPORT)
@@ -189,8 +185,9 @@ impl Session {
 
     /// Requests of one queue that nobody waits for, at most.
     pub(crate) fn max_background(&self) -> i32 {
-        let share = usize::from(self.agreed.max_background) / self.instance.request_queues();
-        i32::try_from(share.max(1)).unwrap_or(i32::MAX)
+        let all = i32::from(self.agreed.max_background);
+        let queues = i32::try_from(self.instance.request_queues()).unwrap_or(1);
+        all.checked_div(queues).unwrap_or(all).max(1)
     }
 
     /// Whether the session still goes on.

@@ -94,6 +94,16 @@ impl Mount {
     }
 }
 
+/// Refuses a mount: one line in the kernel's log, and one for who uses the newer system calls, which have a log of their own.
+/// What the older one says goes to the kernel's log anyway.
+fn refuse(context: &Context<VirtioFs>, tag: &CStr, why: &str) -> Error {
+    context.error(fmt!("{tag:?}: {why}"));
+    if !context.is_old_api() {
+        pr_err!("{tag:?}: {why}\n");
+    }
+    EINVAL
+}
+
 /// Who is calling, as the daemon is told it.
 pub(crate) fn caller(sb: &SuperBlock<VirtioFs>) -> Caller {
     let caller = vfs::cred::Caller::current(sb, None);
@@ -120,21 +130,18 @@ impl FileSystem for VirtioFs {
         let tag = match (&context.options().tag, context.source()) {
             (Some(tag), _) => &**tag,
             (None, Some(source)) => source,
-            (None, None) => {
-                context.error(fmt!("no tag: give it as the source of the mount"));
-                return Err(EINVAL);
-            }
+            (None, None) => return Err(refuse(context, c"", "the mount names no tag")),
         };
         let Some(instance) = Instance::find(tag) else {
-            context.error(fmt!("{tag:?}: no device has this tag"));
-            pr_err!("{tag:?}: no device has this tag\n");
-            return Err(EINVAL);
+            return Err(refuse(context, tag, "no device has this tag"));
         };
         let dax = context.options().dax;
         if dax == Some(Dax::Always) {
-            context.error(fmt!("{tag:?}: dax=always, and the device has no window"));
-            pr_err!("{tag:?}: dax=always, and the device has no window\n");
-            return Err(EINVAL);
+            return Err(refuse(
+                context,
+                tag,
+                "dax=always, but the device has no window",
+            ));
         }
         Ok(Arc::new(
             Mount {
@@ -163,7 +170,9 @@ impl FileSystem for VirtioFs {
         let mount: Arc<Mount> = sb.data_arc().into();
         let main = context.purpose() == Purpose::Mount;
         if main {
-            mount.session.populate(Session::start(mount.instance.clone())?);
+            mount
+                .session
+                .populate(Session::start(mount.instance.clone())?);
         }
         let session = mount.session()?.clone();
         session.join();

@@ -4,7 +4,7 @@
 
 use crate::{
     inode::{
-        getattr,
+        impl_inode_operations,
         NodeInode, //
     },
     superblock::{
@@ -23,10 +23,6 @@ use kernel::{
 };
 use kernel_ext::pages::PageBuffer;
 use vfs::{
-    attr::{
-        Stat,
-        StatSync, //
-    },
     inode::{
         Link,
         RcuInode, //
@@ -38,18 +34,7 @@ use virtio::Payload;
 /// What the VFS asks of symbolic links.
 pub(crate) struct Symlink;
 
-#[vtable]
-impl vfs::inode::Operations for Symlink {
-    type FileSystem = VirtioFs;
-
-    fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
-        getattr(inode, stat, sync)
-    }
-
-    fn listxattr(inode: &Inode<VirtioFs>, names: &mut vfs::xattr::Buffer<'_>) -> Result {
-        crate::xattr::list(inode, names)
-    }
-}
+impl_inode_operations!(Symlink);
 
 #[vtable]
 impl vfs::inode::SymlinkOperations for Symlink {
@@ -79,6 +64,11 @@ impl vfs::inode::SymlinkOperations for Symlink {
     }
 
     fn get_link_rcu(inode: RcuInode<'_, VirtioFs>) -> Result<&CStr> {
-        inode.data().target.as_ref().map(|target| &**target).ok_or(ECHILD)
+        inode
+            .data()
+            .target
+            .as_ref()
+            .map(|target| &**target)
+            .ok_or(ECHILD)
     }
 }

@@ -16,7 +16,7 @@
 //! - [`options`]: mount options.
 //! - [`inode`]: inodes, their attributes and how long they are good.
 //! - [`dir`]: names: lookup, revalidation, submounts.
-//! - [`readdir`]: listings.
+//! - [`readdir`]: the listing of a directory.
 //! - [`file`]: open files.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.

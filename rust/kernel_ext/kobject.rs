@@ -48,7 +48,7 @@ impl<T: Directory> Attribute<T> {
     /// A file `name` that everybody may read, filled in by `show`. Its owner may sleep in there.
     pub const fn new(name: &'static CStr, show: fn(&T, &mut Page) -> core::fmt::Result) -> Self {
         let mut raw: bindings::attribute = pin_init::zeroed();
-        raw.name = name.as_ptr().cast();
+        raw.name = name.to_bytes_with_nul().as_ptr().cast();
         raw.mode = 0o444;
         Self { raw, show }
     }

@@ -45,8 +45,10 @@ impl<T: FileSystem> Dentry<T> {
         fill: impl FnOnce(&LookupDentry<T>) -> Result<Option<ARef<Inode<T>>>>,
     ) -> Result<Child<T>> {
         let len = u32::try_from(name.len()).map_err(|_| ENAMETOOLONG)?;
-        let mut qstr = bindings::qstr::default();
-        qstr.name = name.as_ptr();
+        let mut qstr = bindings::qstr {
+            name: name.as_ptr(),
+            ..Default::default()
+        };
         // SAFETY: The name has `len` bytes; the parent is only a salt.
         let hash = unsafe {
             bindings::full_name_hash(self.as_raw().cast_const().cast(), name.as_ptr().cast(), len)

@@ -43,7 +43,7 @@ impl Timespec {
     pub(crate) const fn to_raw(self) -> bindings::timespec64 {
         bindings::timespec64 {
             tv_sec: self.sec,
-            tv_nsec: self.nsec as _,
+            tv_nsec: self.nsec as isize,
         }
     }
 }

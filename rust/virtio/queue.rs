@@ -184,7 +184,7 @@ impl<O: Owner> Virtqueue<O> {
     /// Hands a transfer to the device, or parks it when the ring is full. Callable from any context, except with the queue's
     /// own interrupt's work under way on this CPU ([`Owner::ended`]).
     ///
-    /// `ENOTCONN` when the queue was shut down or the device is broken, `ENOMEM` when the ring can't take it.
+    /// `ENODEV` when the queue was shut down, `ENOTCONN` when the device is broken, `ENOMEM` when the ring can't take it.
     pub fn submit(&self, transfer: NewTransfer<O>) -> Result<Arc<Transfer<O>>> {
         let transfer = transfer.into_pending();
         let handle = transfer.clone_arc();
@@ -193,7 +193,7 @@ impl<O: Owner> Virtqueue<O> {
         let mut state = self.state.lock();
         let Some(ring) = state.ring else {
             drop(state);
-            return Err(ENOTCONN);
+            return Err(ENODEV);
         };
         if !state.parked.is_empty() {
             state.parked.push_back(transfer);
@@ -385,7 +385,7 @@ impl<O: Owner> QueueSet<O> {
         }
     }
 
-    /// Resets the device and ends every transfer; later ones fail with `ENOTCONN`. Sleeps. Calls after the first do nothing.
+    /// Resets the device and ends every transfer; later ones fail with `ENODEV`. Sleeps. Calls after the first do nothing.
     ///
     /// To be called with the device still bound: in [`crate::Driver::remove`] at the latest.
     pub fn shut_down(&self) {
