@@ -218,10 +218,7 @@ impl<T: FileSystem> Registration<T> {
     }
 
     /// As [`new`](Registration::new), under another name: a filesystem can have more than one.
-    pub fn named(
-        name: &'static CStr,
-        module: &'static ThisModule,
-    ) -> impl PinInit<Self, Error> {
+    pub fn named(name: &'static CStr, module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             inodes: InodeBox::<T>::new_cache(name)?,
             // On error the cache is destroyed below: this struct is not dropped then.

@@ -10,11 +10,11 @@
 mod new;
 mod operations;
 
-pub(crate) use operations::splice;
 pub use new::{
     Lookup,
     NewInode, //
 };
+pub(crate) use operations::splice;
 pub use operations::{
     AccessMask,
     DirectoryOperations,
@@ -37,10 +37,6 @@ use crate::{
 use core::{
     marker::PhantomData,
     mem,
-    ops::{
-        Deref,
-        DerefMut, //
-    },
     ptr::{
         self,
         NonNull, //
@@ -288,10 +284,7 @@ impl<T: FileSystem> Inode<T> {
     pub fn lock(&self) -> InodeGuard<'_, T> {
         // SAFETY: Initialised with the inode.
         unsafe { bindings::spin_lock(&raw mut (*self.as_raw()).i_lock) };
-        InodeGuard {
-            attrs: AttrsMut(self.as_raw(), PhantomData),
-            inode: self,
-        }
+        InodeGuard(self)
     }
 
     /// Locks the contents (`i_rwsem`) against changes. May sleep.
@@ -470,36 +463,20 @@ impl<T: FileSystem> AttrsMut<'_, T> {
 }
 
 /// An inode whose attributes are locked (`i_lock`), see [`Inode::lock`].
-pub struct InodeGuard<'a, T: FileSystem> {
-    attrs: AttrsMut<'a, T>,
-    inode: &'a Inode<T>,
-}
+pub struct InodeGuard<'a, T: FileSystem>(&'a Inode<T>);
 
-impl<'a, T: FileSystem> InodeGuard<'a, T> {
-    /// The inode.
-    pub fn inode(&self) -> &'a Inode<T> {
-        self.inode
-    }
-}
-
-impl<'a, T: FileSystem> Deref for InodeGuard<'a, T> {
-    type Target = AttrsMut<'a, T>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.attrs
-    }
-}
-
-impl<T: FileSystem> DerefMut for InodeGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.attrs
+impl<T: FileSystem> InodeGuard<'_, T> {
+    /// The attributes, to be changed.
+    pub fn attrs(&mut self) -> AttrsMut<'_, T> {
+        // INVARIANT: The lock is held as long as the guard is borrowed.
+        AttrsMut(self.0.as_raw(), PhantomData)
     }
 }
 
 impl<T: FileSystem> Drop for InodeGuard<'_, T> {
     fn drop(&mut self) {
         // SAFETY: Locked by `Inode::lock`.
-        unsafe { bindings::spin_unlock(&raw mut (*self.inode.as_raw()).i_lock) };
+        unsafe { bindings::spin_unlock(&raw mut (*self.0.as_raw()).i_lock) };
     }
 }
 

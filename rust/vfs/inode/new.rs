@@ -21,10 +21,6 @@ use crate::{
 use core::{
     marker::PhantomData,
     mem::ManuallyDrop,
-    ops::{
-        Deref,
-        DerefMut, //
-    },
     ptr::NonNull, //
 };
 use kernel::{
@@ -121,9 +117,7 @@ impl<T: FileSystem> SuperBlock<T> {
         unsafe {
             if (*inode.as_ptr()).i_state.__state & bindings::inode_state_flags_enum_I_NEW != 0 {
                 // INVARIANT: It is new, and ours to complete.
-                Ok(Lookup::New(NewInode {
-                    attrs: AttrsMut(inode.as_ptr(), PhantomData),
-                }))
+                Ok(Lookup::New(NewInode(inode, PhantomData)))
             } else {
                 Ok(Lookup::Cached(ARef::from_raw(inode.cast())))
             }
@@ -161,36 +155,26 @@ impl<T: FileSystem> SuperBlock<T> {
 
 /// An inode that is being made.
 ///
-/// Attributes are set through [`AttrsMut`], to which it dereferences. One of the `into_` methods
-/// completes it; if it is dropped, whoever waits for it finds that there is none, and tries anew.
+/// Attributes are set through [`attrs`](NewInode::attrs). One of the `into_` methods completes it; if
+/// it is dropped, whoever waits for it finds that there is none, and tries anew.
 ///
 /// # Invariants
 ///
 /// The inode has the state `I_NEW`, which is ours to clear, and we hold a reference.
-pub struct NewInode<T: FileSystem> {
-    attrs: AttrsMut<'static, T>,
-}
+pub struct NewInode<T: FileSystem>(NonNull<bindings::inode>, PhantomData<T>);
 
 // SAFETY: Nothing in it is bound to a task.
 unsafe impl<T: FileSystem> Send for NewInode<T> {}
 
-impl<T: FileSystem> Deref for NewInode<T> {
-    type Target = AttrsMut<'static, T>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.attrs
-    }
-}
-
-impl<T: FileSystem> DerefMut for NewInode<T> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.attrs
-    }
-}
-
 impl<T: FileSystem> NewInode<T> {
     fn as_raw(&self) -> *mut bindings::inode {
-        self.attrs.0
+        self.0.as_ptr()
+    }
+
+    /// The attributes, to be set.
+    pub fn attrs(&mut self) -> AttrsMut<'_, T> {
+        // INVARIANT: It is new, and borrowed mutably.
+        AttrsMut(self.as_raw(), PhantomData)
     }
 
     /// The filesystem's data of this inode.
