@@ -149,7 +149,7 @@ impl<'a> Encoder<'a> {
                 e.pad(from)
             })?;
         }
-        self.extensions = self.len - start;
+        self.extensions = self.len.saturating_sub(start);
         Ok(())
     }
 
@@ -166,13 +166,13 @@ impl<'a> Encoder<'a> {
         };
         self.struct_(&header)?;
         content(self)?;
-        header.size = len_u32(self.len - from)?;
+        header.size = len_u32(self.len.saturating_sub(from))?;
         self.patch(from, header.as_bytes())
     }
 
     /// Fills up to a multiple of 8 bytes since `from`.
     fn pad(&mut self, from: usize) -> Result<(), EncodeError> {
-        while (self.len - from) % 8 != 0 {
+        while self.len.saturating_sub(from) % 8 != 0 {
             self.bytes(&[0])?;
         }
         Ok(())

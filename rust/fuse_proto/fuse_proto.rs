@@ -4,7 +4,7 @@
 //!
 //! Everything here is a pure function of bytes. There are no types of the kernel, no allocation
 //! and no `unsafe`, so the crate builds in the kernel as well as on the host, where `cargo test`
-//! tries it out.
+//! tries it out (`cargo test --manifest-path rust/fuse_proto/Cargo.toml`).
 //!
 //! # How a request goes through here
 //!

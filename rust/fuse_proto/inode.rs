@@ -212,7 +212,8 @@ impl Statx {
 /// Attributes of STATX (`struct fuse_statx_out`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatxReply {
-    /// The attributes, if the daemon sent all of them.
+    /// The attributes, if the daemon sent all of them. Their `flags` are empty: STATX does not
+    /// tell them.
     pub attr: Option<Attr>,
     /// When the inode was made, if the daemon knows.
     pub btime: Option<Time>,
