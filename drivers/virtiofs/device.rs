@@ -16,10 +16,7 @@ use crate::{
     lane::Lane,
     request::Request, //
 };
-use core::{
-    fmt::Write,
-    pin::Pin, //
-};
+use core::fmt::Write;
 use kernel::{
     prelude::*,
     str::CString,
@@ -43,6 +40,7 @@ use virtio::{
     Virtqueue, //
 };
 
+#[cfg(not(VIRTIOFS_KUNIT))]
 virtio::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::device::id::FS)]);
 
 /// The longest tag in bytes (`struct virtio_fs_config`).
@@ -191,13 +189,17 @@ impl Instance {
 
 /// Reads and checks the tag: 1 to 36 bytes, and no newline, which sysfs and uevents could not show.
 fn read_tag(dev: &virtio::Device) -> Result<CString> {
-    let bytes: [u8; TAG_LEN] = dev.read_config(0);
-    let tag = bytes.split(|&b| b == 0).next().unwrap_or(&[]);
-    if tag.is_empty() || tag.contains(&b'\n') {
+    parse_tag(&dev.read_config(0)).inspect_err(|_| {
         dev_err!(
             dev.device(),
             "a tag must have 1 to 36 bytes and no newline\n"
         );
+    })
+}
+
+fn parse_tag(bytes: &[u8; TAG_LEN]) -> Result<CString> {
+    let tag = bytes.split(|&b| b == 0).next().unwrap_or(&[]);
+    if tag.is_empty() || tag.contains(&b'\n') {
         return Err(EINVAL);
     }
     let mut with_nul = KVec::with_capacity(tag.len() + 1, GFP_KERNEL)?;
@@ -207,13 +209,19 @@ fn read_tag(dev: &virtio::Device) -> Result<CString> {
     Ok(CString::try_from(tag)?)
 }
 
-/// Which queue each CPU uses: the one whose interrupt it gets, else neighbours share one.
-fn map_cpus(dev: &virtio::Device, requests: usize) -> Result<KVec<usize>> {
-    let cpus = cpu::id_limit();
+/// A queue for each of `cpus` CPUs, evenly: neighbours share one.
+fn spread(cpus: usize, requests: usize) -> Result<KVec<usize>> {
     let mut map = KVec::with_capacity(cpus, GFP_KERNEL)?;
     for cpu in 0..cpus {
         map.push(FIRST_REQUEST + cpu * requests / cpus, GFP_KERNEL)?;
     }
+    Ok(map)
+}
+
+/// Which queue each CPU uses: the one whose interrupt it gets, or one of an even spread.
+fn map_cpus(dev: &virtio::Device, requests: usize) -> Result<KVec<usize>> {
+    let cpus = cpu::id_limit();
+    let mut map = spread(cpus, requests)?;
     let mut by_interrupt = KVec::from_elem(0, cpus, GFP_KERNEL)?;
     let all = (FIRST_REQUEST..FIRST_REQUEST + requests).all(|index| {
         dev.for_each_cpu_of_queue(index as u32, |cpu| {
@@ -360,6 +368,7 @@ impl Bound {
 /// The virtio driver.
 pub(crate) struct Driver;
 
+#[cfg(not(VIRTIOFS_KUNIT))]
 impl virtio::Driver for Driver {
     type Data = Bound;
 
@@ -381,5 +390,60 @@ impl virtio::Driver for Driver {
             "{:?}: reset; unbind and bind the device to use it again\n",
             data.instance.tag()
         );
+    }
+}
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_device)]
+mod tests {
+    use super::*;
+
+    fn tag(text: &[u8]) -> Result<CString> {
+        let mut bytes = [0; TAG_LEN];
+        for (to, from) in bytes.iter_mut().zip(text) {
+            *to = *from;
+        }
+        parse_tag(&bytes)
+    }
+
+    /// A tag ends at its first NUL, or fills the field.
+    #[test]
+    fn tags() {
+        assert_eq!(
+            tag(b"kataShared").map(|t| t.to_bytes() == b"kataShared"),
+            Ok(true)
+        );
+        assert_eq!(tag(b"a\0b").map(|t| t.to_bytes() == b"a"), Ok(true));
+        assert_eq!(
+            tag(&[b'x'; TAG_LEN]).map(|t| t.to_bytes().len()),
+            Ok(TAG_LEN)
+        );
+    }
+
+    #[test]
+    fn bad_tags() {
+        assert!(matches!(tag(b""), Err(e) if e == EINVAL));
+        assert!(matches!(tag(b"\0x"), Err(e) if e == EINVAL));
+        assert!(matches!(tag(b"a\nb"), Err(e) if e == EINVAL));
+        // What follows the NUL is padding.
+        assert!(tag(b"a\0\n").is_ok());
+    }
+
+    /// Every CPU has a queue, every queue has about as many CPUs, and neighbours share.
+    #[test]
+    fn even_spread() -> Result {
+        for cpus in 1..=17 {
+            for requests in 1..=cpus {
+                let map = spread(cpus, requests)?;
+                let of = |queue| map.iter().filter(|&&q| q == queue).count();
+                assert_eq!(map.len(), cpus);
+                for queue in FIRST_REQUEST..FIRST_REQUEST + requests {
+                    assert!(of(queue) >= cpus / requests);
+                    assert!(of(queue) <= cpus.div_ceil(requests));
+                }
+                assert!(map.windows(2).all(|pair| pair[0] <= pair[1]));
+            }
+        }
+        Ok(())
     }
 }

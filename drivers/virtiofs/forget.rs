@@ -159,3 +159,44 @@ impl Instance {
         self.send_batch_forget(each, count)
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_forget)]
+mod tests {
+    use super::*;
+
+    fn known(node: u64) -> Result<Arc<Known>> {
+        Known::new(NodeId::new(node).ok_or(EINVAL)?)
+    }
+
+    /// The first inode on a list asks for a flush, the others come along.
+    #[test]
+    fn first_flushes() -> Result {
+        let forgets = Forgets::new(1)?;
+        assert!(forgets.add(known(2)?));
+        assert!(!forgets.add(known(3)?));
+        Ok(())
+    }
+
+    /// An inode that is on a list is not put on it twice.
+    #[test]
+    fn once() -> Result {
+        let forgets = Forgets::new(1)?;
+        let known = known(2)?;
+        assert!(forgets.add(known.clone()));
+        assert!(!forgets.add(known));
+        let list = forgets.0.first().ok_or(EINVAL)?;
+        assert_eq!(list.lock().iter().count(), 1);
+        Ok(())
+    }
+
+    /// Of two inodes that share what the daemon knows, the last one forgets it.
+    #[test]
+    fn shared() -> Result {
+        let first = known(2)?;
+        let second = first.share();
+        assert!(!first.unshare());
+        assert!(second.unshare());
+        Ok(())
+    }
+}

@@ -203,7 +203,7 @@ impl NodeInode for Inode<VirtioFs> {
         let size = i64::try_from(attr.size)?;
         let mut attrs = self.lock();
         let (old_size, old_mtime) = (self.size(), self.mtime());
-        set_attributes(&mut attrs, attr);
+        set_attributes(&mut attrs.attrs(), attr);
         drop(attrs);
         self.data().freshness.renew(ttl);
 
@@ -320,7 +320,7 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
     inode.set_ino(attr.ino);
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
     inode.set_times_remote();
-    set_attributes(&mut inode, attr);
+    set_attributes(&mut inode.attrs(), attr);
     inode.data().freshness.renew(ttl);
     match attr.kind {
         FileType::Directory => {
@@ -450,4 +450,33 @@ fn statx(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) -> Result {
     }
     stat.add_attributes(reply.attributes, reply.attributes_mask);
     Ok(())
+}
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_inode)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines() {
+        let hour = Ttl::new(3600, 0);
+        assert_eq!(deadline_of(Ttl::ZERO), 0);
+        assert!(deadline_of(hour) > jiffies_64());
+        assert!(deadline_of(hour) < deadline_of(Ttl::new(7200, 0)));
+        assert_eq!(deadline_of(Ttl::new(u64::MAX, 0)), u64::MAX);
+    }
+
+    #[test]
+    fn freshness() {
+        let fresh = Freshness {
+            until: Atomic::new(0),
+        };
+        assert!(!fresh.is_fresh());
+        fresh.renew(Ttl::new(3600, 0));
+        assert!(fresh.is_fresh());
+        fresh.expire();
+        assert!(!fresh.is_fresh());
+        fresh.renew(Ttl::ZERO);
+        assert!(!fresh.is_fresh());
+    }
 }

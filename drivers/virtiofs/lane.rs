@@ -76,3 +76,38 @@ impl Lane {
         self.background.fetch_sub(1, ordering::Relaxed);
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_lane)]
+mod tests {
+    use super::*;
+
+    /// Requests of all queues have different numbers, all even and none 0.
+    #[test]
+    fn unique_numbers() -> Result {
+        const LANES: usize = 5;
+        const EACH: usize = 40;
+        let mut seen = KVec::with_capacity(LANES * EACH, GFP_KERNEL)?;
+        for index in 0..LANES {
+            let lane = Lane::new(c"tag", index as u64, LANES as u64)?;
+            for _ in 0..EACH {
+                let unique = lane.next_unique();
+                assert_eq!(unique % 2, 0);
+                assert!(unique != 0);
+                assert!(!seen.contains(&unique));
+                seen.push(unique, GFP_KERNEL)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn background_counts() -> Result {
+        let lane = Lane::new(c"tag", 0, 1)?;
+        assert_eq!(lane.background_begins(), 1);
+        assert_eq!(lane.background_begins(), 2);
+        lane.background_ends();
+        assert_eq!(lane.background_begins(), 2);
+        Ok(())
+    }
+}

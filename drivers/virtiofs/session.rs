@@ -372,3 +372,44 @@ impl Session {
         let _ = self.send(&op, &Caller::default());
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_session)]
+mod tests {
+    use super::*;
+
+    /// Without these there is no filesystem: their `ENOSYS` is not remembered.
+    #[test]
+    fn indispensable() {
+        for opcode in [
+            Opcode::Init,
+            Opcode::Lookup,
+            Opcode::Getattr,
+            Opcode::Read,
+            Opcode::Readdir,
+        ] {
+            assert!(!is_optional(opcode));
+        }
+    }
+
+    /// Opcodes that can be missing have a bit each.
+    #[test]
+    fn bits() {
+        let optional = [
+            Opcode::Open,
+            Opcode::Opendir,
+            Opcode::Flush,
+            Opcode::Getxattr,
+            Opcode::Listxattr,
+            Opcode::Access,
+            Opcode::Lseek,
+            Opcode::Statx,
+        ];
+        let all = optional.iter().fold(0, |bits, opcode| {
+            assert!(is_optional(*opcode));
+            assert_eq!(bits & opcode.bit(), 0);
+            bits | opcode.bit()
+        });
+        assert_eq!(all.count_ones() as usize, optional.len());
+    }
+}

@@ -319,3 +319,30 @@ impl Directory for Plain {
 pub fn numbered(number: impl kernel::fmt::Display) -> Result<CString> {
     CString::try_from_fmt(fmt!("{number}"))
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(kernel_ext_kobject)]
+mod tests {
+    use super::*;
+
+    /// A file's content ends with its page; what does not fit is an error, and nothing of it is written.
+    #[test]
+    fn page_is_full() -> Result {
+        let mut memory = KVec::from_elem(0u8, PAGE_SIZE + 1, GFP_KERNEL)?;
+        // INVARIANT: A page and more.
+        let mut page = Page {
+            start: NonNull::new(memory.as_mut_ptr()).ok_or(EINVAL)?,
+            used: 0,
+        };
+        let line = [b'x'; 100];
+        for _ in 0..PAGE_SIZE / 100 {
+            assert!(page.write_bytes(&line).is_ok());
+        }
+        assert!(page.write_bytes(&line).is_err());
+        assert_eq!(page.used, PAGE_SIZE / 100 * 100);
+        assert!(page.write_bytes(&[b'y'; PAGE_SIZE % 100]).is_ok());
+        assert!(page.write_str("z").is_err());
+        assert_eq!(memory.last(), Some(&0));
+        Ok(())
+    }
+}

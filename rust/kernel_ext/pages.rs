@@ -119,3 +119,38 @@ impl PageBuffer {
         Ok(())
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(kernel_ext_pages)]
+mod tests {
+    use super::*;
+
+    /// What is written across a page's end is read again, and the rest stays zero.
+    #[test]
+    fn across_pages() -> Result {
+        let mut buffer = PageBuffer::new(3 * PAGE_SIZE - 1)?;
+        let text = b"across the end of a page";
+        buffer.write(PAGE_SIZE - 5, text)?;
+        let mut back = [0xff; 26];
+        buffer.read(PAGE_SIZE - 6, &mut back)?;
+        assert_eq!(back.first(), Some(&0));
+        assert_eq!(back.get(1..=text.len()), Some(&text[..]));
+        assert_eq!(back.last(), Some(&0));
+        assert_eq!(buffer.scatterlist().segments(), 3);
+        assert_eq!(buffer.scatterlist().len_bytes(), 3 * PAGE_SIZE - 1);
+        Ok(())
+    }
+
+    /// Nothing is read or written beyond the length, though the last page is larger.
+    #[test]
+    fn bounds() -> Result {
+        let mut buffer = PageBuffer::new(10)?;
+        assert!(buffer.write(0, &[1; 10]).is_ok());
+        assert!(buffer.write(1, &[1; 10]).is_err());
+        assert!(buffer.read(10, &mut [0]).is_err());
+        assert!(buffer.read(usize::MAX, &mut [0]).is_err());
+        assert!(buffer.read(10, &mut []).is_ok());
+        assert!(PageBuffer::new(0)?.is_empty());
+        Ok(())
+    }
+}

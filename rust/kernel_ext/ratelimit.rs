@@ -39,3 +39,18 @@ impl RateLimit {
         unsafe { bindings::___ratelimit(self.state.get(), c"virtiofs".as_char_ptr()) != 0 }
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(kernel_ext_ratelimit)]
+mod tests {
+    use super::*;
+
+    /// Ten are allowed at once, and not many more.
+    #[test]
+    fn burst() -> Result {
+        let limit = KBox::pin_init(RateLimit::new(), GFP_KERNEL)?;
+        let allowed = (0..100).filter(|_| limit.allow()).count();
+        assert!((10..100).contains(&allowed));
+        Ok(())
+    }
+}

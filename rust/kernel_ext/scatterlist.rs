@@ -100,3 +100,37 @@ impl Scatterlist {
         self.entries.as_ptr()
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(kernel_ext_scatterlist)]
+mod tests {
+    use super::*;
+    use kernel::page::Page;
+
+    #[test]
+    fn capacity() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let raw = NonNull::new(page.as_ptr()).ok_or(EINVAL)?;
+        let mut list = Scatterlist::new(2, GFP_KERNEL)?;
+        assert!(list.is_empty());
+        // SAFETY: The segments lie in a page of the kernel's own, which outlives the list.
+        unsafe {
+            list.push(raw, 0, 100)?;
+            list.push(raw, 100, 28)?;
+            assert!(matches!(list.push(raw, 0, 1), Err(e) if e == E2BIG));
+        }
+        list.finish();
+        assert_eq!(list.segments(), 2);
+        assert_eq!(list.len_bytes(), 128);
+        Ok(())
+    }
+
+    #[test]
+    fn empty() -> Result {
+        let mut list = Scatterlist::new(0, GFP_KERNEL)?;
+        list.finish();
+        assert!(list.is_empty());
+        assert_eq!(list.len_bytes(), 0);
+        Ok(())
+    }
+}

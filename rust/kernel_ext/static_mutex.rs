@@ -74,3 +74,21 @@ impl<T: Default> StaticMutex<T> {
         unsafe { (*self.mutex.get()).assume_init_ref() }.lock()
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(kernel_ext_static_mutex)]
+mod tests {
+    use super::*;
+
+    static COUNTER: StaticMutex<u32> =
+        StaticMutex::new(c"kernel_ext::tests::COUNTER", kernel::static_lock_class!());
+
+    /// It starts as the default, and keeps what is put in.
+    #[test]
+    fn keeps_its_value() {
+        *COUNTER.lock() = 0;
+        *COUNTER.lock() += 2;
+        *COUNTER.lock() += 3;
+        assert_eq!(*COUNTER.lock(), 5);
+    }
+}

@@ -396,3 +396,117 @@ impl<O: Owner> NewTransfer<O> {
 pub(crate) fn token<O: Owner>(transfer: &Transfer<O>) -> NonNull<Transfer<O>> {
     NonNull::from(transfer)
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtio_transfer)]
+mod tests {
+    use super::*;
+
+    /// Counts how its transfer ends.
+    struct Witness {
+        returned: Atomic<i32>,
+        aborted: Atomic<i32>,
+        late: Atomic<i32>,
+    }
+
+    impl Owner for Witness {
+        type Queue = ();
+
+        fn ended(_queue: &(), transfer: &Arc<Transfer<Self>>, outcome: Outcome) {
+            let this = transfer.owner();
+            let counter = match outcome {
+                Outcome::Returned(_) => &this.returned,
+                Outcome::Aborted => &this.aborted,
+                Outcome::Late(_) => &this.late,
+            };
+            counter.fetch_add(1, ordering::Relaxed);
+        }
+    }
+
+    fn pending(message: usize, reply: usize) -> Result<Arc<Transfer<Witness>>> {
+        let witness = Witness {
+            returned: Atomic::new(0),
+            aborted: Atomic::new(0),
+            late: Atomic::new(0),
+        };
+        let mut new =
+            NewTransfer::new(message, reply, Payload::None, Direction::ToDevice, witness)?;
+        new.message_mut().fill(7);
+        Ok(new.into_pending().into_arc())
+    }
+
+    fn ends(transfer: &Transfer<Witness>) -> (i32, i32, i32) {
+        let this = transfer.owner();
+        let load = |counter: &Atomic<i32>| counter.load(ordering::Relaxed);
+        (load(&this.returned), load(&this.aborted), load(&this.late))
+    }
+
+    /// The reply is closed until the device has returned it, and then open.
+    #[test]
+    fn returned() -> Result {
+        let transfer = pending(40, 16)?;
+        assert!(transfer.is_pending());
+        assert!(matches!(transfer.read_reply(0, &mut [0; 16]), Err(e) if e == EBUSY));
+        Transfer::returned(&transfer, &(), 16);
+        assert_eq!(transfer.wait(|| {}), Ok(Outcome::Returned(16)));
+        assert_eq!(transfer.read_reply(0, &mut [0; 32]), Ok(16));
+        assert_eq!(transfer.read_reply(10, &mut [0; 32]), Ok(6));
+        assert!(transfer.read_reply(17, &mut [0; 1]).is_err());
+        assert_eq!(ends(&transfer), (1, 0, 0));
+        Ok(())
+    }
+
+    /// It ends once: what comes after the first end changes nothing.
+    #[test]
+    fn ends_once() -> Result {
+        let transfer = pending(40, 16)?;
+        Transfer::abort(&transfer, &());
+        Transfer::abort(&transfer, &());
+        Transfer::returned(&transfer, &(), 16);
+        assert_eq!(transfer.wait(|| {}), Ok(Outcome::Aborted));
+        // The device wrote to it after the abort: nobody is to look at that.
+        assert!(transfer.read_reply(0, &mut [0; 16]).is_err());
+        assert_eq!(ends(&transfer), (0, 1, 0));
+
+        let transfer = pending(40, 16)?;
+        Transfer::returned(&transfer, &(), 16);
+        Transfer::abort(&transfer, &());
+        assert_eq!(ends(&transfer), (1, 0, 0));
+        Ok(())
+    }
+
+    /// An abandoned one is told of when it comes back, and then its reply is open.
+    #[test]
+    fn late() -> Result {
+        let transfer = pending(40, 16)?;
+        transfer.state.store(ABANDONED, ordering::Relaxed);
+        assert!(!transfer.is_pending());
+        Transfer::abort(&transfer, &());
+        assert_eq!(ends(&transfer), (0, 0, 0));
+        Transfer::returned(&transfer, &(), 16);
+        assert_eq!(ends(&transfer), (0, 0, 1));
+        assert_eq!(transfer.read_reply(0, &mut [0; 16]), Ok(16));
+        Ok(())
+    }
+
+    /// Messages of all sizes, in place or not, reach the lists for the device in full.
+    #[test]
+    fn sizes() -> Result {
+        for len in [1, READABLE_INLINE, READABLE_INLINE + 1, 5000] {
+            let transfer = pending(len, WRITABLE_INLINE + len)?;
+            let mut last = [0; 1];
+            assert_eq!(transfer.read_message(len - 1, &mut last), Ok(1));
+            assert_eq!(last, [7]);
+            assert_eq!(transfer.capacity(), WRITABLE_INLINE + len);
+            transfer.with_scatterlists(|lists, to_device, from_device| {
+                assert_eq!((to_device, from_device), (1, 1));
+                assert!(lists.iter().filter(|list| !list.is_null()).count() == 2);
+            });
+        }
+        // A message without reply has nothing for the device to write.
+        pending(40, 0)?.with_scatterlists(|_, to_device, from_device| {
+            assert_eq!((to_device, from_device), (1, 0));
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The modules of the driver with their KUnit suites, and the module that the suites of all crates are linked into.
+//!
+//! It registers nothing: neither driver nor filesystem. Suites run when it is loaded into a kernel that was booted with
+//! `kunit.enable=1 kunit.autorun=1`.
+
+// What the suites do not use is used by the driver.
+#![allow(dead_code)]
+
+#[path = "../../drivers/virtiofs/device.rs"]
+mod device;
+#[path = "../../drivers/virtiofs/dir.rs"]
+mod dir;
+#[path = "../../drivers/virtiofs/direct.rs"]
+mod direct;
+#[path = "../../drivers/virtiofs/file.rs"]
+mod file;
+#[path = "../../drivers/virtiofs/forget.rs"]
+mod forget;
+#[path = "../../drivers/virtiofs/inode.rs"]
+mod inode;
+#[path = "../../drivers/virtiofs/lane.rs"]
+mod lane;
+#[path = "../../drivers/virtiofs/options.rs"]
+mod options;
+#[path = "../../drivers/virtiofs/page_cache.rs"]
+mod page_cache;
+#[path = "../../drivers/virtiofs/readdir.rs"]
+mod readdir;
+#[path = "../../drivers/virtiofs/request.rs"]
+mod request;
+#[path = "../../drivers/virtiofs/session.rs"]
+mod session;
+#[path = "../../drivers/virtiofs/superblock.rs"]
+mod superblock;
+#[path = "../../drivers/virtiofs/symlink.rs"]
+mod symlink;
+#[path = "../../drivers/virtiofs/xattr.rs"]
+mod xattr;
+
+use kernel::prelude::*;
+
+module! {
+    type: Tests,
+    name: "virtiofs_test",
+    authors: ["The virtiofs-rust authors"],
+    description: "KUnit suites of the virtio file system",
+    license: "GPL",
+}
+
+struct Tests;
+
+impl kernel::Module for Tests {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Tests)
+    }
+}
