@@ -163,7 +163,7 @@ impl<T: FileSystem> Context<T> {
         (!data.is_null()).then(|| unsafe { Arc::from_raw(data.cast_const().cast()) })
     }
 
-    fn put_super(&mut self, data: Arc<T::Super>) {
+    fn set_super(&mut self, data: Arc<T::Super>) {
         drop(self.take_super());
         // SAFETY: Valid by the type invariant.
         // INVARIANT: It is from `into_raw`.
@@ -232,7 +232,7 @@ impl<T: FileSystem> Callbacks<T> {
                     None
                 } else {
                     let data = T::prepare(context)?;
-                    context.put_super(data);
+                    context.set_super(data);
                     if T::HAS_SAME {
                         Some(Self::test)
                     } else {
@@ -341,7 +341,7 @@ pub(crate) unsafe fn submount<T: FileSystem>(
         bindings::fs_context_for_submount(registration.as_raw(), reference)
     })?;
     // SAFETY: A new context of `T`, used by us only.
-    unsafe { Context::<T>::from_raw(fc) }.put_super(data);
+    unsafe { Context::<T>::from_raw(fc) }.set_super(data);
     // SAFETY: The context is valid and has its data; it is ours to put.
     unsafe {
         let mount = bindings::fc_mount(fc.cast());

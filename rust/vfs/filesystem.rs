@@ -89,6 +89,9 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// Properties of the type.
     const FLAGS: Flags = Flags::NONE;
 
+    /// Whether inodes that nobody uses are kept, until memory is short.
+    const KEEP_UNUSED_INODES: bool = true;
+
     /// The options that a mount takes beside the generic ones.
     const PARAMETERS: Parameters<Self::Options> = Parameters::NONE;
 

@@ -57,7 +57,10 @@ use kernel::{
             Release, //
         },
     },
-    types::Opaque,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    },
 };
 use kernel_ext::bindings;
 
@@ -284,14 +287,14 @@ impl<T: FileSystem> Inode<T> {
     pub fn lock(&self) -> InodeGuard<'_, T> {
         // SAFETY: Initialised with the inode.
         unsafe { bindings::spin_lock(&raw mut (*self.as_raw()).i_lock) };
-        InodeGuard(self)
+        InodeGuard(self, NotThreadSafe)
     }
 
     /// Locks the contents (`i_rwsem`) against changes. May sleep.
     pub fn lock_shared(&self) -> SharedGuard<'_, T> {
         // SAFETY: Valid by the type invariant.
         unsafe { bindings::inode_lock_shared(self.as_raw()) };
-        SharedGuard(self)
+        SharedGuard(self, NotThreadSafe)
     }
 
     /// Takes the inode out of the inode cache, so that it is not found again, and marks it stale:
@@ -463,7 +466,7 @@ impl<T: FileSystem> AttrsMut<'_, T> {
 }
 
 /// An inode whose attributes are locked (`i_lock`), see [`Inode::lock`].
-pub struct InodeGuard<'a, T: FileSystem>(&'a Inode<T>);
+pub struct InodeGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
 
 impl<T: FileSystem> InodeGuard<'_, T> {
     /// The attributes, to be changed.
@@ -481,7 +484,7 @@ impl<T: FileSystem> Drop for InodeGuard<'_, T> {
 }
 
 /// An inode whose contents are locked against changes (`i_rwsem`), see [`Inode::lock_shared`].
-pub struct SharedGuard<'a, T: FileSystem>(&'a Inode<T>);
+pub struct SharedGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
 
 impl<T: FileSystem> Drop for SharedGuard<'_, T> {
     fn drop(&mut self) {

@@ -22,7 +22,8 @@ use kernel::{
         VTABLE_DEFAULT_ERROR, //
     },
     ffi::c_int,
-    prelude::*, //
+    prelude::*,
+    types::NotThreadSafe, //
 };
 use kernel_ext::{
     bindings,
@@ -193,7 +194,7 @@ pub(crate) fn vtable<M: Operations>() -> *const bindings::address_space_operatio
 }
 
 /// The page cache of a file, which is locked against being filled (`invalidate_lock`).
-pub struct InvalidateGuard<'a, T: FileSystem>(&'a Inode<T>);
+pub struct InvalidateGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
 
 impl<T: FileSystem> Drop for InvalidateGuard<'_, T> {
     fn drop(&mut self) {
@@ -212,7 +213,7 @@ impl<T: FileSystem> Inode<T> {
     pub fn lock_invalidate(&self) -> InvalidateGuard<'_, T> {
         // SAFETY: The mapping is valid.
         unsafe { bindings::filemap_invalidate_lock(self.mapping()) };
-        InvalidateGuard(self)
+        InvalidateGuard(self, NotThreadSafe)
     }
 
     /// Drops all pages, also those that are mapped.

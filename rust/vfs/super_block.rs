@@ -361,6 +361,12 @@ impl<T: FileSystem> Callbacks<T> {
         alloc_inode: Some(Self::alloc_inode),
         free_inode: Some(Self::free_inode),
         evict_inode: Some(Self::evict_inode),
+        drop_inode: if T::KEEP_UNUSED_INODES {
+            // By default those are kept that have links and are hashed.
+            None
+        } else {
+            Some(bindings::inode_just_drop)
+        },
         put_super: if T::HAS_PUT_SUPER {
             Some(Self::put_super)
         } else {
