@@ -51,7 +51,7 @@ FAULTS = re.compile(
 
 # Lines that look like a fault and are none.
 HARMLESS = re.compile(
-    r"kmemleak: Kernel memory leak detector initialized|kmemleak: Automatic memory scanning"
+    r"kmemleak: Kernel memory leak detector (initialized|disabled$)|kmemleak: Automatic memory scanning"
     r"|Spectre V2 : WARNING|KASAN: memory inaccessible|kasan: KernelAddressSanitizer initialized"
 )
 
