@@ -33,7 +33,8 @@ use kernel_ext::{
         Page,
         Plain, //
     },
-    static_mutex::StaticMutex, //
+    static_mutex::StaticMutex,
+    workqueue::OwnedQueue, //
 };
 use virtio::{
     QueueSet,
@@ -62,15 +63,18 @@ static INSTANCES: StaticMutex<Instances> =
 struct Instances {
     bound: KVec<Arc<Instance>>,
     kset: Option<Kset<InstanceDirectory>>,
+    work: Option<Arc<OwnedQueue>>,
 }
 
-/// The driver's presence in sysfs, for as long as the module is loaded.
+/// What there is of the driver as long as the module is loaded: its directory in sysfs and its work queue.
 pub(crate) struct Presence;
 
 impl Presence {
-    /// Makes `/sys/fs/virtiofs`.
+    /// Makes `/sys/fs/virtiofs` and the work queue.
     pub(crate) fn new() -> Result<Self> {
-        INSTANCES.lock().kset = Some(Kset::below_fs(c"virtiofs")?);
+        let mut instances = INSTANCES.lock();
+        instances.work = Some(Arc::new(OwnedQueue::new(c"virtiofs")?, GFP_KERNEL)?);
+        instances.kset = Some(Kset::below_fs(c"virtiofs")?);
         Ok(Self)
     }
 }
@@ -79,7 +83,10 @@ impl Drop for Presence {
     fn drop(&mut self) {
         // Statics are not dropped: take out what they hold.
         let instances = core::mem::take(&mut *INSTANCES.lock());
-        drop(instances);
+        if let Some(work) = &instances.work {
+            // Work refers to sessions, and through them to this queue: when it is done, ours is the last reference.
+            work.drain();
+        }
     }
 }
 
@@ -89,6 +96,7 @@ impl Drop for Presence {
 pub(crate) struct Instance {
     tag: CString,
     queues: Arc<QueueSet<Request>>,
+    work: Arc<OwnedQueue>,
     /// For each CPU the queue that it sends requests through.
     queue_of_cpu: KVec<usize>,
 }
@@ -125,10 +133,12 @@ impl Instance {
         // The hiprio queue shares no CPU's interrupt.
         let queues = QueueSet::new(dev, wanted, 1)?;
         let queue_of_cpu = map_cpus(dev, requests)?;
+        let work = INSTANCES.lock().work.clone().ok_or(ENODEV)?;
         Ok(Arc::new(
             Self {
                 tag,
                 queues,
+                work,
                 queue_of_cpu,
             },
             GFP_KERNEL,
@@ -138,6 +148,11 @@ impl Instance {
     /// The tag.
     pub(crate) fn tag(&self) -> &CStr {
         &self.tag
+    }
+
+    /// The queue for work that has to be done in a task.
+    pub(crate) fn work(&self) -> &OwnedQueue {
+        &self.work
     }
 
     /// The queue for requests of the CPU this runs on.

@@ -29,7 +29,6 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::ordering,
         Arc, //
     },
 };
@@ -61,8 +60,7 @@ impl vfs::inode::DirectoryOperations for Directory {
             LookupReply::Found(entry) => {
                 let inode = instantiate(dir, &entry)?;
                 dentry.set_time(deadline_of(entry.entry_ttl));
-                // Whoever looks up names one by one is served better by listings with attributes.
-                dir.data().want_plus.store(1, ordering::Relaxed);
+                dir.data().names_wanted();
                 Ok(Some(inode))
             }
             LookupReply::Negative(ttl) => {
@@ -134,7 +132,7 @@ impl vfs::dentry::Operations for Entries {
                     Err(e) => return Err(e),
                 }
                 dentry.set_time(deadline_of(entry.entry_ttl));
-                dir.data().want_plus.store(1, ordering::Relaxed);
+                dir.data().names_wanted();
                 Ok(true)
             }
             Ok(LookupReply::Negative(_)) => Ok(false),

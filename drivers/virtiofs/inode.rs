@@ -114,7 +114,7 @@ pub(crate) struct Node {
     generation: Atomic<u64>,
     freshness: Arc<Freshness>,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
-    pub(crate) want_plus: Atomic<i32>,
+    want_plus: Atomic<i32>,
     /// For a symbolic link: its target, where the daemon says that it may be kept.
     pub(crate) target: SetOnce<CString>,
 }
@@ -144,6 +144,19 @@ impl Node {
     /// How long the attributes are good.
     pub(crate) fn freshness(&self) -> &Arc<Freshness> {
         &self.freshness
+    }
+
+    /// Names of the directory are looked up one by one: who does that is served better by listings with attributes.
+    pub(crate) fn names_wanted(&self) {
+        // Mostly it is set already, and then the memory need not move to this CPU.
+        if self.want_plus.load(ordering::Relaxed) == 0 {
+            self.want_plus.store(1, ordering::Relaxed);
+        }
+    }
+
+    /// Whether names were wanted since this was asked last.
+    pub(crate) fn take_names_wanted(&self) -> bool {
+        self.want_plus.xchg(0, ordering::Relaxed) != 0
     }
 
     fn stands_for(&self, node: NodeId) -> bool {

@@ -33,8 +33,7 @@ use fuse_proto::{
 };
 use kernel::{
     page::PAGE_SIZE,
-    prelude::*,
-    sync::atomic::ordering, //
+    prelude::*, //
 };
 use kernel_ext::pages::PageBuffer;
 use vfs::{
@@ -82,7 +81,7 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
             // The daemon has counted a lookup for this record, also if the reader takes no more.
             match plus {
                 Plus::Nothing => {}
-                Plus::Entry(entry) => link(file.dentry(), dir, dirent.name, &entry)?,
+                Plus::Entry(entry) => link(emitter, dir, dirent.name, &entry)?,
                 Plus::Bad(node, e) => {
                     complain(dir, &op, e);
                     session.forget(Known::new(node)?);
@@ -104,7 +103,7 @@ fn wants_plus(dir: &Inode<VirtioFs>, pos: i64) -> Result<bool> {
     if !session.has(InitFlags::DO_READDIRPLUS) {
         return Ok(false);
     }
-    let looked_up = dir.data().want_plus.xchg(0, ordering::Relaxed) != 0;
+    let looked_up = dir.data().take_names_wanted();
     Ok(!session.has(InitFlags::READDIRPLUS_AUTO) || pos == 0 || looked_up)
 }
 
@@ -124,9 +123,14 @@ fn emit(emitter: &mut DirEmitter<'_, VirtioFs>, dirent: &Dirent<'_>) -> bool {
 }
 
 /// Puts an entry of a listing into the dentry cache, as a lookup would have done.
-fn link(parent: &Dentry<VirtioFs>, dir: &Inode<VirtioFs>, name: &[u8], entry: &Entry) -> Result {
+fn link(
+    emitter: &DirEmitter<'_, VirtioFs>,
+    dir: &Inode<VirtioFs>,
+    name: &[u8],
+    entry: &Entry,
+) -> Result {
     let mut counted = true;
-    let child = parent.child(name, |new| {
+    let child = emitter.child(name, |new| {
         counted = false;
         let inode = instantiate(dir, entry)?;
         new.set_time(deadline_of(entry.entry_ttl));

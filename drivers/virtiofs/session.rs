@@ -46,7 +46,6 @@ use kernel::{
         Arc, //
     },
     workqueue::{
-        self,
         impl_has_work,
         Work,
         WorkItem, //
@@ -258,7 +257,7 @@ impl Session {
     /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.
     pub(crate) fn forget(self: &Arc<Self>, known: Arc<Known>) {
         if self.is_connected() && self.forgets.add(known) {
-            let _ = workqueue::system_unbound().enqueue(self.clone());
+            let _ = self.instance.work().enqueue(self.clone());
         }
     }
 
@@ -290,7 +289,8 @@ impl Session {
     /// The reply to a request came whose waiter had been killed: undoes later what the daemon did. Callable from any
     /// context. If memory is short it is not undone before DESTROY.
     pub(crate) fn undo_later(this: Arc<Self>, transfer: Arc<Transfer<Request>>, used: usize) {
-        let _ = workqueue::system_unbound().try_spawn(GFP_ATOMIC, move || {
+        let instance = this.instance.clone();
+        let _ = instance.work().try_spawn(GFP_ATOMIC, move || {
             let _ = this.undo(&transfer, used);
         });
     }

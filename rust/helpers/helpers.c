@@ -6,6 +6,7 @@
 #include <linux/uidgid.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
+#include <linux/workqueue.h>
 #include "helpers.h"
 
 /* Unmaps what is left in the rings of a device that was reset, and deletes them. */
@@ -50,4 +51,9 @@ gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns)
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc)
 {
 	return vma_desc_test(desc, VMA_MAYSHARE_BIT);
+}
+
+struct workqueue_struct *virtiofs_helper_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }

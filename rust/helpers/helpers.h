@@ -13,6 +13,7 @@ struct super_block;
 struct user_namespace;
 struct virtio_device;
 struct vm_area_desc;
+struct workqueue_struct;
 
 /* virtio */
 void virtiofs_helper_detach_and_del_vqs(struct virtio_device *vdev);
@@ -26,5 +27,8 @@ bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc);
 void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache);
 uid_t virtiofs_helper_current_fsuid(struct user_namespace *ns);
 gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns);
+
+/* work */
+struct workqueue_struct *virtiofs_helper_alloc_workqueue(const char *name);
 
 #endif

@@ -14,6 +14,7 @@
 //! - [`scatterlist`]: building scatterlists.
 //! - [`static_mutex`]: a mutex that can be a static.
 //! - [`user_pages`]: pinned memory of a user's buffer.
+//! - [`workqueue`]: a work queue of one's own.
 
 #![crate_name = "kernel_ext"]
 
@@ -27,3 +28,4 @@ pub mod ratelimit;
 pub mod scatterlist;
 pub mod static_mutex;
 pub mod user_pages;
+pub mod workqueue;

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A work queue of one's own.
+//!
+//! Work on the kernel's queues may run when the module that it belongs to is gone. Work on a queue that the module owns is
+//! waited for before.
+//!
+//! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+
+use crate::bindings;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::{
+    prelude::*,
+    workqueue::Queue, //
+};
+
+/// A work queue that is not bound to CPUs, and has a worker also when memory is short (`WQ_MEM_RECLAIM`).
+///
+/// It must be dropped outside of its own work.
+///
+/// # Invariants
+///
+/// The pointer is a work queue that we own.
+pub struct OwnedQueue(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: A work queue may be used by any task.
+unsafe impl Send for OwnedQueue {}
+// SAFETY: As above.
+unsafe impl Sync for OwnedQueue {}
+
+impl OwnedQueue {
+    /// Makes one. Sleeps.
+    pub fn new(name: &'static CStr) -> Result<Self> {
+        // SAFETY: The name, which needs no formatting, is copied.
+        let queue = unsafe { bindings::virtiofs_helper_alloc_workqueue(name.as_char_ptr()) };
+        // INVARIANT: It was made for us.
+        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Waits until all work is done, and that which it has put on the queue meanwhile. Sleeps.
+    pub fn drain(&self) {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::drain_workqueue(self.0.as_ptr()) };
+    }
+}
+
+impl Deref for OwnedQueue {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        // SAFETY: The queue is valid as long as `self` is.
+        unsafe { Queue::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for OwnedQueue {
+    fn drop(&mut self) {
+        // SAFETY: We own the queue. This waits for its work.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+    }
+}
