@@ -82,15 +82,17 @@ class Client:
                 stream.close()
 
     def call(self, cmd, **arguments):
-        """Sends a command and returns its reply, a dictionary."""
+        """Sends a command and returns its reply, a dictionary. After the daemon was gone, the next call finds a new one."""
         if self._stream is None:
             self._stream = self._connect()
         try:
             self._stream.write(json.dumps({"cmd": cmd, **arguments}).encode() + b"\n")
             line = self._stream.readline()
         except OSError as error:
+            self.close()
             raise DaxdError(f"the daemon is gone: {error}") from error
         if not line:
+            self.close()
             raise DaxdError("the daemon is gone")
         reply = json.loads(line)
         if not reply.pop("ok"):

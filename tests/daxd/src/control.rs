@@ -11,11 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{json, Map, Value};
 
 use crate::device::SharedDevice;
 use crate::faults::Rule;
-use crate::fs::lock;
 use crate::parking::Selection;
 use crate::wire::Opcode;
 
@@ -144,9 +143,7 @@ fn carry_out(command: Command, device: &SharedDevice) -> Result<Value, String> {
             json!({"released": device.release(&selection)})
         }
         Command::Configure { settings: changes } => {
-            let mut settings = lock::write(&device.settings);
-            *settings = settings.with(&changes)?;
-            json!({"settings": *settings})
+            json!({"settings": *device.settings.change(&changes)?})
         }
         Command::Dax { path, dax } => {
             device

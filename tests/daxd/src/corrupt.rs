@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::faults::Action;
 use crate::options::Hex;
-use crate::wire::{OUT_HEADER, Opcode};
+use crate::wire::{Opcode, OUT_HEADER};
 
 /// A reply, and the length to report for it if that is not its own.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -329,7 +329,7 @@ pub fn apply(action: &Action, opcode: Opcode, reply: &mut Reply) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Writer, reply};
+    use crate::wire::{reply, Writer};
 
     fn corrupted(opcode: Opcode, bytes: Vec<u8>, action: Value) -> Reply {
         let mut reply = Reply { bytes, used: None };

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::errno;
+use crate::lock;
 use crate::wire::Opcode;
 
 /// How many complaints are kept; more are counted only.
@@ -142,10 +143,7 @@ impl Counters {
 
     /// The numbers; nobody else changes them until the guard is dropped.
     pub fn lock(&self) -> MutexGuard<'_, Numbers> {
-        // A thread that panicked left whole numbers behind, each change being one addition.
-        self.numbers
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock::mutex(&self.numbers)
     }
 
     /// Counts a request that was taken from a queue.

@@ -20,7 +20,8 @@ use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};
 
 use crate::counters::Counters;
-use crate::fs::{Failure, Fs, Inode, Outcome, Request, lock};
+use crate::fs::{Failure, Fs, Inode, Outcome, Request};
+use crate::lock;
 use crate::options::{PastEof, Settings};
 use crate::wire;
 

@@ -3,12 +3,12 @@
 //! The device: what the VMM sees, and the way of a request from the ring through the server back into the ring.
 
 use std::io;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
+use vhost::vhost_user::Backend;
 use vhost_user_backend::{VhostUserBackend, VringRwLock};
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{
@@ -17,15 +17,15 @@ use virtio_bindings::bindings::virtio_ring::{
 use vm_memory::{Address, GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+    new_event_consumer_and_notifier, EventConsumer, EventFlag, EventNotifier,
 };
 
 use crate::corrupt::{self, Reply};
 use crate::counters::Counters;
 use crate::dax::Window;
-use crate::faults::{Action, ErrorCode, Faults, Rule};
-use crate::fs::{Fs, lock};
-use crate::options::{Options, Settings};
+use crate::faults::{Action, Faults, Rule};
+use crate::fs::Fs;
+use crate::options::{Options, SharedSettings};
 use crate::parking::{Collected, Parking, Selection};
 use crate::queue::{Completion, Extra, Memory, Notify, Queue, Slot};
 use crate::server::Server;
@@ -39,11 +39,13 @@ const TAG: usize = 36;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// How long DESTROY waits for requests that came before it on other queues.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How soon a request that waits for another is tried again.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The device and all that belongs to it.
 pub struct Device {
     options: Options,
-    pub settings: Arc<RwLock<Settings>>,
+    pub settings: SharedSettings,
     pub counters: Arc<Counters>,
     pub server: Server,
     pub faults: Faults,
@@ -56,6 +58,15 @@ pub struct Device {
 
 /// The device as threads share it.
 pub type SharedDevice = Arc<Device>;
+
+/// A request that is being carried out.
+struct Pending {
+    header: InHeader,
+    request: Vec<u8>,
+    slot: Slot,
+    /// What the faults have in store for it, each with its rule's number.
+    actions: Vec<(u64, Action)>,
+}
 
 /// How a reply gets to the guest.
 #[derive(Default)]
@@ -115,7 +126,7 @@ impl Device {
         }
         let count = options.queues as usize + 1;
         let counters = Arc::new(Counters::new(count));
-        let settings = Arc::new(RwLock::new(options.settings.clone()));
+        let settings = SharedSettings::new(options.settings.clone());
         let fs = Fs::new(&options.shared_dir, settings.clone(), counters.clone())
             .map_err(|e| format!("{}: {e}", options.shared_dir.display()))?;
         let faults = Faults::default();
@@ -155,7 +166,7 @@ impl Device {
         loop {
             queue.silence_kicks();
             while let Some((request, slot)) = queue.pop() {
-                self.serve(index, &request, slot);
+                self.serve(index, request, slot);
             }
             if !queue.want_kicks() {
                 break;
@@ -177,10 +188,9 @@ impl Device {
         }
     }
 
-    /// Serves one request.
-    fn serve(self: &Arc<Self>, index: usize, request: &[u8], slot: Slot) {
-        let capacity = slot.capacity();
-        let Ok(header) = InHeader::parse(request) else {
+    /// Begins to serve a request.
+    fn serve(self: &Arc<Self>, index: usize, request: Vec<u8>, slot: Slot) {
+        let Ok(header) = InHeader::parse(&request) else {
             self.counters.complain(format!(
                 "queue {index}: a request of {} bytes",
                 request.len()
@@ -198,23 +208,64 @@ impl Device {
         if header.opcode == Opcode::DESTROY {
             self.settle(index);
         }
-
         let actions = self.faults.hitting(&header, index);
         for (_, action) in &actions {
             self.counters.fault(action.name());
+            if let Action::Exit {
+                code,
+                execute: false,
+            } = action
+            {
+                exit(*code);
+            }
         }
-        let mut reply = Reply {
-            bytes: self.reply(&header, request, capacity, &actions),
-            used: None,
+        self.carry_out(Pending {
+            header,
+            request,
+            slot,
+            actions,
+        });
+    }
+
+    /// Carries a request out and sends its reply on its way; one that waits for another is tried again later.
+    fn carry_out(self: &Arc<Self>, pending: Pending) {
+        if !self.queues[pending.slot.queue].is_current(&pending.slot) {
+            self.counters.served(pending.header.opcode, None);
+            return;
+        }
+        let Some(bytes) = self.reply(&pending) else {
+            let device = self.clone();
+            self.timer.after(RETRY, move || device.carry_out(pending));
+            return;
         };
+        let Pending {
+            header,
+            request,
+            slot,
+            actions,
+        } = pending;
+        let mut reply = Reply { bytes, used: None };
         let mut delivery = Delivery::default();
         for (rule, action) in &actions {
+            if let Action::Exit {
+                code,
+                execute: true,
+            } = action
+            {
+                exit(*code);
+            }
             corrupt::apply(action, header.opcode, &mut reply);
             delivery.add(*rule, action);
         }
-        let keep = lock::read(&self.settings).trace;
-        self.trace
-            .add(keep, index, &header, request, capacity, &reply.bytes);
+        let keep = self.settings.get().trace;
+        self.trace.add(
+            keep,
+            slot.queue,
+            &header,
+            &request,
+            slot.capacity(),
+            &reply.bytes,
+        );
         let completion = Completion {
             used: reply.used,
             silent: delivery.silent,
@@ -226,48 +277,30 @@ impl Device {
     }
 
     /// The reply to a request: an error, if a fault says so, else what the server answers.
-    fn reply(
-        &self,
-        header: &InHeader,
-        request: &[u8],
-        capacity: usize,
-        actions: &[(u64, Action)],
-    ) -> Vec<u8> {
-        let mut instead = None;
-        for (_, action) in actions {
-            match action {
-                Action::Exit {
-                    code,
-                    execute: false,
-                } => exit(*code),
+    fn reply(&self, pending: &Pending) -> Option<Vec<u8>> {
+        let header = &pending.header;
+        let instead = pending
+            .actions
+            .iter()
+            .rev()
+            .find_map(|(_, action)| match action {
                 Action::Error {
                     errno,
                     execute: false,
-                } => instead = Some(errno),
-                _ => {}
-            }
-        }
-        let bytes = match instead.and_then(ErrorCode::number) {
-            Some(number) => {
-                self.counters
-                    .served(header.opcode, Some(Errno::from_raw_os_error(number)));
-                match header.opcode.has_reply() {
-                    true => wire::reply(header.unique, -number, &[]),
-                    false => Vec::new(),
-                }
-            }
-            None => self.server.handle(header, request, capacity),
+                } => errno.number(),
+                _ => None,
+            });
+        let Some(number) = instead else {
+            return self
+                .server
+                .handle(header, &pending.request, pending.slot.capacity());
         };
-        for (_, action) in actions {
-            if let Action::Exit {
-                code,
-                execute: true,
-            } = action
-            {
-                exit(*code);
-            }
-        }
-        bytes
+        self.counters
+            .served(header.opcode, Some(Errno::from_raw_os_error(number)));
+        Some(match header.opcode.has_reply() {
+            true => wire::reply(header.unique, -number, &[]),
+            false => Vec::new(),
+        })
     }
 
     /// Sends a reply on its way.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::corrupt;
 use crate::errno;
-use crate::fs::lock;
+use crate::lock;
 use crate::options::Hex;
 use crate::wire::{InHeader, Opcode};
 

@@ -17,6 +17,7 @@ mod device;
 mod errno;
 mod faults;
 mod fs;
+mod lock;
 mod logger;
 mod options;
 mod parking;

@@ -4,11 +4,13 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, RwLock};
 
 use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{self, Opcode, fopen, init};
+use crate::lock;
+use crate::wire::{self, fopen, init, Opcode};
 
 /// A vhost-user-fs daemon for tests: serves a directory, has a DAX window, counts what it serves and misbehaves on demand.
 #[derive(Parser, Debug, Clone)]
@@ -190,6 +192,32 @@ pub struct Settings {
     /// Keep the last N requests for the control socket's `trace`
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub trace: usize,
+}
+
+/// The settings, as all threads share them.
+#[derive(Clone)]
+pub struct SharedSettings(Arc<RwLock<Arc<Settings>>>);
+
+impl SharedSettings {
+    /// Shares `settings`.
+    pub fn new(settings: Settings) -> SharedSettings {
+        SharedSettings(Arc::new(RwLock::new(Arc::new(settings))))
+    }
+
+    /// The settings at this moment.
+    pub fn get(&self) -> Arc<Settings> {
+        lock::read(&self.0).clone()
+    }
+
+    /// Changes those settings that `changes` names, and returns all.
+    pub fn change(
+        &self,
+        changes: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Arc<Settings>, String> {
+        let mut settings = lock::write(&self.0);
+        *settings = Arc::new(settings.with(changes)?);
+        Ok(settings.clone())
+    }
 }
 
 /// Which files may be mapped when the guest leaves the choice to the daemon.

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::faults::Random;
-use crate::fs::lock;
+use crate::lock;
 use crate::queue::Completion;
 use crate::wire::InHeader;
 

@@ -13,7 +13,7 @@ use vm_memory::{
 };
 
 use crate::counters::Counters;
-use crate::fs::lock;
+use crate::lock;
 
 /// The guest's memory, as it is at the moment of looking.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap<()>>;
@@ -223,6 +223,11 @@ impl Queue {
         Some((request, slot))
     }
 
+    /// Whether the guest still waits in `slot`, the queue not being reset since.
+    pub fn is_current(&self, slot: &Slot) -> bool {
+        self.epoch.load(Ordering::SeqCst) == slot.epoch
+    }
+
     /// Writes a reply and its entry in the used ring.
     fn put(&self, completion: &Completion) -> Notify {
         let Some(vring) = self.vring() else {
@@ -230,7 +235,7 @@ impl Queue {
         };
         let slot = &completion.slot;
         let mut state = vring.get_mut();
-        if self.epoch.load(Ordering::SeqCst) != slot.epoch || !state.get_queue().ready() {
+        if !self.is_current(slot) || !state.get_queue().ready() {
             return Notify::Gone;
         }
         self.write(slot, &completion.bytes);

@@ -10,7 +10,7 @@ use crate::counters::Counters;
 use crate::dax::Window;
 use crate::fs::{Failure, Fs, Outcome, Request};
 use crate::options::{InodeDax, Settings};
-use crate::wire::{self, IN_HEADER, InHeader, Opcode, Reader, Writer, init};
+use crate::wire::{self, init, InHeader, Opcode, Reader, Writer, IN_HEADER};
 
 /// The INIT flags that this daemon implements, whether or not it answers them by default.
 const DEFAULT_FLAGS: u64 = init::ASYNC_READ
@@ -42,19 +42,16 @@ impl Server {
     }
 
     /// Carries out the request of `header` in `bytes`, with room for `capacity` bytes of reply, and returns the reply:
-    /// nothing for a request that has none.
-    pub fn handle(&self, header: &InHeader, bytes: &[u8], capacity: usize) -> Vec<u8> {
-        let outcome = match self.arguments(header, bytes) {
-            Ok(args) => {
-                let capacity = capacity.saturating_sub(wire::OUT_HEADER);
-                self.carry_out(Request {
-                    header: *header,
-                    args,
-                    capacity,
-                })
-            }
-            Err(failure) => Err(failure),
-        };
+    /// nothing for a request that has none, and `None` for one that is to be tried again.
+    pub fn handle(&self, header: &InHeader, bytes: &[u8], capacity: usize) -> Option<Vec<u8>> {
+        let outcome = self.arguments(header, bytes).and_then(|args| {
+            let capacity = capacity.saturating_sub(wire::OUT_HEADER);
+            self.carry_out(Request {
+                header: *header,
+                args,
+                capacity,
+            })
+        });
         let error = match &outcome {
             Ok(_) => None,
             Err(Failure::Errno(errno)) => Some(*errno),
@@ -65,9 +62,10 @@ impl Server {
                 ));
                 Some(Errno::INVAL)
             }
+            Err(Failure::Wait) => return None,
         };
         self.counters.served(header.opcode, error);
-        match outcome {
+        Some(match outcome {
             _ if !header.opcode.has_reply() => Vec::new(),
             Ok(body) => wire::reply(header.unique, 0, &body),
             Err(_) => wire::reply(
@@ -75,7 +73,7 @@ impl Server {
                 -error.unwrap_or(Errno::INVAL).raw_os_error(),
                 &[],
             ),
-        }
+        })
     }
 
     /// The arguments of a request, without the header in front and the extensions behind.
@@ -158,12 +156,9 @@ impl Server {
             Opcode::REMOVEXATTR => fs.removexattr(request),
             Opcode::SETUPMAPPING => self.window.setup(fs, request),
             Opcode::REMOVEMAPPING => self.window.remove(request),
-            // Nothing here takes long enough to be interrupted.
-            Opcode::INTERRUPT => request
-                .args
-                .u64()
-                .map(|_| Vec::new())
-                .map_err(Failure::from),
+            Opcode::GETLK => fs.getlk(request),
+            Opcode::SETLK | Opcode::SETLKW => fs.setlk(request),
+            Opcode::INTERRUPT => fs.interrupt(request),
             _ => {
                 // What is not known cannot be checked.
                 request.args.take(request.args.left())?;
@@ -237,9 +232,7 @@ impl Server {
         let (inodes, lookups) = self.fs.inodes.live();
         let handles = self.fs.handles.live();
         let maps = self.window.live().0;
-        log::info!(
-            "DESTROY with {inodes} inodes, {lookups} lookups, {handles} handles and {maps} maps left"
-        );
+        log::info!("DESTROY with {inodes} inodes, {lookups} lookups, {handles} handles and {maps} maps left");
         let mut numbers = self.counters.lock();
         numbers.session.inodes_at_destroy = inodes;
         numbers.session.lookups_at_destroy = lookups;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::fs::lock;
+use crate::lock;
 
 type Task = Box<dyn FnOnce() + Send>;
 

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use crate::fs::lock;
+use crate::lock;
 use crate::options::Hex;
-use crate::wire::{IN_HEADER, InHeader, OUT_HEADER};
+use crate::wire::{InHeader, IN_HEADER, OUT_HEADER};
 
 /// How many bytes of arguments and of reply are kept.
 const BYTES: usize = 256;

@@ -125,6 +125,10 @@ pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub const FSYNC_DATASYNC: u32 = 1 << 0;
 /// GETATTR and STATX: the request names a file handle.
 pub const GETATTR_FH: u32 = 1 << 0;
+/// RELEASE: give the locks of flock(2) back.
+pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+/// GETLK, SETLK and SETLKW: a lock of flock(2).
+pub const LK_FLOCK: u32 = 1 << 0;
 /// SETUPMAPPING: the range will be written.
 pub const SETUPMAPPING_WRITE: u64 = 1 << 0;
 
@@ -315,9 +319,7 @@ mod tests {
     fn replies_start_with_their_length() {
         assert_eq!(
             reply(5, -2, b"xy"),
-            [
-                18, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff, 5, 0, 0, 0, 0, 0, 0, 0, b'x', b'y'
-            ]
+            [18, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff, 5, 0, 0, 0, 0, 0, 0, 0, b'x', b'y']
         );
     }
 }

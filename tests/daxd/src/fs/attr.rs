@@ -3,14 +3,14 @@
 //! Attributes: GETATTR, SETATTR, STATX, STATFS, ACCESS.
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Mode, OFlags, Stat, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    Access, AtFlags, Mode, OFlags, Stat, StatxFlags, StatxTimestamp, Timespec, Timestamps, CWD,
     UTIME_NOW, UTIME_OMIT,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::{Failure, Fs, Inode, Outcome, Request};
-use crate::wire::{self, Writer, fattr};
+use crate::wire::{self, fattr, Writer};
 
 /// A timeout as the protocol has it: seconds and nanoseconds.
 pub fn timeout(seconds: f64) -> (u64, u32) {

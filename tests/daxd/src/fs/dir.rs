@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use rustix::fs::{OFlags, RawDir, SeekFrom};
 
 use super::handle::Handle;
-use super::{Failure, Fs, Outcome, Request, lock};
+use super::{Failure, Fs, Outcome, Request};
+use crate::lock;
 use crate::wire::{self, Opcode, Writer};
 
 /// Length of a directory record without its name.

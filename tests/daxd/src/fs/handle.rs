@@ -7,7 +7,8 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Failure, Fs, lock};
+use super::{Failure, Fs};
+use crate::lock;
 
 /// What the guest has open.
 pub enum Handle {

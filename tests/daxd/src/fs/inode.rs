@@ -12,8 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::lock;
-use crate::wire;
+use crate::{lock, wire};
 
 /// A file of the host that the guest knows.
 pub struct Inode {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::handle::Handle;
 use super::{Failure, Fs, Inode, Outcome, Request};
-use crate::wire::{self, Opcode, Writer, init};
+use crate::wire::{self, init, Opcode, Writer};
 
 /// The most bytes copied by one COPY_FILE_RANGE, so that it ends.
 const MAX_COPY: u64 = 64 << 20;
@@ -63,8 +63,11 @@ impl Fs {
     /// RELEASE and RELEASEDIR.
     pub fn release(&self, request: &mut Request<'_>) -> Outcome {
         let args = &mut request.args;
-        let (fh, _flags, _release_flags, _owner) =
+        let (fh, _flags, release_flags, owner) =
             (args.u64()?, args.u32()?, args.u32()?, args.u64()?);
+        if release_flags & wire::RELEASE_FLOCK_UNLOCK != 0 {
+            self.locks.release(request.header.nodeid, true, owner);
+        }
         match self.handles.remove(fh) {
             true => Ok(Vec::new()),
             false => Err(Failure::Malformed(format!("handle {fh} is not open"))),
@@ -74,8 +77,9 @@ impl Fs {
     /// FLUSH.
     pub fn flush(&self, request: &mut Request<'_>) -> Outcome {
         let args = &mut request.args;
-        let (fh, _, _, _owner) = (args.u64()?, args.u32()?, args.u32()?, args.u64()?);
+        let (fh, _, _, owner) = (args.u64()?, args.u32()?, args.u32()?, args.u64()?);
         self.file(request.header.nodeid, fh)?;
+        self.locks.release(request.header.nodeid, false, owner);
         Ok(Vec::new())
     }
 

@@ -11,10 +11,13 @@ mod dir;
 mod handle;
 mod inode;
 mod io;
+mod locks;
 mod namespace;
 mod xattr;
 
+use std::collections::HashSet;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -22,11 +25,13 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use crate::counters::Counters;
-use crate::options::{InodeDax, Settings};
+use crate::lock;
+use crate::options::{InodeDax, Settings, SharedSettings};
 use crate::wire::{self, InHeader, Malformed, Reader, Writer};
 
 pub use handle::Handles;
 pub use inode::{Inode, Inodes};
+pub use locks::Locks;
 
 /// A request: its header, its arguments, and the room for its reply.
 pub struct Request<'a> {
@@ -43,6 +48,8 @@ pub enum Failure {
     Errno(Errno),
     /// The request breaks the protocol, or names what it cannot know.
     Malformed(String),
+    /// The request waits for another one, and is to be tried again.
+    Wait,
 }
 
 impl From<Errno> for Failure {
@@ -62,6 +69,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Errno(errno) => f.write_str(&crate::errno::name(*errno)),
             Failure::Malformed(text) => f.write_str(text),
+            Failure::Wait => f.write_str("not yet"),
         }
     }
 }
@@ -71,18 +79,20 @@ pub type Outcome = Result<Vec<u8>, Failure>;
 
 /// The file system.
 pub struct Fs {
-    settings: Arc<RwLock<Settings>>,
+    settings: SharedSettings,
     counters: Arc<Counters>,
     /// Nodes that the guest knows.
     pub inodes: Inodes,
     /// Files and directories that the guest has open.
     pub handles: Handles,
+    /// Locks that the guest holds.
+    locks: Locks,
     /// INIT flags that were agreed on.
     flags: RwLock<u64>,
     /// Held for reading by whatever looks at or changes a file's size, and for writing while a file is grown for a map.
     size_lock: RwLock<()>,
     /// Files that are marked for DAX, by device and inode number.
-    dax_files: RwLock<std::collections::HashSet<(u64, u64)>>,
+    dax_files: RwLock<HashSet<(u64, u64)>>,
     /// The daemon's own user and group.
     own: (Uid, Gid),
 }
@@ -90,8 +100,8 @@ pub struct Fs {
 impl Fs {
     /// Serves `dir`.
     pub fn new(
-        dir: &std::path::Path,
-        settings: Arc<RwLock<Settings>>,
+        dir: &Path,
+        settings: SharedSettings,
         counters: Arc<Counters>,
     ) -> rustix::io::Result<Fs> {
         let root = rustix::fs::open(
@@ -106,6 +116,7 @@ impl Fs {
             counters,
             inodes: Inodes::new(root)?,
             handles: Handles::default(),
+            locks: Locks::default(),
             flags: RwLock::new(0),
             size_lock: RwLock::new(()),
             dax_files: RwLock::default(),
@@ -114,8 +125,8 @@ impl Fs {
     }
 
     /// The settings at this moment.
-    pub fn settings(&self) -> Settings {
-        lock::read(&self.settings).clone()
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.get()
     }
 
     /// Whether INIT agreed on `flag`.
@@ -126,6 +137,7 @@ impl Fs {
     /// Forgets everything that the guest knew, and starts over with `flags`.
     pub fn restart(&self, flags: u64) {
         *lock::write(&self.flags) = flags;
+        self.locks.clear();
         self.handles.clear();
         self.inodes.clear();
     }
@@ -169,7 +181,11 @@ impl Fs {
                 file && lock::read(&self.dax_files).contains(&(stat.st_dev, stat.st_ino))
             }
         };
-        if dax { wire::ATTR_DAX } else { 0 }
+        if dax {
+            wire::ATTR_DAX
+        } else {
+            0
+        }
     }
 
     /// Appends an entry for `inode`, found in a directory on device `parent_dev`.
@@ -221,28 +237,5 @@ impl Fs {
         });
         rustix::thread::set_thread_res_gid(None, own_gid, None).expect("root may change its group");
         result
-    }
-}
-
-/// Locks that go on after a thread panicked: what they protect is changed in one step, or only looked at.
-pub mod lock {
-    use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-    /// Locks `mutex`.
-    pub fn mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Locks `lock` for reading.
-    pub fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-        lock.read().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Locks `lock` for writing.
-    pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-        lock.write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

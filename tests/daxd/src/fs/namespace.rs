@@ -6,11 +6,11 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, CWD};
 use rustix::io::Errno;
 
-use super::inode::{Forgotten, open_path};
-use super::{Failure, Fs, Inode, Outcome, Request, attr};
+use super::inode::{open_path, Forgotten};
+use super::{attr, Failure, Fs, Inode, Outcome, Request};
 use crate::wire::{self, Opcode, Writer};
 
 impl Fs {

@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::{Failure, Fs, Outcome, Request};
-use crate::wire::{Writer, init};
+use crate::wire::{init, Writer};
 
 /// The longest value and the longest list that the kernel has.
 const MAX: usize = 1 << 16;
