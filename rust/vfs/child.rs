@@ -9,6 +9,7 @@ use crate::{
         Dentry,
         LookupDentry, //
     },
+    file::DirEmitter,
     filesystem::FileSystem,
     inode::{
         splice,
@@ -23,7 +24,7 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-/// What [`Dentry::child`] came up with.
+/// What [`DirEmitter::child`] came up with.
 pub enum Child<T: FileSystem> {
     /// A dentry that was there already.
     Cached(ARef<Dentry<T>>),
@@ -31,12 +32,12 @@ pub enum Child<T: FileSystem> {
     Filled,
 }
 
-impl<T: FileSystem> Dentry<T> {
-    /// Finds the dentry of `name` in this directory, or makes one that `fill` finds the inode for, as
+impl<T: FileSystem> DirEmitter<'_, T> {
+    /// Finds the dentry of `name` in the directory that is read, or makes one that `fill` finds the inode for, as
     /// [`DirectoryOperations::lookup`](crate::inode::DirectoryOperations::lookup) does.
     ///
-    /// May sleep, also while another task looks the name up. `i_rwsem` of the directory must be held at least shared, as it is
-    /// in [`iterate`](crate::file::DirectoryOperations::iterate). Errors: those of `fill`, `ENAMETOOLONG`, `ENOMEM`.
+    /// May sleep, also while another task looks the name up. It belongs to the emitter because `i_rwsem` of the directory must
+    /// be held, and the directory must exist. Errors: those of `fill`, `ENAMETOOLONG`, `ENOMEM`.
     ///
     /// C: `d_alloc_parallel()`, ended by `d_splice_alias()`.
     pub fn child(
@@ -44,6 +45,7 @@ impl<T: FileSystem> Dentry<T> {
         name: &[u8],
         fill: impl FnOnce(&LookupDentry<T>) -> Result<Option<ARef<Inode<T>>>>,
     ) -> Result<Child<T>> {
+        let parent = self.file().dentry().as_raw();
         let len = u32::try_from(name.len()).map_err(|_| ENAMETOOLONG)?;
         let mut qstr = bindings::qstr {
             name: name.as_ptr(),
@@ -51,18 +53,18 @@ impl<T: FileSystem> Dentry<T> {
         };
         // SAFETY: The name has `len` bytes; the parent is only a salt.
         let hash = unsafe {
-            bindings::full_name_hash(self.as_raw().cast_const().cast(), name.as_ptr().cast(), len)
+            bindings::full_name_hash(parent.cast_const().cast(), name.as_ptr().cast(), len)
         };
         qstr.__bindgen_anon_1.__bindgen_anon_1.hash = hash;
         qstr.__bindgen_anon_1.__bindgen_anon_1.len = len;
         // SAFETY: This is a dentry in use, and the name is hashed for it.
-        let found = unsafe { bindings::d_lookup(self.as_raw(), &qstr) };
+        let found = unsafe { bindings::d_lookup(parent, &qstr) };
         if let Some(found) = NonNull::new(found) {
             // SAFETY: It came with a reference, and is one of the same superblock.
             return Ok(Child::Cached(unsafe { ARef::from_raw(found.cast()) }));
         }
-        // SAFETY: As above. The caller holds `i_rwsem`.
-        let dentry = from_err_ptr(unsafe { bindings::d_alloc_parallel(self.as_raw(), &qstr) })?;
+        // SAFETY: As above. `iterate_shared` holds `i_rwsem` of the directory, and is not called for a removed one.
+        let dentry = from_err_ptr(unsafe { bindings::d_alloc_parallel(parent, &qstr) })?;
         let dentry = NonNull::new(dentry).ok_or(ENOMEM)?;
         // SAFETY: It came with a reference, and is one of the same superblock.
         let held: ARef<Dentry<T>> = unsafe { ARef::from_raw(dentry.cast()) };

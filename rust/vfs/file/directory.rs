@@ -38,7 +38,13 @@ pub struct DirEmitter<'a, T: FileSystem> {
     _p: PhantomData<&'a mut File<T>>,
 }
 
-impl<T: FileSystem> DirEmitter<'_, T> {
+impl<'a, T: FileSystem> DirEmitter<'a, T> {
+    /// The open directory.
+    pub fn file(&self) -> &'a File<T> {
+        // SAFETY: Valid by the type invariant, and opened.
+        unsafe { File::from_raw(self.file) }
+    }
+
     /// The position of the entry that is wanted next. It starts at 0, and is then whatever the
     /// filesystem has given, or a seek.
     pub fn pos(&self) -> i64 {
