@@ -625,7 +625,7 @@ fn versions() {
     assert_eq!(minor(46), Ok(46));
     // A newer daemon speaks our version.
     assert_eq!(minor(47), Ok(46));
-    for (major, minor) in [(7, 30), (7, 0), (6, 46), (8, 0), (0, 0)] {
+    for (major, minor) in [(7, 30), (7, 0), (6, 46), (8, 46), (8, 0), (0, 0)] {
         let version = ReplyError::Version { major, minor };
         assert_eq!(accept(&op, &init_out(major, minor, 0)), Err(version));
         // Whatever its length: other versions have other lengths.
