@@ -144,7 +144,7 @@ impl<T: FileSystem> NewFile<T> {
         self.0.get()
     }
 
-    /// The open flags (`O_*`), without those that the VFS has dealt with.
+    /// The open flags (`O_*`): all of them, also those that the VFS has dealt with, as `O_CREAT`.
     pub fn flags(&self) -> u32 {
         // SAFETY: Ours by the type invariant.
         unsafe { (*self.as_raw()).f_flags }

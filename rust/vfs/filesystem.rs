@@ -193,14 +193,14 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
 
 /// A registered filesystem type.
 ///
-/// It is a field of the module's own struct, as an [`InPlaceModule`], and the last one that is
+/// It is a field of the module's own struct, as an [`InPlaceModule`](kernel::InPlaceModule), and the last one that is
 /// initialised: from then on the filesystem can be mounted. Each superblock and each mount in
 /// preparation holds a reference to the module, which is what keeps this from being dropped before
 /// them.
 ///
 /// # Invariants
 ///
-/// `fs` is registered and `inodes` a valid cache of [`InodeBox<T>`] objects.
+/// `fs` is registered and `inodes` a valid cache of `InodeBox<T>` objects.
 #[pin_data(PinnedDrop)]
 pub struct Registration<T: FileSystem> {
     #[pin]

@@ -167,7 +167,7 @@ impl<T: FileSystem> InodeBox<T> {
 ///
 /// # Invariants
 ///
-/// The inode is the one of an [`InodeBox<T>`], its superblock one of `T`, and somebody holds a
+/// The inode is the one of an `InodeBox<T>`, its superblock one of `T`, and somebody holds a
 /// reference to it.
 #[repr(transparent)]
 pub struct Inode<T: FileSystem>(Opaque<bindings::inode>, PhantomData<T>);
@@ -345,7 +345,7 @@ impl<T: FileSystem> Inode<T> {
 ///
 /// # Invariants
 ///
-/// The inode is the one of an [`InodeBox<T>`] that is not freed during `'a`, in which the RCU read
+/// The inode is the one of an `InodeBox<T>` that is not freed during `'a`, in which the RCU read
 /// lock is held.
 pub struct RcuInode<'a, T: FileSystem>(NonNull<bindings::inode>, PhantomData<&'a T::InodeData>);
 
