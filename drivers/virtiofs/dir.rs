@@ -11,6 +11,7 @@ use crate::{
         self,
         deadline_of,
         impl_inode_operations,
+        Asked,
         NodeInode, //
     },
     superblock::{
@@ -56,9 +57,10 @@ impl vfs::inode::DirectoryOperations for Directory {
         dentry: &LookupDentry<VirtioFs>,
         _flags: LookupFlags,
     ) -> Result<Option<ARef<Inode<VirtioFs>>>> {
+        let asked = Asked::now();
         match lookup(dir, dentry.name())? {
             LookupReply::Found(entry) => {
-                let inode = instantiate(dir, &entry)?;
+                let inode = instantiate(dir, &entry, asked)?;
                 dentry.set_time(deadline_of(entry.entry_ttl));
                 dir.data().names_wanted();
                 Ok(Some(inode))
@@ -87,10 +89,14 @@ fn lookup(dir: &Inode<VirtioFs>, name: &[u8]) -> Result<LookupReply> {
 }
 
 /// The inode of an entry that the daemon has just counted a lookup for.
-pub(crate) fn instantiate(dir: &Inode<VirtioFs>, entry: &Entry) -> Result<ARef<Inode<VirtioFs>>> {
+pub(crate) fn instantiate(
+    dir: &Inode<VirtioFs>,
+    entry: &Entry,
+    asked: Asked,
+) -> Result<ARef<Inode<VirtioFs>>> {
     let sb = dir.super_block();
     let known = Known::new(entry.node)?;
-    inode::get(sb, known, entry.generation, &entry.attr, entry.attr_ttl)
+    inode::get(sb, known, entry.generation, &entry.attr, entry.attr_ttl, asked)
 }
 
 /// What the VFS asks of dentries.
@@ -118,6 +124,7 @@ impl vfs::dentry::Operations for Entries {
         let Some(inode) = inode else {
             return Ok(false);
         };
+        let asked = Asked::now();
         match lookup(dir, name) {
             Ok(LookupReply::Found(entry)) => {
                 let known = inode.known()?;
@@ -126,7 +133,7 @@ impl vfs::dentry::Operations for Entries {
                     return Ok(false);
                 }
                 known.looked_up();
-                match inode.update(&entry.attr, entry.attr_ttl) {
+                match inode.update(&entry.attr, entry.attr_ttl, asked) {
                     Ok(()) => {}
                     Err(e) if e == ESTALE => return Ok(false),
                     Err(e) => return Err(e),

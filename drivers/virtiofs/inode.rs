@@ -66,6 +66,7 @@ use vfs::{
     time::{
         deadline,
         jiffies_64,
+        monotonic_ns,
         Timespec, //
     },
     Inode,
@@ -96,6 +97,17 @@ impl Freshness {
     }
 }
 
+/// When attributes were asked for. What they say is at least as new as this, and maybe no newer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Asked(u64);
+
+impl Asked {
+    /// They are asked for now.
+    pub(crate) fn now() -> Self {
+        Self(monotonic_ns())
+    }
+}
+
 /// The time in jiffies since boot until which something with this time to live is good.
 pub(crate) fn deadline_of(ttl: Ttl) -> u64 {
     const NSEC_PER_SEC: u64 = 1_000_000_000;
@@ -113,6 +125,8 @@ pub(crate) struct Node {
     known: SetOnce<Arc<Known>>,
     generation: Atomic<u64>,
     freshness: Arc<Freshness>,
+    /// When size or contents were last changed through this kernel: see [`Node::changed`].
+    changed: Atomic<u64>,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
     /// For a symbolic link: its target, where the daemon says that it may be kept.
@@ -131,6 +145,7 @@ impl Node {
                 },
                 GFP_KERNEL
             )?,
+            changed: Atomic::new(0),
             want_plus: Atomic::new(0),
             target: SetOnce::new(),
         })
@@ -144,6 +159,18 @@ impl Node {
     /// How long the attributes are good.
     pub(crate) fn freshness(&self) -> &Arc<Freshness> {
         &self.freshness
+    }
+
+    /// Size or contents have been changed through this kernel: attributes that were asked for before may not show it, so their
+    /// size and times are not taken over. A clock instead of a counter, which all CPUs would have to share.
+    pub(crate) fn changed(&self) {
+        self.changed.store(monotonic_ns(), ordering::Release);
+        self.freshness.expire();
+    }
+
+    /// Whether what was asked for then may be older than a change.
+    fn is_overtaken(&self, asked: Asked) -> bool {
+        asked.0 <= self.changed.load(ordering::Acquire)
     }
 
     /// Names of the directory are looked up one by one: who does that is served better by listings with attributes.
@@ -177,7 +204,7 @@ pub(crate) trait NodeInode {
     /// Whether an entry that the daemon sent is this inode, at the same generation.
     fn is_same(&self, entry: &Entry) -> bool;
     /// Takes over attributes that the daemon sent.
-    fn update(&self, attr: &Attr, ttl: Ttl) -> Result;
+    fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result;
     /// Asks the daemon for the attributes, of the open file `fh` if there is one. Sleeps.
     fn refresh(&self, fh: Option<Fh>) -> Result;
     /// As `refresh`, if they are not good any more.
@@ -207,17 +234,22 @@ impl NodeInode for Inode<VirtioFs> {
             && u32::from(self.file_type().mode()) == entry.attr.kind.mode()
     }
 
-    fn update(&self, attr: &Attr, ttl: Ttl) -> Result {
+    fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result {
         if u32::from(self.file_type().mode()) != attr.kind.mode() {
             // Another file has taken its place.
             self.mark_stale();
             return Err(ESTALE);
         }
         let size = i64::try_from(attr.size)?;
-        let mut attrs = self.lock();
+        let mut locked = self.lock();
         let (old_size, old_mtime) = (self.size(), self.mtime());
-        set_attributes(&mut attrs.attrs(), attr);
-        drop(attrs);
+        let mut attrs = locked.attrs();
+        set_attributes(&mut attrs, attr);
+        if self.data().is_overtaken(asked) {
+            return Ok(());
+        }
+        set_size_and_times(&mut attrs, attr);
+        drop(locked);
         self.data().freshness.renew(ttl);
 
         if attr.kind == FileType::Regular && self.has_pages() {
@@ -238,8 +270,9 @@ impl NodeInode for Inode<VirtioFs> {
             node: self.node_id()?,
             fh,
         };
+        let asked = Asked::now();
         let reply = self.session()?.call(&op, &caller(self.super_block()))?;
-        self.update(&reply.attr, reply.ttl)
+        self.update(&reply.attr, reply.ttl, asked)
     }
 
     fn refresh_if_expired(&self, fh: Option<Fh>) -> Result {
@@ -254,21 +287,24 @@ fn timespec(time: fuse_proto::Time) -> Timespec {
     Timespec::new(time.sec, time.nsec)
 }
 
+fn set_size_and_times(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
+    attrs.set_size(i64::try_from(attr.size).unwrap_or(i64::MAX));
+    attrs.set_blocks(attr.blocks);
+    attrs.set_mtime(timespec(attr.mtime));
+    attrs.set_ctime(timespec(attr.ctime));
+}
+
 fn set_attributes(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
     attrs.set_permissions(attr.permissions);
     attrs.set_owner(attr.uid, attr.gid);
     attrs.set_nlink(attr.nlink);
-    attrs.set_size(i64::try_from(attr.size).unwrap_or(i64::MAX));
-    attrs.set_blocks(attr.blocks);
     attrs.set_atime(timespec(attr.atime));
-    attrs.set_mtime(timespec(attr.mtime));
-    attrs.set_ctime(timespec(attr.ctime));
     if attr.blksize.is_power_of_two() {
         attrs.set_blksize_bits(attr.blksize.trailing_zeros() as u8);
     }
 }
 
-/// The inode for `known`, with attributes that the daemon sent just now. The lookup that was counted for it is kept, or
+/// The inode for `known`, with attributes that the daemon sent. The lookup that was counted for it is kept, or
 /// given back if it fails. Sleeps.
 pub(crate) fn get(
     sb: &SuperBlock<VirtioFs>,
@@ -276,6 +312,7 @@ pub(crate) fn get(
     generation: u64,
     attr: &Attr,
     ttl: Ttl,
+    asked: Asked,
 ) -> Result<ARef<Inode<VirtioFs>>> {
     let node = known.node();
     loop {
@@ -298,7 +335,7 @@ pub(crate) fn get(
                     continue;
                 }
                 inode.known()?.looked_up();
-                inode.update(attr, ttl)?;
+                inode.update(attr, ttl, asked)?;
                 return Ok(inode);
             }
             Err(e) => {
@@ -315,6 +352,7 @@ pub(crate) fn root(
     known: Arc<Known>,
     attr: &Attr,
     ttl: Ttl,
+    asked: Asked,
 ) -> Result<ARef<Inode<VirtioFs>>> {
     if attr.kind != FileType::Directory {
         pr_err!(
@@ -326,7 +364,7 @@ pub(crate) fn root(
     let mut attr = *attr;
     // The mount that it marks has been made.
     attr.flags = attr.flags.without(AttrFlags::SUBMOUNT);
-    get(sb, known, 0, &attr, ttl)
+    get(sb, known, 0, &attr, ttl, asked)
 }
 
 fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef<Inode<VirtioFs>>> {
@@ -334,6 +372,7 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
     inode.set_times_remote();
     set_attributes(&mut inode.attrs(), attr);
+    set_size_and_times(&mut inode.attrs(), attr);
     inode.data().freshness.renew(ttl);
     match attr.kind {
         FileType::Directory => {
@@ -452,9 +491,10 @@ fn statx(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) -> Result {
         flags: 0,
         mask: Statx::BASIC | Statx::BTIME,
     };
+    let asked = Asked::now();
     let reply = inode.session()?.call(&op, &caller(inode.super_block()))?;
     match &reply.attr {
-        Some(attr) => inode.update(attr, reply.ttl)?,
+        Some(attr) => inode.update(attr, reply.ttl, asked)?,
         None => inode.refresh_if_expired(None)?,
     }
     stat.fill(inode);

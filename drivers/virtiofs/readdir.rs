@@ -13,6 +13,7 @@ use crate::{
     forget::Known,
     inode::{
         deadline_of,
+        Asked,
         NodeInode, //
     },
     superblock::{
@@ -65,6 +66,7 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
         flags: file.flags(),
     };
     let pages = PageBuffer::new(size)?;
+    let asked = Asked::now();
     let (len, transfer) = session.call_into(&op, &caller(dir.super_block()), pages)?;
     let Payload::Pages(pages) = transfer.payload() else {
         return Err(EIO);
@@ -81,7 +83,7 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
             // The daemon has counted a lookup for this record, also if the reader takes no more.
             match plus {
                 Plus::Nothing => {}
-                Plus::Entry(entry) => link(emitter, dir, dirent.name, &entry)?,
+                Plus::Entry(entry) => link(emitter, dir, dirent.name, &entry, asked)?,
                 Plus::Bad(node, e) => {
                     complain(dir, &op, e);
                     session.forget(Known::new(node)?);
@@ -128,18 +130,19 @@ fn link(
     dir: &Inode<VirtioFs>,
     name: &[u8],
     entry: &Entry,
+    asked: Asked,
 ) -> Result {
     let mut counted = true;
     let child = emitter.child(name, |new| {
         counted = false;
-        let inode = instantiate(dir, entry)?;
+        let inode = instantiate(dir, entry, asked)?;
         new.set_time(deadline_of(entry.entry_ttl));
         Ok(Some(inode))
     });
     if counted {
         // There is a dentry of this name: it is good if it leads to the same inode, and forgotten otherwise.
         match &child {
-            Ok(Child::Cached(dentry)) if refresh(dentry, entry) => {
+            Ok(Child::Cached(dentry)) if refresh(dentry, entry, asked) => {
                 return Ok(());
             }
             Ok(Child::Cached(dentry)) => dentry.invalidate(),
@@ -152,14 +155,14 @@ fn link(
 }
 
 /// Renews what a dentry leads to; whether it is the inode of `entry`.
-fn refresh(dentry: &Dentry<VirtioFs>, entry: &Entry) -> bool {
+fn refresh(dentry: &Dentry<VirtioFs>, entry: &Entry, asked: Asked) -> bool {
     let Some(inode) = dentry.inode().filter(|inode| inode.is_same(entry)) else {
         return false;
     };
     let Ok(known) = inode.known() else {
         return false;
     };
-    if inode.update(&entry.attr, entry.attr_ttl).is_err() {
+    if inode.update(&entry.attr, entry.attr_ttl, asked).is_err() {
         return false;
     }
     known.looked_up();

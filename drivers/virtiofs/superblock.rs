@@ -12,6 +12,7 @@ use crate::{
     forget::Known,
     inode::{
         self,
+        Asked,
         Node,
         NodeInode, //
     },
@@ -272,6 +273,7 @@ impl VirtioFs {
             .set_unverifiable()
             .set_read_only();
         sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE)?;
+        let asked = Asked::now();
         let (known, attr, ttl) = match &mount.submount {
             Some((known, attr)) => (known.clone(), *attr, Default::default()),
             None => {
@@ -283,6 +285,6 @@ impl VirtioFs {
                 (Known::new(NodeId::ROOT)?, reply.attr, reply.ttl)
             }
         };
-        inode::root(sb, known, &attr, ttl)
+        inode::root(sb, known, &attr, ttl, asked)
     }
 }

@@ -55,6 +55,12 @@ pub fn jiffies_64() -> u64 {
     unsafe { bindings::get_jiffies_64() }
 }
 
+/// Nanoseconds on a clock that never goes back, the same for all CPUs. Callable from any context.
+pub fn monotonic_ns() -> u64 {
+    // SAFETY: No requirements.
+    u64::try_from(unsafe { bindings::ktime_get() }).unwrap_or(0)
+}
+
 /// The tick at which a time of `sec` seconds and `nsec` nanoseconds, counted from now, has passed.
 ///
 /// A time beyond the range of the counter gives [`u64::MAX`], and no time at all gives 0, which has
