@@ -185,7 +185,7 @@ impl Plus {
             // Not even to be forgotten.
             return Err(Impossible::Node.into());
         }
-        Ok(match Entry::decode_child(&raw) {
+        Ok(match Entry::decode(&raw) {
             Ok(entry) => Self::Entry(entry),
             Err(error) => Self::Bad(node, error),
         })

@@ -643,6 +643,12 @@ fn opcodes() {
 #[test]
 fn flags_in_words() {
     assert_eq!(InitFlags::NONE.to_string(), "0x0");
+    // No two names for one bit, and no bit left out.
+    assert_eq!(InitFlags::KNOWN.bits(), (1 << 44) - 1);
+    assert_eq!(OpenReplyFlags::KNOWN.bits(), (1 << 9) - 1);
+    assert_eq!(SetattrFlags::KNOWN.bits(), (1 << 12) - 1);
+    assert_eq!(IoctlFlags::KNOWN.bits(), (1 << 6) - 1);
+    assert_eq!(WriteFlags::KNOWN.bits(), (1 << 3) - 1);
     let flags = InitFlags::ASYNC_READ | InitFlags::ALLOW_IDMAP;
     assert_eq!(flags.to_string(), "ASYNC_READ|ALLOW_IDMAP");
     let flags = OpenReplyFlags::from_bits(1 | (1 << 31));
