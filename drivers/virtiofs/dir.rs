@@ -96,7 +96,14 @@ pub(crate) fn instantiate(
 ) -> Result<ARef<Inode<VirtioFs>>> {
     let sb = dir.super_block();
     let known = Known::new(entry.node)?;
-    inode::get(sb, known, entry.generation, &entry.attr, entry.attr_ttl, asked)
+    inode::get(
+        sb,
+        known,
+        entry.generation,
+        &entry.attr,
+        entry.attr_ttl,
+        asked,
+    )
 }
 
 /// What the VFS asks of dentries.

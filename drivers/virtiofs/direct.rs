@@ -55,14 +55,9 @@ fn read_once(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result
     let inode = file.inode();
     let session = inode.session()?;
     let max = session.max_payload().min(to.len());
-    let payload = if UserPages::is_user_backed(to) {
-        Payload::User(UserPages::extract(
-            to,
-            max,
-            session.max_payload() / PAGE_SIZE,
-        )?)
-    } else {
-        Payload::Pages(PageBuffer::new(max)?)
+    let payload = match UserPages::of_destination(to, max, session.max_payload() / PAGE_SIZE)? {
+        Some(pages) => Payload::User(pages),
+        None => Payload::Pages(PageBuffer::new(max)?),
     };
     let op = Read {
         node: inode.node_id()?,
@@ -77,7 +72,7 @@ fn read_once(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result
     match transfer.payload() {
         Payload::User(pages) => pages.mark_dirty(),
         Payload::Pages(pages) => pages.copy_to_iter(got, to)?,
-        Payload::None | Payload::Folios(_) => return Err(EIO),
+        _ => return Err(EIO),
     }
     let pos = iocb.pos().saturating_add_unsigned(got as u64);
     iocb.set_pos(pos);

@@ -10,6 +10,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    write, //
 };
 use fuse_proto::{
     Fh,
@@ -24,12 +25,16 @@ use fuse_proto::{
 };
 use kernel::{
     fs::file::flags,
-    iov::IovIterDest,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
     prelude::*, //
 };
 use vfs::{
     file::{
         DirEmitter,
+        FallocateMode,
         Kiocb,
         Mapping,
         NewFile,
@@ -47,6 +52,8 @@ pub(crate) struct Handle {
     flags: OpenReplyFlags,
     /// Whether there is something to release: not when the daemon does without OPEN.
     counted: bool,
+    /// Whether it can write, and is among the inode's writers.
+    writes: bool,
 }
 
 impl Handle {
@@ -74,6 +81,7 @@ impl Handle {
                 fh: Fh(0),
                 flags: OpenReplyFlags::KEEP_CACHE,
                 counted: false,
+                writes: false,
             },
             GFP_KERNEL,
         )?;
@@ -99,6 +107,31 @@ impl Handle {
         Ok(handle)
     }
 
+    /// From here on what mappings write is written back through this handle, if it can write.
+    fn join_writers(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
+        if flags & flags::O_ACCMODE != flags::O_RDONLY {
+            inode.data().writers().lock().push(self.fh, GFP_KERNEL)?;
+            self.writes = true;
+        }
+        Ok(())
+    }
+
+    /// Nothing is written back through this handle any more.
+    fn leave_writers(&self, inode: &Inode<VirtioFs>) {
+        if !self.writes {
+            return;
+        }
+        // With a handle for it while there is one; errors stay with the file.
+        let _ = inode.write_and_wait();
+        let mut writers = inode.data().writers().lock();
+        if let Some(index) = writers.iter().position(|fh| *fh == self.fh) {
+            let _ = writers.remove(index);
+        }
+        drop(writers);
+        // What others have begun to write back through it.
+        let _ = inode.write_and_wait();
+    }
+
     fn release(&self, inode: &Inode<VirtioFs>, dir: bool, flags: u32) {
         if !self.counted {
             return;
@@ -118,7 +151,11 @@ impl vfs::file::Operations for RegularFiles {
     type FileSystem = VirtioFs;
 
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
-        let handle = Handle::open(inode, file, false)?;
+        let mut handle = Handle::open(inode, file, false)?;
+        if let Err(e) = handle.join_writers(inode, file.flags()) {
+            handle.release(inode, false, file.flags());
+            return Err(e);
+        }
         file.set_can_direct();
         if handle.flags.contains(OpenReplyFlags::STREAM) {
             file.set_stream();
@@ -133,6 +170,7 @@ impl vfs::file::Operations for RegularFiles {
     }
 
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
+        handle.leave_writers(inode);
         handle.release(inode, false, file.flags());
     }
 
@@ -141,9 +179,11 @@ impl vfs::file::Operations for RegularFiles {
     fn flush(file: &File<VirtioFs>, owner: usize) -> Result {
         let handle = file.data();
         let inode = file.inode();
-        if file.flags() & flags::O_ACCMODE == flags::O_RDONLY
-            || handle.flags.contains(OpenReplyFlags::NOFLUSH)
-        {
+        if file.flags() & flags::O_ACCMODE == flags::O_RDONLY {
+            return Ok(());
+        }
+        file.write_and_wait_range(0, i64::MAX)?;
+        if handle.flags.contains(OpenReplyFlags::NOFLUSH) {
             return Ok(());
         }
         let op = Flush {
@@ -197,6 +237,19 @@ impl vfs::file::Operations for RegularFiles {
         iocb.filemap_read(to)
     }
 
+    fn write_iter(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let direct = iocb.data().is_direct() || iocb.is_direct();
+        write::write(iocb, from, direct)
+    }
+
+    fn fsync(file: &File<VirtioFs>, start: i64, end: i64, datasync: bool) -> Result {
+        write::fsync(file, start, end, datasync)
+    }
+
+    fn fallocate(file: &File<VirtioFs>, mode: FallocateMode, offset: i64, len: i64) -> Result {
+        write::fallocate(file, mode, offset, len)
+    }
+
     fn splice_read(splice: Splice<'_, VirtioFs>) -> Result<usize> {
         let file = splice.file();
         if file.data().is_direct() || file.flags() & flags::O_DIRECT != 0 {
@@ -214,7 +267,7 @@ impl vfs::file::Operations for RegularFiles {
             }
             let _ = file.inode().invalidate_pages();
         }
-        mapping.map_read_only()
+        mapping.map()
     }
 }
 
@@ -237,8 +290,7 @@ impl vfs::file::DirectoryOperations for DirectoryFiles {
         readdir::iterate(file, emitter)
     }
 
-    /// Nothing that is written here is cached.
-    fn fsync(_file: &File<VirtioFs>, _datasync: bool) -> Result {
-        Ok(())
+    fn fsync(file: &File<VirtioFs>, datasync: bool) -> Result {
+        write::sync_handle(file, true, datasync)
     }
 }

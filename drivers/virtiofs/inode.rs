@@ -37,6 +37,7 @@ use fuse_proto::{
     Ttl, //
 };
 use kernel::{
+    new_mutex,
     page::PAGE_SIZE,
     prelude::*,
     str::CString,
@@ -47,6 +48,7 @@ use kernel::{
             Atomic, //
         },
         Arc,
+        Mutex,
         SetOnce, //
     },
 };
@@ -127,6 +129,9 @@ pub(crate) struct Node {
     freshness: Arc<Freshness>,
     /// When size or contents were last changed through this kernel: see [`Node::changed`].
     changed: Atomic<u64>,
+    /// Handles of it that can write, for the writeback of what mappings have written. Innermost lock; may sleep.
+    #[pin]
+    writers: Mutex<KVec<Fh>>,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
     /// For a symbolic link: its target, where the daemon says that it may be kept.
@@ -146,6 +151,7 @@ impl Node {
                 GFP_KERNEL
             )?,
             changed: Atomic::new(0),
+            writers <- new_mutex!(KVec::new(), "Node::writers"),
             want_plus: Atomic::new(0),
             target: SetOnce::new(),
         })
@@ -159,6 +165,11 @@ impl Node {
     /// How long the attributes are good.
     pub(crate) fn freshness(&self) -> &Arc<Freshness> {
         &self.freshness
+    }
+
+    /// Its handles that can write.
+    pub(crate) fn writers(&self) -> &Mutex<KVec<Fh>> {
+        &self.writers
     }
 
     /// Size or contents have been changed through this kernel: attributes that were asked for before may not show it, so their
@@ -391,6 +402,8 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
             let pages = inode.super_block().data().session()?.max_payload() / PAGE_SIZE;
             let order = pages.checked_ilog2().unwrap_or(0);
             inode.set_max_folio_order(order.min(MAX_FOLIO_ORDER));
+            // The device reads folios while they are written back.
+            inode.set_stable_writes();
             Ok(inode.into_regular::<Attributes, RegularFiles, Pages>())
         }
         FileType::Symlink => Ok(inode.into_symlink::<Symlink>()),

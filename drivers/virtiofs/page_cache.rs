@@ -11,6 +11,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    write, //
 };
 use fuse_proto::{
     Fh,
@@ -25,7 +26,10 @@ use kernel_ext::folio::{
     LockedFolio, //
 };
 use vfs::{
-    mapping::Readahead,
+    mapping::{
+        Dirty,
+        Readahead, //
+    },
     File,
     Inode, //
 };
@@ -85,6 +89,10 @@ impl vfs::mapping::Operations for Pages {
         }
         // Errors show in the folios, which are read one by one then.
         let _ = fill(inode, fh, range);
+    }
+
+    fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
+        write::writepages(inode, dirty)
     }
 }
 

@@ -25,7 +25,10 @@ use kernel::{
         SetOnce, //
     },
 };
-use kernel_ext::folio::FolioRange;
+use kernel_ext::{
+    folio::FolioRange,
+    write::WritebackRange, //
+};
 use virtio::{
     transfer::Direction,
     NewTransfer,
@@ -55,6 +58,8 @@ enum Purpose {
     Unwatched,
     /// Folios of the page cache are to be filled.
     Fill(Fill),
+    /// Folios of the page cache are being written back.
+    Store(fuse_proto::Write),
 }
 
 /// What is known of folios that are to be filled.
@@ -105,6 +110,23 @@ impl virtio::Owner for Request {
                 }
                 if let Payload::Folios(folios) = transfer.payload() {
                     folios.end_read(filled);
+                }
+            }
+            (Purpose::Store(op), outcome) => {
+                lane.background_ends();
+                let stored = match outcome {
+                    Outcome::Returned(used) => check(lane, transfer, op, used),
+                    _ => Err(ENOTCONN),
+                };
+                if let Payload::Writeback(range) = transfer.payload() {
+                    // A daemon that takes less has an error coming, which this request does not bring.
+                    range.end(stored.and_then(|bytes| {
+                        if bytes == op.size as usize {
+                            Ok(())
+                        } else {
+                            Err(EIO)
+                        }
+                    }));
                 }
             }
             (Purpose::Waited, Outcome::Late(used)) => {
@@ -264,18 +286,45 @@ impl Session {
         freshness: Arc<Freshness>,
         expected: usize,
     ) -> Result {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
-        let queue = self.instance().request_queue()?;
-        let lane = queue.data();
-        let (payload, direction) = (Payload::Folios(folios), Direction::FromDevice);
         let purpose = Purpose::Fill(Fill {
             op: *op,
             freshness,
             expected,
         });
+        let payload = Payload::Folios(folios);
+        self.send_in_background(op, caller, payload, Direction::FromDevice, purpose)
+    }
+
+    /// Writes folios back and goes on; their writeback ends when the reply is there. As [`Session::fill`].
+    pub(crate) fn store(
+        &self,
+        op: &fuse_proto::Write,
+        caller: &Caller,
+        range: WritebackRange,
+    ) -> Result {
+        self.send_in_background(
+            op,
+            caller,
+            Payload::Writeback(range),
+            Direction::ToDevice,
+            Purpose::Store(*op),
+        )
+    }
+
+    fn send_in_background<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+        purpose: Purpose,
+    ) -> Result {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
         let instance = self.instance();
+        let queue = instance.request_queue()?;
+        let lane = queue.data();
         let new = instance.prepare(lane, op, caller, payload, direction, purpose)?;
         let under_way = lane.background_begins();
         let transfer = queue.submit(new).inspect_err(|_| lane.background_ends())?;

@@ -67,6 +67,7 @@ const OTHER_SEGMENTS: usize = 2;
 
 /// What this driver can do. A flag is offered here when what it promises is implemented, and not before.
 const OFFERED: InitFlags = InitFlags::ASYNC_READ
+    .with(InitFlags::BIG_WRITES)
     .with(InitFlags::AUTO_INVAL_DATA)
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::READDIRPLUS_AUTO)
@@ -86,6 +87,10 @@ fn is_optional(opcode: Opcode) -> bool {
         Opcode::Open
             | Opcode::Opendir
             | Opcode::Flush
+            | Opcode::Fsync
+            | Opcode::Fsyncdir
+            | Opcode::Fallocate
+            | Opcode::Syncfs
             | Opcode::Getxattr
             | Opcode::Listxattr
             | Opcode::Access
@@ -180,6 +185,11 @@ impl Session {
     /// The largest payload of a request in bytes, a multiple of the page size.
     pub(crate) fn max_payload(&self) -> usize {
         self.max_payload
+    }
+
+    /// The most bytes of a WRITE.
+    pub(crate) fn max_write(&self) -> usize {
+        self.max_payload.min(self.agreed.max_write as usize)
     }
 
     /// Requests of one queue that nobody waits for, at most.

@@ -29,7 +29,8 @@ use fuse_proto::{
     Caller,
     Getattr,
     NodeId,
-    Statfs, //
+    Statfs,
+    Syncfs, //
 };
 use kernel::{
     page::PAGE_SIZE,
@@ -187,18 +188,11 @@ impl FileSystem for VirtioFs {
             if mount.dax == Some(Dax::Inode) {
                 pr_info!("{tag:?}: dax=inode, and the device has no window: no DAX\n");
             }
-            if !context.is_read_only() {
-                pr_info!("{tag:?}: mounted read-only, writing is not supported yet\n");
-            }
         }
         root
     }
 
     fn reconfigure(sb: &SuperBlock<Self>, context: &mut Context<Self>) -> Result {
-        if context.read_only_change() == Some(false) {
-            context.error(fmt!("writing is not supported yet"));
-            return Err(EROFS);
-        }
         match context.options().dax {
             None => Ok(()),
             same if same == sb.data().dax => Ok(()),
@@ -241,6 +235,21 @@ impl FileSystem for VirtioFs {
         })
     }
 
+    fn sync_fs(sb: &SuperBlock<Self>, wait: bool) -> Result {
+        let session = sb.data().session()?;
+        let root = sb.root().and_then(Dentry::inode);
+        let Some(root) = root.filter(|_| wait && session.is_connected()) else {
+            return Ok(());
+        };
+        let op = Syncfs {
+            node: root.node_id()?,
+        };
+        match session.call(&op, &caller(sb)) {
+            Err(e) if e == ENOSYS => Ok(()),
+            done => done,
+        }
+    }
+
     fn umount_begin(sb: &SuperBlock<Self>) {
         if let Ok(session) = sb.data().session() {
             session.abort();
@@ -270,8 +279,7 @@ impl VirtioFs {
         let agreed = session.agreed();
         sb.set_magic(MAGIC)
             .set_time_granularity(agreed.time_gran)
-            .set_unverifiable()
-            .set_read_only();
+            .set_unverifiable();
         sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE)?;
         let asked = Asked::now();
         let (known, attr, ttl) = match &mount.submount {

@@ -21,6 +21,7 @@
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
 //! - [`symlink`]: targets of symbolic links.
+//! - [`write`]: contents that are written.
 //! - [`xattr`]: extended attributes.
 //!
 //! There is no `unsafe` in this crate, and none is to be added: it belongs into the crates below rust/.
@@ -39,6 +40,7 @@ mod request;
 mod session;
 mod superblock;
 mod symlink;
+mod write;
 mod xattr;
 
 use kernel::{

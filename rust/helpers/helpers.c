@@ -3,6 +3,7 @@
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/uidgid.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -46,6 +47,14 @@ uid_t virtiofs_helper_current_fsuid(struct user_namespace *ns)
 gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns)
 {
 	return from_kgid(ns, current_fsgid());
+}
+
+/* The folio to write to: locked, made if need be, of about len bytes. */
+struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping, pgoff_t index,
+						size_t len)
+{
+	return __filemap_get_folio(mapping, index, FGP_WRITEBEGIN | fgf_set_order(len),
+				   mapping_gfp_mask(mapping));
 }
 
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc)

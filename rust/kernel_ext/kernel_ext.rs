@@ -15,6 +15,7 @@
 //! - [`static_mutex`]: a mutex that can be a static.
 //! - [`user_pages`]: pinned memory of a user's buffer.
 //! - [`workqueue`]: a work queue of one's own.
+//! - [`write`]: page-cache folios that a filesystem writes out.
 
 #![crate_name = "kernel_ext"]
 
@@ -29,3 +30,4 @@ pub mod scatterlist;
 pub mod static_mutex;
 pub mod user_pages;
 pub mod workqueue;
+pub mod write;

@@ -5,7 +5,10 @@
 use crate::scatterlist::Scatterlist;
 use core::ptr::NonNull;
 use kernel::{
-    iov::IovIterDest,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
     page::{
         Page,
         PAGE_SIZE, //
@@ -81,6 +84,23 @@ impl PageBuffer {
             done += part.len();
         }
         Ok(())
+    }
+
+    /// A buffer of up to `max` bytes from where `iter` stands, which is advanced. Sleeps. `EFAULT` when they can't be read.
+    pub fn from_iter(max: usize, iter: &mut IovIterSource<'_>) -> Result<Self> {
+        let len = max.min(iter.len());
+        let mut this = Self::new(len)?;
+        let mut chunk = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
+        let mut done = 0;
+        while done < len {
+            let part = chunk.get_mut(..PAGE_SIZE.min(len - done)).ok_or(EFAULT)?;
+            if iter.copy_from_iter(part) != part.len() {
+                return Err(EFAULT);
+            }
+            this.write(done, part)?;
+            done += part.len();
+        }
+        Ok(this)
     }
 
     /// Copies `from` into the buffer at `offset`; `EFAULT` when it does not fit.

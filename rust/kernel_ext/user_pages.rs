@@ -10,7 +10,10 @@ use crate::{
 };
 use core::ptr::NonNull;
 use kernel::{
-    iov::IovIterDest,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -31,18 +34,40 @@ unsafe impl Send for UserPages {}
 unsafe impl Sync for UserPages {}
 
 impl UserPages {
-    /// Whether `iter` is a user's buffer, which [`UserPages::extract`] takes.
-    pub fn is_user_backed(iter: &mut IovIterDest<'_>) -> bool {
-        // SAFETY: `as_raw` is a valid iterator.
-        unsafe { bindings::user_backed_iter(iter.as_raw()) }
+    /// Pins up to `max_bytes` of the buffer that `iter` stands at, to be written to by a device, in at most `max_pages` pages,
+    /// and advances it. [`None`] when the buffer is not a user's. Sleeps.
+    ///
+    /// `EFAULT` when it cannot be written.
+    pub fn of_destination(
+        iter: &mut IovIterDest<'_>,
+        max_bytes: usize,
+        max_pages: usize,
+    ) -> Result<Option<Self>> {
+        // SAFETY: `as_raw` is a valid iterator, borrowed for this call.
+        unsafe { Self::extract(iter.as_raw(), max_bytes, max_pages) }
     }
 
-    /// Pins up to `max_bytes` of the buffer that `iter` stands at, in at most `max_pages` pages, and advances it. Sleeps.
+    /// As [`UserPages::of_destination`], to be read by a device. `EFAULT` when it cannot be read.
+    pub fn of_source(
+        iter: &mut IovIterSource<'_>,
+        max_bytes: usize,
+        max_pages: usize,
+    ) -> Result<Option<Self>> {
+        // SAFETY: `as_raw` is a valid iterator, borrowed for this call.
+        unsafe { Self::extract(iter.as_raw(), max_bytes, max_pages) }
+    }
+
+    /// # Safety
     ///
-    /// `EINVAL` when the buffer is not a user's, `EFAULT` when it cannot be written.
-    pub fn extract(iter: &mut IovIterDest<'_>, max_bytes: usize, max_pages: usize) -> Result<Self> {
-        if !Self::is_user_backed(iter) {
-            return Err(EINVAL);
+    /// `iter` is a valid iterator that nobody else uses meanwhile.
+    unsafe fn extract(
+        iter: *mut bindings::iov_iter,
+        max_bytes: usize,
+        max_pages: usize,
+    ) -> Result<Option<Self>> {
+        // SAFETY: The iterator is valid as the caller says.
+        if !unsafe { bindings::user_backed_iter(iter) } {
+            return Ok(None);
         }
         // One page more than the bytes fill, as the buffer may start in the middle of one.
         let max_pages = max_pages.min(max_bytes.div_ceil(PAGE_SIZE) + 1);
@@ -57,7 +82,7 @@ impl UserPages {
         // SAFETY: `iter` is valid; `array` has room for `max_pages` pointers, and as it is not null it is used.
         let bytes = unsafe {
             bindings::iov_iter_extract_pages(
-                iter.as_raw(),
+                iter,
                 &mut array,
                 max_bytes,
                 u32::try_from(max_pages)?,
@@ -83,7 +108,7 @@ impl UserPages {
             offset = 0;
         }
         this.sg.finish();
-        Ok(this)
+        Ok(Some(this))
     }
 
     /// The number of bytes.

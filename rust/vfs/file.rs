@@ -16,6 +16,7 @@ pub use directory::{
 pub use kiocb::Kiocb;
 pub(crate) use operations::vtable;
 pub use operations::{
+    FallocateMode,
     Mapping,
     Operations,
     Splice,

@@ -164,6 +164,13 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// `sync(2)`, `syncfs(2)` or an unmount: what is written here is in the page cache no more, and has to reach stable storage.
+    ///
+    /// May sleep; `s_umount` is held shared. Called once before without waiting, and then with `wait`.
+    fn sync_fs(_sb: &SuperBlock<Self>, _wait: bool) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// A forced unmount (`umount -f`) begins: end what others wait for.
     ///
     /// May sleep; `s_umount` is held shared. The unmount can still fail as busy.

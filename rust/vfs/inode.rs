@@ -297,6 +297,13 @@ impl<T: FileSystem> Inode<T> {
         SharedGuard(self, NotThreadSafe)
     }
 
+    /// Locks the contents (`i_rwsem`) to change them. May sleep.
+    pub fn lock_exclusive(&self) -> ExclusiveGuard<'_, T> {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::inode_lock(self.as_raw()) };
+        ExclusiveGuard(self, NotThreadSafe)
+    }
+
     /// Takes the inode out of the inode cache, so that it is not found again, and marks it stale:
     /// the file it stood for is gone. Its users keep it until they are done. Never undone.
     ///
@@ -490,5 +497,15 @@ impl<T: FileSystem> Drop for SharedGuard<'_, T> {
     fn drop(&mut self) {
         // SAFETY: Locked by `Inode::lock_shared`.
         unsafe { bindings::inode_unlock_shared(self.0.as_raw()) };
+    }
+}
+
+/// An inode whose contents are locked to be changed (`i_rwsem`), see [`Inode::lock_exclusive`].
+pub struct ExclusiveGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
+
+impl<T: FileSystem> Drop for ExclusiveGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Locked by `Inode::lock_exclusive`.
+        unsafe { bindings::inode_unlock(self.0.as_raw()) };
     }
 }

@@ -27,7 +27,11 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    folio::LockedFolio, //
+    folio::LockedFolio,
+    write::{
+        DirtyFolio,
+        WriteFolio, //
+    },
 };
 
 /// Folios that are to be read ahead: locked, without contents, and contiguous in the file.
@@ -124,6 +128,52 @@ pub trait Operations: Sized + 'static {
     fn readahead(_readahead: Readahead<'_, Self::FileSystem>) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
+
+    /// Writes folios back that are dirty. May return before they have been written.
+    ///
+    /// May sleep; part of memory reclaim can wait for it. Without it, folios cannot be dirtied.
+    fn writepages(
+        _inode: &Inode<Self::FileSystem>,
+        _dirty: &mut Dirty<'_, Self::FileSystem>,
+    ) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// The dirty folios of a file that are to be written back, in order, as an iterator.
+///
+/// # Invariants
+///
+/// The pointers are those of a `writepages` call that has not returned; `last` is what `writeback_iter()` returned last, if
+/// that was a folio.
+pub struct Dirty<'a, T: FileSystem> {
+    mapping: *mut bindings::address_space,
+    control: *mut bindings::writeback_control,
+    last: *mut bindings::folio,
+    error: c_int,
+    _p: PhantomData<&'a mut Inode<T>>,
+}
+
+impl<'a, T: FileSystem> Iterator for Dirty<'a, T> {
+    type Item = DirtyFolio<'a>;
+
+    fn next(&mut self) -> Option<DirtyFolio<'a>> {
+        // SAFETY: The arguments of the call by the type invariant. `last` is null at the start, and then what was returned.
+        self.last = unsafe {
+            bindings::writeback_iter(self.mapping, self.control, self.last, &mut self.error)
+        };
+        // SAFETY: It was returned locked and marked clean, and is for the caller of this to deal with.
+        NonNull::new(self.last).map(|folio| unsafe { DirtyFolio::from_raw(folio, self.control) })
+    }
+}
+
+impl<T: FileSystem> Drop for Dirty<'_, T> {
+    fn drop(&mut self) {
+        // The iteration holds folios until it has come to its end. What was not written stays dirty.
+        while !self.last.is_null() {
+            drop(self.next());
+        }
+    }
 }
 
 struct Callbacks<M>(PhantomData<M>);
@@ -165,6 +215,29 @@ impl<M: Operations> Callbacks<M> {
         });
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS, with the mapping of an inode of `M::FileSystem` and a control that says what to write.
+    unsafe extern "C" fn writepages(
+        mapping: *mut bindings::address_space,
+        control: *mut bindings::writeback_control,
+    ) -> c_int {
+        // SAFETY: As the caller says; the mapping of an inode that is written back has one.
+        let inode = unsafe { Inode::from_raw((*mapping).host) };
+        // INVARIANT: As the caller says; nothing was returned yet.
+        let mut dirty = Dirty {
+            mapping,
+            control,
+            last: core::ptr::null_mut(),
+            error: 0,
+            _p: PhantomData,
+        };
+        from_result(|| {
+            M::writepages(inode, &mut dirty)?;
+            Ok(0)
+        })
+    }
+
     const VTABLE: bindings::address_space_operations = bindings::address_space_operations {
         read_folio: Some(Self::read_folio),
         readahead: if M::HAS_READAHEAD {
@@ -172,7 +245,16 @@ impl<M: Operations> Callbacks<M> {
         } else {
             None
         },
-        dirty_folio: Some(bindings::noop_dirty_folio),
+        writepages: if M::HAS_WRITEPAGES {
+            Some(Self::writepages)
+        } else {
+            None
+        },
+        dirty_folio: if M::HAS_WRITEPAGES {
+            Some(bindings::filemap_dirty_folio)
+        } else {
+            Some(bindings::noop_dirty_folio)
+        },
         migrate_folio: Some(bindings::filemap_migrate_folio),
         ..pin_init::zeroed()
     };
@@ -253,6 +335,35 @@ impl<T: FileSystem> Inode<T> {
     pub fn truncate_pagecache(&self, size: i64) {
         // SAFETY: Valid by the type invariant.
         unsafe { bindings::truncate_pagecache(self.as_raw(), size) };
+    }
+
+    /// Gets the folio at `pos` (bytes) to write to: locked, made when there is none, of about `len` bytes. Sleeps.
+    pub fn write_folio(&self, pos: i64, len: usize) -> Result<WriteFolio> {
+        // SAFETY: The mapping of an inode in use.
+        unsafe { WriteFolio::get(self.mapping(), pos, len) }
+    }
+
+    /// Writes all dirty pages back, and waits for it. Errors since this was asked last.
+    ///
+    /// May sleep.
+    ///
+    /// C: `filemap_write_and_wait_range()`.
+    pub fn write_and_wait(&self) -> Result {
+        self.write_and_wait_range(0, i64::MAX)
+    }
+
+    /// As [`write_and_wait`](Inode::write_and_wait), from byte `start` to byte `end`, which is the last.
+    pub fn write_and_wait_range(&self, start: i64, end: i64) -> Result {
+        // SAFETY: The mapping is valid.
+        to_result(unsafe { bindings::filemap_write_and_wait_range(self.mapping(), start, end) })
+    }
+
+    /// Drops the pages from byte `start` to byte `end`, which is the last, and zeroes parts of pages.
+    ///
+    /// May sleep; to be called with [`lock_invalidate`](Inode::lock_invalidate) held.
+    pub fn truncate_range(&self, start: i64, end: i64) {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::truncate_pagecache_range(self.as_raw(), start, end) };
     }
 
     /// Whether any page is in the page cache.

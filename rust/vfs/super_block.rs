@@ -312,6 +312,17 @@ impl<T: FileSystem> Callbacks<T> {
     /// # Safety
     ///
     /// Called by the VFS, with a superblock of `T`.
+    unsafe extern "C" fn sync_fs(sb: *mut bindings::super_block, wait: c_int) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            T::sync_fs(unsafe { SuperBlock::from_raw(sb) }, wait != 0)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a superblock of `T`.
     unsafe extern "C" fn umount_begin(sb: *mut bindings::super_block) {
         // SAFETY: As the caller says.
         T::umount_begin(unsafe { SuperBlock::from_raw(sb) });
@@ -376,6 +387,11 @@ impl<T: FileSystem> Callbacks<T> {
             Some(Self::statfs)
         } else {
             Some(bindings::simple_statfs)
+        },
+        sync_fs: if T::HAS_SYNC_FS {
+            Some(Self::sync_fs)
+        } else {
+            None
         },
         umount_begin: if T::HAS_UMOUNT_BEGIN {
             Some(Self::umount_begin)

@@ -47,7 +47,11 @@ use kernel_ext::{
     folio::FolioRange,
     pages::PageBuffer,
     scatterlist::Scatterlist,
-    user_pages::UserPages, //
+    user_pages::UserPages,
+    write::{
+        WriteRange,
+        WritebackRange, //
+    },
 };
 
 /// Bytes that a transfer holds itself for the device to read; longer messages take an allocation.
@@ -95,6 +99,10 @@ pub enum Payload {
     Folios(FolioRange),
     /// A user's buffer.
     User(UserPages),
+    /// Folios of the page cache with what a writer has put there.
+    Write(WriteRange),
+    /// Folios of the page cache that are being written back.
+    Writeback(WritebackRange),
 }
 
 impl Payload {
@@ -104,6 +112,8 @@ impl Payload {
             Payload::Pages(pages) => Some(pages.scatterlist()),
             Payload::Folios(folios) => Some(folios.scatterlist()),
             Payload::User(pages) => Some(pages.scatterlist()),
+            Payload::Write(range) => Some(range.scatterlist()),
+            Payload::Writeback(range) => Some(range.scatterlist()),
         }
     }
 

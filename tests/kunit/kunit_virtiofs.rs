@@ -36,6 +36,8 @@ mod session;
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]
 mod symlink;
+#[path = "../../drivers/virtiofs/write.rs"]
+mod write;
 #[path = "../../drivers/virtiofs/xattr.rs"]
 mod xattr;
 

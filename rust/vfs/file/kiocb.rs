@@ -9,8 +9,14 @@ use super::{
 use crate::filesystem::FileSystem;
 use core::marker::PhantomData;
 use kernel::{
-    error::Error,
-    iov::IovIterDest,
+    error::{
+        to_result,
+        Error, //
+    },
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
     prelude::*, //
 };
 use kernel_ext::bindings;
@@ -89,6 +95,42 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
     pub fn filemap_read(&mut self, to: &mut IovIterDest<'_>) -> Result<usize> {
         // SAFETY: Both are valid and ours.
         count(unsafe { bindings::filemap_read(self.iocb, to.as_raw(), 0) })
+    }
+
+    /// Checks a write before it begins, and moves the position to the end of the file when it appends: how many bytes may be
+    /// written, to which `from` is cut.
+    ///
+    /// To be called with the inode locked. Errors: `EFBIG`, `EINVAL`, `ETXTBSY`, and `SIGXFSZ` is sent where it should.
+    ///
+    /// C: `generic_write_checks()`.
+    pub fn write_checks(&mut self, from: &mut IovIterSource<'_>) -> Result<usize> {
+        // SAFETY: Both are valid and ours.
+        count(unsafe { bindings::generic_write_checks(self.iocb, from.as_raw()) })
+    }
+
+    /// The file is about to be modified: drops set-id bits and capabilities where that is due, and updates times.
+    ///
+    /// May sleep; to be called with the inode locked.
+    ///
+    /// C: `kiocb_modified()`.
+    pub fn modified(&mut self) -> Result {
+        // SAFETY: Valid and ours.
+        to_result(unsafe { bindings::kiocb_modified(self.iocb) })
+    }
+
+    /// Ends a write of `bytes` up to the position: what was opened `O_SYNC` or `O_DSYNC` is made to reach stable storage.
+    ///
+    /// May sleep; to be called with the inode not locked.
+    ///
+    /// C: `generic_write_sync()`.
+    pub fn write_sync(&mut self, bytes: usize) -> Result<usize> {
+        // SAFETY: Valid and ours.
+        count(unsafe { bindings::generic_write_sync(self.iocb, isize::try_from(bytes)?) })
+    }
+
+    /// Whether the write appends, wherever the position is.
+    pub fn is_append(&self) -> bool {
+        self.has(bindings::IOCB_APPEND as u32)
     }
 
     /// Notes that the file has been accessed.

@@ -24,10 +24,14 @@ use kernel::{
     },
     ffi::{
         c_int,
+        c_long,
         c_uint,
         c_void, //
     },
-    iov::IovIterDest,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
     module::this_module,
     prelude::*, //
 };
@@ -96,6 +100,48 @@ impl<T: FileSystem> File<T> {
             let max = (*self.inode().super_block().as_raw()).s_maxbytes;
             bindings::vfs_setpos(self.as_raw(), pos, max)
         })
+    }
+}
+
+/// What `fallocate(2)` is to do (`FALLOC_FL_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FallocateMode(u32);
+
+impl FallocateMode {
+    /// As the system call has it.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The file's size stays.
+    pub const fn keep_size(self) -> bool {
+        self.0 & bindings::FALLOC_FL_KEEP_SIZE != 0
+    }
+
+    /// What was there is zero afterwards: a hole, or written zeroes.
+    pub const fn zeroes(self) -> bool {
+        self.0 & (bindings::FALLOC_FL_PUNCH_HOLE | bindings::FALLOC_FL_ZERO_RANGE) != 0
+    }
+
+    /// Whether it is one of the modes that leave the positions of what follows as they are.
+    pub const fn is_in_place(self) -> bool {
+        let known = bindings::FALLOC_FL_KEEP_SIZE
+            | bindings::FALLOC_FL_PUNCH_HOLE
+            | bindings::FALLOC_FL_ZERO_RANGE;
+        self.0 & !known == 0
+    }
+}
+
+impl<T: FileSystem> File<T> {
+    /// Writes dirty pages from byte `start` to byte `end` back, and waits for it. Errors that this open file has not reported yet,
+    /// each once.
+    ///
+    /// May sleep.
+    ///
+    /// C: `file_write_and_wait_range()`.
+    pub fn write_and_wait_range(&self, start: i64, end: i64) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::file_write_and_wait_range(self.as_raw(), start, end) })
     }
 }
 
@@ -241,6 +287,29 @@ pub trait Operations: Sized + 'static {
     fn read_iter(iocb: &mut Kiocb<'_, Self::FileSystem>, to: &mut IovIterDest<'_>)
         -> Result<usize>;
 
+    /// Writes from `from`, to the position, which is moved. May write less.
+    ///
+    /// May sleep unless [`Kiocb::is_nowait`]; no lock is held but that against freezing. Without it, the file cannot be
+    /// written.
+    fn write_iter(
+        _iocb: &mut Kiocb<'_, Self::FileSystem>,
+        _from: &mut IovIterSource<'_>,
+    ) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Allocates, punches or zeroes `len` bytes from `offset` on; `mode` is that of `fallocate(2)`.
+    ///
+    /// May sleep; no lock is held but that against freezing. Without it, `EOPNOTSUPP`.
+    fn fallocate(
+        _file: &File<Self::FileSystem>,
+        _mode: FallocateMode,
+        _offset: i64,
+        _len: i64,
+    ) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Moves contents into a pipe.
     ///
     /// May sleep; the pipe is locked. Without it, [`Splice::by_copy`].
@@ -337,6 +406,39 @@ impl<F: Operations> Callbacks<F> {
 
     /// # Safety
     ///
+    /// Called by the VFS, with a request for a file that `open` opened, and a source.
+    unsafe extern "C" fn write_iter(
+        iocb: *mut bindings::kiocb,
+        from: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: As the caller says.
+        let (mut iocb, from) = unsafe { (Kiocb::from_raw(iocb), IovIterSource::from_raw(from)) };
+        from_result(|| F::write_iter(&mut iocb, from).map(|count| count as isize))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened for writing.
+    unsafe extern "C" fn fallocate(
+        file: *mut bindings::file,
+        mode: c_int,
+        offset: bindings::loff_t,
+        len: bindings::loff_t,
+    ) -> c_long {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            F::fallocate(
+                unsafe { File::from_raw(file) },
+                FallocateMode(mode as u32),
+                offset,
+                len,
+            )?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
     /// Called by the VFS, with a file that `open` opened, and a pipe that is locked.
     unsafe extern "C" fn splice_read(
         file: *mut bindings::file,
@@ -393,6 +495,21 @@ impl<F: Operations> Callbacks<F> {
             Some(bindings::generic_file_llseek)
         },
         read_iter: Some(Self::read_iter),
+        write_iter: if F::HAS_WRITE_ITER {
+            Some(Self::write_iter)
+        } else {
+            None
+        },
+        splice_write: if F::HAS_WRITE_ITER {
+            Some(bindings::iter_file_splice_write)
+        } else {
+            None
+        },
+        fallocate: if F::HAS_FALLOCATE {
+            Some(Self::fallocate)
+        } else {
+            None
+        },
         splice_read: if F::HAS_SPLICE_READ {
             Some(Self::splice_read)
         } else {

@@ -225,6 +225,12 @@ impl<T: FileSystem> NewInode<T> {
         }
     }
 
+    /// Folios are not changed while they are being written back.
+    pub fn set_stable_writes(&mut self) {
+        // SAFETY: Ours while it is new.
+        unsafe { bindings::mapping_set_stable_writes((*self.as_raw()).i_mapping) };
+    }
+
     /// Sets the type; the permission bits stay.
     fn set_type(&mut self, file_type: FileType) {
         // SAFETY: Ours while it is new.

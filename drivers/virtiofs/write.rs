@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Contents that are written.
+//!
+//! write(2) goes through to the daemon: its bytes are copied into folios of the page cache, as many as a request carries, and
+//! are in the host's file when it returns; the folios stay for readers. What is written through a mapping makes folios dirty,
+//! and these are written back: at msync(2), fsync(2) and close(2) at the latest, and whenever the kernel wants memory.
+//!
+//! The inode is locked (`i_rwsem`) across the requests of a write, as its size and the order of what is written depend on it.
+
+use crate::{
+    inode::{
+        Node,
+        NodeInode, //
+    },
+    request::Request,
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
+};
+use fuse_proto::{
+    Fallocate,
+    Fh,
+    Fsync,
+    Write,
+    WriteFlags, //
+};
+use kernel::{
+    iov::IovIterSource,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::{
+    pages::PageBuffer,
+    user_pages::UserPages,
+    write::{
+        fault_in,
+        WriteRange,
+        WritebackRange, //
+    },
+};
+use vfs::{
+    file::{
+        FallocateMode,
+        Kiocb, //
+    },
+    mapping::Dirty,
+    File,
+    Inode, //
+};
+use virtio::{
+    transfer::Direction,
+    Payload,
+    Transfer, //
+};
+
+/// Writes from `from` to the position of `iocb`, past the page cache when `direct`. Sleeps; a fatal signal ends it with what
+/// was written so far.
+pub(crate) fn write(
+    iocb: &mut Kiocb<'_, VirtioFs>,
+    from: &mut IovIterSource<'_>,
+    direct: bool,
+) -> Result<usize> {
+    if iocb.is_nowait() {
+        return Err(EAGAIN);
+    }
+    let inode = iocb.file().inode();
+    let locked = inode.lock_exclusive();
+    if iocb.is_append() {
+        // Others may have made it longer.
+        inode.refresh(Some(iocb.data().fh()))?;
+    }
+    if iocb.write_checks(from)? == 0 {
+        return Ok(0);
+    }
+    iocb.modified()?;
+    if direct {
+        drop_cached(inode, iocb.pos(), from.len())?;
+    }
+    let start = iocb.pos();
+    let mut total: usize = 0;
+    while !from.is_empty() {
+        let once = if direct {
+            write_direct(iocb, from)
+        } else {
+            write_through(iocb, from)
+        };
+        match once {
+            Ok((asked, written)) => {
+                total = total.saturating_add(written);
+                let end = iocb.pos().saturating_add_unsigned(written as u64);
+                iocb.set_pos(end);
+                grow(inode, end);
+                if written < asked {
+                    break;
+                }
+            }
+            Err(e) if total == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    if direct {
+        // Readers may have brought in again what was there before.
+        drop_cached(inode, start, total)?;
+    }
+    drop(locked);
+    iocb.write_sync(total)
+}
+
+/// Drops what is cached of a range, after it was written back.
+fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Result {
+    let Some(last) = (len as u64).checked_sub(1) else {
+        return Ok(());
+    };
+    if !inode.has_pages() {
+        return Ok(());
+    }
+    let end = pos.saturating_add_unsigned(last);
+    inode.write_and_wait_range(pos, end)?;
+    // A page that is being read stays, and is read anew when it is read next.
+    let _ = inode.invalidate_range(pos, end);
+    Ok(())
+}
+
+/// The file has bytes up to `end` at least, and its attributes have changed.
+fn grow(inode: &Inode<VirtioFs>, end: i64) {
+    let mut locked = inode.lock();
+    if end > inode.size() {
+        locked.attrs().set_size(end);
+    }
+    drop(locked);
+    inode.data().changed();
+}
+
+/// One request of a write past the page cache; returns how many bytes it had, and how many the daemon took.
+fn write_direct(
+    iocb: &Kiocb<'_, VirtioFs>,
+    from: &mut IovIterSource<'_>,
+) -> Result<(usize, usize)> {
+    let session = iocb.file().inode().session()?;
+    let max = session.max_write().min(from.len());
+    let payload = match UserPages::of_source(from, max, session.max_payload() / PAGE_SIZE)? {
+        Some(pages) => Payload::User(pages),
+        None => Payload::Pages(PageBuffer::from_iter(max, from)?),
+    };
+    send(iocb, payload).map(|(asked, written, _)| (asked, written))
+}
+
+/// One request of a write through the page cache; returns as [`write_direct`].
+fn write_through(
+    iocb: &Kiocb<'_, VirtioFs>,
+    from: &mut IovIterSource<'_>,
+) -> Result<(usize, usize)> {
+    let inode = iocb.file().inode();
+    let session = inode.session()?;
+    let max = session.max_write().min(from.len());
+    let first = (iocb.pos() % PAGE_SIZE as i64) as usize;
+    let pages = (first + max).div_ceil(PAGE_SIZE);
+    let mut range = WriteRange::new(iocb.pos(), pages.min(session.max_payload() / PAGE_SIZE))?;
+    while range.is_empty() {
+        // The source may be a mapping of this very file: it is brought in while no folio is locked, and then copied without.
+        fault_in(from, max.min(PAGE_SIZE))?;
+        collect(inode, iocb.pos(), max, from, &mut range)?;
+    }
+    range.finish();
+    let (asked, written, transfer) = send(iocb, Payload::Write(range))?;
+    if let Payload::Write(range) = transfer.payload() {
+        range.commit(written);
+    }
+    Ok((asked, written))
+}
+
+/// Fills folios with up to `max` bytes from `from`, as far as they are in memory.
+fn collect(
+    inode: &Inode<VirtioFs>,
+    pos: i64,
+    max: usize,
+    from: &mut IovIterSource<'_>,
+    range: &mut WriteRange,
+) -> Result {
+    while range.len() < max {
+        let left = max - range.len();
+        let at = pos.saturating_add_unsigned(range.len() as u64);
+        let mut folio = match inode.write_folio(at, left) {
+            Ok(folio) => folio,
+            Err(_) if !range.is_empty() => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let offset = usize::try_from(at.saturating_sub(folio.pos()))?;
+        let wanted = left.min(folio.size().saturating_sub(offset));
+        let copied = folio.copy_from(offset, wanted, from);
+        if copied == 0 {
+            return Ok(());
+        }
+        if range.push(folio, offset, copied).is_err() {
+            // Its bytes have been taken from the source.
+            return Err(EIO);
+        }
+        if copied < wanted || range.is_full() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Sends a WRITE at the position of `iocb`, and waits for it.
+fn send(
+    iocb: &Kiocb<'_, VirtioFs>,
+    payload: Payload,
+) -> Result<(usize, usize, Arc<Transfer<Request>>)> {
+    let file = iocb.file();
+    let inode = file.inode();
+    let len = payload.len();
+    let op = Write {
+        node: inode.node_id()?,
+        fh: file.data().fh(),
+        offset: u64::try_from(iocb.pos())?,
+        size: u32::try_from(len)?,
+        flags: file.flags(),
+        write_flags: WriteFlags::NONE,
+        lock_owner: None,
+    };
+    let caller = caller(inode.super_block());
+    let (written, transfer) =
+        inode
+            .session()?
+            .exchange(&op, &caller, payload, Direction::ToDevice)?;
+    Ok((len, written, transfer))
+}
+
+/// Writes dirty folios back, each request as many as follow each other. Nobody waits for a request here: the writeback of its
+/// folios ends when the reply comes, in the interrupt.
+pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
+    let session = inode.session()?;
+    let max = session.max_write();
+    let capacity = session.max_payload() / PAGE_SIZE;
+    // The daemon writes to open files alone. Whoever can dirty folios has one: it is released after they were written.
+    let fh = inode.data().writer()?;
+    let mut range: Option<WritebackRange> = None;
+    for folio in dirty {
+        let Ok(left) = usize::try_from(inode.size().saturating_sub(folio.pos())) else {
+            folio.skip();
+            continue;
+        };
+        let len = left.min(folio.size());
+        if len == 0 {
+            folio.skip();
+            continue;
+        }
+        let mut folio = folio;
+        if let Some(mut begun) = range.take() {
+            if begun.len() + len <= max {
+                match begun.push(folio, len) {
+                    Ok(()) => {
+                        range = Some(begun);
+                        continue;
+                    }
+                    Err(back) => folio = back,
+                }
+            }
+            store(inode, fh, begun);
+        }
+        let mut next = WritebackRange::new(folio.pos(), capacity)?;
+        if next.push(folio, len).is_ok() {
+            range = Some(next);
+        }
+    }
+    if let Some(range) = range {
+        store(inode, fh, range);
+    }
+    Ok(())
+}
+
+/// Sends one request of a writeback. If that fails the range is dropped, which ends its writeback with an error.
+fn store(inode: &Inode<VirtioFs>, fh: Fh, mut range: WritebackRange) {
+    range.finish();
+    let sent = || -> Result {
+        let op = Write {
+            node: inode.known()?.node(),
+            fh,
+            offset: u64::try_from(range.pos())?,
+            size: u32::try_from(range.len())?,
+            flags: 0,
+            write_flags: WriteFlags::CACHE,
+            lock_owner: None,
+        };
+        let session = inode.session()?;
+        session.store(&op, &Default::default(), range)
+    };
+    let _ = sent();
+    inode.data().changed();
+}
+
+/// fsync(2) and fdatasync(2).
+pub(crate) fn fsync(file: &File<VirtioFs>, start: i64, end: i64, datasync: bool) -> Result {
+    file.write_and_wait_range(start, end)?;
+    sync_handle(file, false, datasync)
+}
+
+/// Has the daemon bring what is behind an open file or directory to stable storage.
+pub(crate) fn sync_handle(file: &File<VirtioFs>, dir: bool, datasync: bool) -> Result {
+    let inode = file.inode();
+    let op = Fsync {
+        node: inode.known()?.node(),
+        dir,
+        fh: file.data().fh(),
+        datasync,
+    };
+    match inode.session()?.call(&op, &caller(inode.super_block())) {
+        Err(e) if e == ENOSYS => Ok(()),
+        done => done,
+    }
+}
+
+/// fallocate(2): what allocates, punches holes and zeroes.
+pub(crate) fn fallocate(
+    file: &File<VirtioFs>,
+    mode: FallocateMode,
+    offset: i64,
+    len: i64,
+) -> Result {
+    if !mode.is_in_place() {
+        return Err(EOPNOTSUPP);
+    }
+    let inode = file.inode();
+    let end = offset.checked_add(len).ok_or(EFBIG)?;
+    let op = Fallocate {
+        node: inode.node_id()?,
+        fh: file.data().fh(),
+        offset: u64::try_from(offset)?,
+        length: u64::try_from(len)?,
+        mode: mode.bits(),
+    };
+    let _locked = inode.lock_exclusive();
+    // What is read meanwhile must be neither what was there before nor half of it.
+    let _unread = mode.zeroes().then(|| inode.lock_invalidate());
+    if mode.zeroes() {
+        inode.write_and_wait_range(offset, end.saturating_sub(1))?;
+    }
+    inode
+        .session()?
+        .call(&op, &caller(inode.super_block()))
+        .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })?;
+    if mode.zeroes() {
+        inode.truncate_range(offset, end.saturating_sub(1));
+    }
+    if mode.keep_size() {
+        inode.data().changed();
+    } else {
+        grow(inode, end);
+    }
+    Ok(())
+}
+
+impl Node {
+    /// A handle that can write, for the writeback of dirty folios.
+    fn writer(&self) -> Result<Fh> {
+        self.writers().lock().last().copied().ok_or(EIO)
+    }
+}

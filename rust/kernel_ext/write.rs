@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page-cache folios that a filesystem writes out.
+//!
+//! Two ways lead out of the page cache. A *write-through* takes folios locked ([`WriteFolio`]), copies a writer's bytes into
+//! them and sends these on ([`WriteRange`]); the folios are unlocked when they were taken. A *writeback* takes folios that were
+//! dirtied through a mapping ([`DirtyFolio`]), and marks them as being written until they were ([`WritebackRange`]).
+//!
+//! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
+//! [`include/linux/writeback.h`](srctree/include/linux/writeback.h)
+
+use crate::{
+    bindings,
+    scatterlist::Scatterlist, //
+};
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::from_err_ptr,
+    iov::IovIterSource,
+    prelude::*,
+    sync::atomic::{
+        ordering,
+        Atomic, //
+    },
+};
+
+/// A folio that is locked for a writer's bytes.
+///
+/// # Invariants
+///
+/// The pointer is a folio in the page cache, locked by us, to which we hold a reference.
+pub struct WriteFolio(NonNull<bindings::folio>);
+
+impl WriteFolio {
+    /// Gets the folio at `pos` (bytes), made when there is none, if possible as large as `len` bytes. Sleeps.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` is the page cache of an inode in use.
+    pub unsafe fn get(mapping: *mut bindings::address_space, pos: i64, len: usize) -> Result<Self> {
+        let pos = usize::try_from(pos)?;
+        // SAFETY: The mapping is valid as the caller says.
+        let folio = from_err_ptr(unsafe {
+            bindings::virtiofs_helper_write_begin_folio(mapping, pos >> bindings::PAGE_SHIFT, len)
+        })?;
+        // INVARIANT: It was returned locked, with a reference.
+        NonNull::new(folio).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Its position in the file in bytes.
+    pub fn pos(&self) -> i64 {
+        // SAFETY: The folio is valid by the type invariant.
+        unsafe { bindings::folio_pos(self.0.as_ptr()) }
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> usize {
+        // SAFETY: The folio is valid by the type invariant.
+        unsafe { bindings::folio_size(self.0.as_ptr()) }
+    }
+
+    /// Copies up to `len` bytes from where `from` stands to `offset` in the folio, and returns how many. It is less where the
+    /// source is not in memory; [`fault_in`] gets it there.
+    pub fn copy_from(&mut self, offset: usize, len: usize, from: &mut IovIterSource<'_>) -> usize {
+        let len = len.min(self.size().saturating_sub(offset));
+        // SAFETY: The range lies in the folio, which is ours to change as it is locked; the iterator is valid.
+        unsafe {
+            bindings::copy_folio_from_iter_atomic(self.0.as_ptr(), offset, len, from.as_raw())
+        }
+    }
+}
+
+impl Drop for WriteFolio {
+    fn drop(&mut self) {
+        // SAFETY: Locked and referenced by the type invariant; both end here.
+        unsafe {
+            bindings::folio_unlock(self.0.as_ptr());
+            bindings::folio_put(self.0.as_ptr());
+        }
+    }
+}
+
+/// Gets the next `len` bytes of a source into memory, so that they can be copied without sleeping. Sleeps; no folio may be
+/// locked. `EFAULT` when not even the first byte can be read.
+pub fn fault_in(from: &mut IovIterSource<'_>, len: usize) -> Result {
+    // SAFETY: The iterator is valid.
+    let missing = unsafe { bindings::fault_in_iov_iter_readable(from.as_raw(), len) };
+    if missing == len && len > 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
+}
+
+/// A part of a folio.
+struct Part {
+    folio: NonNull<bindings::folio>,
+    offset: usize,
+    len: usize,
+}
+
+/// Locked folios with a writer's bytes, contiguous in the file, that one request carries.
+///
+/// A device reads the folios until it has returned the request, however early the writer is gone: they stay locked until this
+/// is dropped. What was not [committed](WriteRange::commit) then is not known to be in the file, so that the folios are not up
+/// to date any more.
+///
+/// # Invariants
+///
+/// Each part lies in a folio that is locked by us and to which we hold a reference.
+pub struct WriteRange {
+    parts: KVec<Part>,
+    sg: Scatterlist,
+    pos: i64,
+    committed: Atomic<i32>,
+}
+
+// SAFETY: Folio locks may be released by any task and from interrupts.
+unsafe impl Send for WriteRange {}
+// SAFETY: Only `commit` works through a shared reference, on flags that are changed atomically.
+unsafe impl Sync for WriteRange {}
+
+impl WriteRange {
+    /// An empty range at `pos` (bytes) with room for `capacity` folios. Sleeps.
+    pub fn new(pos: i64, capacity: usize) -> Result<Self> {
+        Ok(Self {
+            parts: KVec::with_capacity(capacity, GFP_KERNEL)?,
+            sg: Scatterlist::new(capacity, GFP_KERNEL)?,
+            pos,
+            committed: Atomic::new(0),
+        })
+    }
+
+    /// Appends `len` bytes at `offset` of a folio; gives the folio back when there is no room or it does not follow.
+    pub fn push(
+        &mut self,
+        folio: WriteFolio,
+        offset: usize,
+        len: usize,
+    ) -> core::result::Result<(), WriteFolio> {
+        let follows = self.pos.checked_add_unsigned(self.len() as u64)
+            == folio.pos().checked_add_unsigned(offset as u64);
+        let fits = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= folio.size());
+        if !follows || !fits || self.parts.len() == self.parts.capacity() {
+            return Err(folio);
+        }
+        let page: NonNull<bindings::page> = folio.0.cast();
+        // SAFETY: A folio's first page is the folio itself and its pages follow each other in the linear map; the range lies in
+        // the folio.
+        if unsafe { self.sg.push(page, offset, len) }.is_err() {
+            return Err(folio);
+        }
+        let folio = ManuallyDrop::new(folio).0;
+        // INVARIANT: Lock and reference move from `folio` into `self`. There is room, checked above.
+        let _ = self.parts.push_within_capacity(Part { folio, offset, len });
+        Ok(())
+    }
+
+    /// Whether there is no room for another folio.
+    pub fn is_full(&self) -> bool {
+        self.parts.len() == self.parts.capacity()
+    }
+
+    /// To be called when all folios are in.
+    pub fn finish(&mut self) {
+        self.sg.finish();
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.sg.len_bytes()
+    }
+
+    /// Whether no byte is in it.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// The segments.
+    pub fn scatterlist(&self) -> &Scatterlist {
+        &self.sg
+    }
+
+    /// The first `written` bytes are in the file: folios that they fill are up to date, and others that are not in it are not.
+    /// Only the first call has an effect.
+    pub fn commit(&self, written: usize) {
+        if self.committed.xchg(1, ordering::Full) != 0 {
+            return;
+        }
+        let mut left = written;
+        for part in &self.parts {
+            // SAFETY: The folio is valid and locked by the type invariant.
+            unsafe {
+                let folio = part.folio.as_ptr();
+                if left < part.len {
+                    bindings::folio_clear_uptodate(folio);
+                } else if part.offset == 0 && part.len == bindings::folio_size(folio) {
+                    bindings::folio_mark_uptodate(folio);
+                }
+            }
+            left = left.saturating_sub(part.len);
+        }
+    }
+}
+
+impl Drop for WriteRange {
+    fn drop(&mut self) {
+        self.commit(0);
+        for part in &self.parts {
+            // SAFETY: Locked and referenced by the type invariant; both end here.
+            unsafe {
+                bindings::folio_unlock(part.folio.as_ptr());
+                bindings::folio_put(part.folio.as_ptr());
+            }
+        }
+    }
+}
+
+/// A folio that was dirty and is to be written back. If it is dropped instead, it is dirty again.
+///
+/// # Invariants
+///
+/// The folio is in the page cache, locked by us, and was marked clean for `control`.
+pub struct DirtyFolio<'a> {
+    folio: NonNull<bindings::folio>,
+    control: *mut bindings::writeback_control,
+    _p: PhantomData<&'a mut bindings::writeback_control>,
+}
+
+impl DirtyFolio<'_> {
+    /// # Safety
+    ///
+    /// `folio` was returned by `writeback_iter()` for `control`, which is valid for the lifetime of the result, and the caller
+    /// leaves it to this.
+    pub unsafe fn from_raw(
+        folio: NonNull<bindings::folio>,
+        control: *mut bindings::writeback_control,
+    ) -> Self {
+        // INVARIANT: As the caller says.
+        Self {
+            folio,
+            control,
+            _p: PhantomData,
+        }
+    }
+
+    /// Its position in the file in bytes.
+    pub fn pos(&self) -> i64 {
+        // SAFETY: The folio is valid by the type invariant.
+        unsafe { bindings::folio_pos(self.folio.as_ptr()) }
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> usize {
+        // SAFETY: The folio is valid by the type invariant.
+        unsafe { bindings::folio_size(self.folio.as_ptr()) }
+    }
+
+    /// There is nothing of it to write: it lies beyond the end of the file.
+    pub fn skip(self) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: Locked by us by the type invariant.
+        unsafe { bindings::folio_unlock(this.folio.as_ptr()) };
+    }
+}
+
+impl Drop for DirtyFolio<'_> {
+    fn drop(&mut self) {
+        // SAFETY: Valid and locked by us by the type invariant.
+        unsafe {
+            bindings::folio_redirty_for_writepage(self.control, self.folio.as_ptr());
+            bindings::folio_unlock(self.folio.as_ptr());
+        }
+    }
+}
+
+/// Folios that are being written back, contiguous in the file, by one request.
+///
+/// # Invariants
+///
+/// Each pointer is a folio to which we hold a reference. Writeback of it was begun by us and is not ended before `ended` is set.
+pub struct WritebackRange {
+    folios: KVec<NonNull<bindings::folio>>,
+    sg: Scatterlist,
+    pos: i64,
+    ended: Atomic<i32>,
+}
+
+// SAFETY: Writeback may be ended by any task and from interrupts.
+unsafe impl Send for WritebackRange {}
+// SAFETY: Only `end` works through a shared reference, and an atomic makes it happen once.
+unsafe impl Sync for WritebackRange {}
+
+impl WritebackRange {
+    /// An empty range at `pos` (bytes) with room for `capacity` folios. Sleeps, without entering filesystems when the caller
+    /// is in such a scope.
+    pub fn new(pos: i64, capacity: usize) -> Result<Self> {
+        Ok(Self {
+            folios: KVec::with_capacity(capacity, GFP_KERNEL)?,
+            sg: Scatterlist::new(capacity, GFP_KERNEL)?,
+            pos,
+            ended: Atomic::new(0),
+        })
+    }
+
+    /// Begins writeback of the first `len` bytes of a folio, the rest being beyond the end of the file, and unlocks it. Gives it
+    /// back when it does not follow or there is no room.
+    pub fn push<'a>(
+        &mut self,
+        folio: DirtyFolio<'a>,
+        len: usize,
+    ) -> core::result::Result<(), DirtyFolio<'a>> {
+        let follows = self.pos.checked_add_unsigned(self.len() as u64) == Some(folio.pos());
+        if !follows || len > folio.size() || self.folios.len() == self.folios.capacity() {
+            return Err(folio);
+        }
+        let page: NonNull<bindings::page> = folio.folio.cast();
+        // SAFETY: A folio's first page is the folio itself, and its pages follow each other in the linear map.
+        if unsafe { self.sg.push(page, 0, len) }.is_err() {
+            return Err(folio);
+        }
+        let folio = ManuallyDrop::new(folio).folio;
+        // SAFETY: The folio is valid, locked by us and marked clean. What mappings have written beyond the end of the file must
+        // not show when the file grows.
+        unsafe {
+            let raw = folio.as_ptr();
+            bindings::folio_get(raw);
+            let size = bindings::folio_size(raw);
+            if len < size {
+                bindings::folio_zero_segment(raw, len, size);
+            }
+            bindings::__folio_start_writeback(raw, false);
+            bindings::folio_unlock(raw);
+        }
+        // INVARIANT: Reference and writeback were begun just now. There is room, checked above.
+        let _ = self.folios.push_within_capacity(folio);
+        Ok(())
+    }
+
+    /// To be called when all folios are in.
+    pub fn finish(&mut self) {
+        self.sg.finish();
+    }
+
+    /// Its position in the file in bytes.
+    pub fn pos(&self) -> i64 {
+        self.pos
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.sg.len_bytes()
+    }
+
+    /// Whether no folio is in it.
+    pub fn is_empty(&self) -> bool {
+        self.folios.is_empty()
+    }
+
+    /// The segments.
+    pub fn scatterlist(&self) -> &Scatterlist {
+        &self.sg
+    }
+
+    /// Ends the writeback, once. An error is kept with the file, for who asks next (fsync(2), close(2)). Callable from any
+    /// context; only the first call has an effect.
+    pub fn end(&self, outcome: Result) {
+        if self.ended.xchg(1, ordering::Full) != 0 {
+            return;
+        }
+        for folio in &self.folios {
+            // SAFETY: By the type invariant the folio is valid and under writeback, so that it is still in its mapping.
+            unsafe {
+                if let Err(e) = outcome {
+                    let mapping = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping;
+                    bindings::mapping_set_error(mapping, e.to_errno());
+                }
+                bindings::folio_end_writeback(folio.as_ptr());
+            }
+        }
+    }
+}
+
+impl Drop for WritebackRange {
+    fn drop(&mut self) {
+        self.end(Err(EIO));
+        for folio in &self.folios {
+            // SAFETY: We hold a reference by the type invariant, given up here.
+            unsafe { bindings::folio_put(folio.as_ptr()) };
+        }
+    }
+}
