@@ -135,6 +135,10 @@ class Process:
 class Guest:
     """A virtual machine with this driver (driver="rust") or the kernel's own (driver="c"), used as a context manager.
 
+    `programs` tells whether programs are to run from a share: the emulator keeps code that it translated until the guest writes
+    to the page, and does not see that a daemon wrote to it; so the guest's kernel clears every page before it is used. Without
+    it, what a driver forgets to clear is seen.
+
     Leaving the context powers it off, stops all it started, and raises GuestError when the kernel reported a fault that
     `expected` (regular expressions on log lines) does not name.
     """
@@ -151,12 +155,13 @@ class Guest:
         name="guest",
         expected=(),
         kmemleak=False,
+        programs=True,
         shell=False,
         source=None,
     ):
         self.shares, self.kernel, self.driver, self.cpus, self.memory = list(shares), kernel, driver, cpus, memory
         self.append, self.qemu_args, self.expected, self.shell = append, list(qemu_args), list(expected), shell
-        self.kmemleak = kmemleak
+        self.kmemleak, self.programs = kmemleak, programs
         self.judged = 0
         self.source = source or Path(os.environ.get("VIRTIOFS_SOURCE", kernels.TOP))
         self.patience = PATIENCE[kernel]
@@ -232,6 +237,8 @@ class Guest:
         if self.kernel == "debug":
             # The sanitizer reports every fault, not only the first. The leak detector doubles the time of a boot.
             cmdline += " kasan_multi_shot" + ("" if self.kmemleak else " kmemleak=off")
+        if self.programs and "tcg" in accelerator()[1]:
+            cmdline += " init_on_alloc=1"
         machine = "q35,smm=off,vmport=off,usb=off,i8042=off"
         command = ["qemu-system-x86_64", "-machine", machine, *accelerator(), "-smp", self.cpus, "-m", self.memory]
         if not any(share.hotplug for share in self.shares):

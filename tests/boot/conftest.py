@@ -13,9 +13,11 @@ import pytest
 
 TOP = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "scripts"))
+sys.path.insert(0, str(TOP / "tests" / "daxd"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import guest as guests  # noqa: E402
+import rig as rigs  # noqa: E402
 import tree as trees  # noqa: E402
 
 # The cache modes of the daemon, each a share of its own with its tag.
@@ -76,7 +78,7 @@ def boot(request, kernel, driver):
     running = []
 
     def start(*shares, load=True, wedged=False, **options):
-        options = {"kernel": kernel, "driver": driver, "name": request.node.name.replace("/", "-")[:60], **options}
+        options = {"kernel": kernel, "driver": driver, "programs": False, "name": request.node.name.replace("/", "-")[:60], **options}
         guest = guests.Guest(shares, **options)
         running.append((guest, wedged))
         guest.__enter__()
@@ -96,6 +98,71 @@ def boot(request, kernel, driver):
         except guests.GuestError as error:
             errors.append(str(error))
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def boot_rig(request, kernel, driver, tmp_path):
+    """Boots a guest whose shares the misbehaving daemon serves: boot_rig(shares=1, daxd={...}, settings={...}, ...).
+
+    `files` fills the directory before; `wedged` is as for `boot`. Other arguments go to guest.Guest.
+    """
+    running = []
+
+    def start(files=None, wedged=False, **options):
+        name = request.node.name.replace("/", "-")[:60]
+        rig = rigs.Rig(name, **{"kernel": kernel, "driver": driver, **options})
+        running.append((rig, wedged))
+        directory = tmp_path / f"share{len(running)}"
+        if files:
+            files(trees.Tree(directory))
+        return rig.start(directory)
+
+    yield start
+    errors = []
+    for rig, wedged in running:
+        try:
+            rig.end(kill=wedged)
+        except guests.GuestError as error:
+            errors.append(str(error))
+    assert not errors, "\n".join(errors)
+
+
+@pytest.fixture(scope="module")
+def shared_rig(request, kernel, driver, tmp_path_factory):
+    """What `rig` gives to the tests of a file, and whether a test has broken it: a list of one or none."""
+    holder = []
+    yield holder
+    for rig in holder:
+        rig.end()
+
+
+@pytest.fixture
+def rig(request, kernel, driver, shared_rig, tmp_path_factory):
+    """A guest with the misbehaving daemon for all tests of a file, booted anew after one that failed.
+
+    The file says what it wants: RIG = {"shares": 3, ...}, and files(tree) to fill the directory. Tests unmount what they mount.
+    """
+    if not shared_rig:
+        directory = tmp_path_factory.mktemp("rig") / "share"
+        request.module.files(trees.Tree(directory))
+        name = Path(request.node.fspath).stem
+        options = {"kernel": kernel, "driver": driver, **request.module.RIG}
+        new = rigs.Rig(name, **options)
+        try:
+            new.start(directory)
+        except BaseException:
+            new.end(kill=True)
+            raise
+        shared_rig.append(new)
+    mine = shared_rig[0]
+    mine.again()
+    yield mine
+    if getattr(request.node, "broke", False):
+        # In what state it is, nobody knows.
+        shared_rig.clear()
+        mine.end(kill=True)
+    else:
+        mine.guest.check_console()
 
 
 class SharedGuest:
@@ -145,7 +212,7 @@ class SharedGuest:
 @pytest.fixture(scope="module")
 def shared_guest(request, kernel, driver, tmp_path_factory):
     """The guest that the tests of a file share."""
-    options = {"kernel": kernel, "driver": driver}
+    options = {"kernel": kernel, "driver": driver, "programs": False}
     name = Path(request.node.name).stem
     shared = SharedGuest(name, options, tmp_path_factory.mktemp("standard") / "share")
     yield shared

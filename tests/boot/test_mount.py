@@ -2,7 +2,7 @@
 """Mounting: tags, options, several mounts and devices, and what keeps the module in place."""
 
 import pytest
-from conftest import device_of, mount_errno
+from conftest import device_of, errno_of, mount_errno
 from guest import Share
 
 
@@ -147,17 +147,37 @@ def test_busy_umount(boot, tree):
     guest.wait_until(lambda: guest.run("modprobe -r virtiofs", check=False).rc == 0, "the module can go")
 
 
-@pytest.mark.ours("written for a driver that does not write yet")
-def test_read_only_superblock(boot, tree):
-    """A mount that cannot write says so: ro in its options, and remounting it rw is refused."""
+WRITES = [
+    "os.open('/mnt/file', os.O_WRONLY)",
+    "os.open('/mnt/file', os.O_RDWR | os.O_TRUNC)",
+    "os.open('/mnt/new', os.O_WRONLY | os.O_CREAT)",
+    "os.truncate('/mnt/file', 1)",
+    "os.mkdir('/mnt/new')",
+    "os.rmdir('/mnt/dir')",
+    "os.unlink('/mnt/file')",
+    "os.rename('/mnt/file', '/mnt/new')",
+    "os.link('/mnt/file', '/mnt/new')",
+    "os.symlink('x', '/mnt/new')",
+    "os.mknod('/mnt/new')",
+    "os.chmod('/mnt/file', 0o600)",
+    "os.chown('/mnt/file', 1, 1)",
+    "os.utime('/mnt/file')",
+    "os.setxattr('/mnt/file', 'user.x', b'x')",
+    "os.removexattr('/mnt/file', 'user.x')",
+]
+
+
+def test_read_only(boot, tree):
+    """A mount with ro shows ro, reads, and refuses whatever would change something with EROFS; the host's tree stays as it is."""
     tree.file("file", "content\n")
-    guest = boot(Share(tree.path, "tag"))
-    guest.mount("tag")
+    (tree / "dir").mkdir()
+    guest = boot(Share(tree.path, "tag", daemon_args=["--xattr"]))
+    guest.mount("tag", options="ro")
     assert "ro" in guest.out("findmnt -no FS-OPTIONS /mnt").split(",")
-    assert guest.run("mount -o remount,rw /mnt", check=False).rc != 0
-    guest.run("mount -o remount,ro /mnt")
+    assert {statement: errno_of(guest, statement) for statement in WRITES} == dict.fromkeys(WRITES, "EROFS")
     assert guest.out("cat /mnt/file") == "content"
     guest.umount()
+    assert sorted(path.name for path in tree.path.iterdir()) == ["dir", "file"]
 
 
 def test_autoload_by_mount(boot, tree):

@@ -44,7 +44,7 @@ def test_submounts_are_automounted(boot, nested):
 
 def test_submounts_not_announced(boot, nested):
     """Without the daemon's announcement the whole share is one filesystem."""
-    guest = boot(Share(nested.path, "tag"))
+    guest = boot(Share(nested.path, "tag", daemon_args=["--no-announce-submounts"]))
     guest.mount("tag")
     assert guest.out("cat /mnt/sub/inner/file") == "inner"
     assert len(set(guest.out("stat -c %d /mnt/file /mnt/sub/file /mnt/sub/inner/file").split())) == 1

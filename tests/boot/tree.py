@@ -3,7 +3,6 @@
 
 import os
 import random
-import shutil
 import socket
 import stat
 from pathlib import Path
@@ -105,7 +104,4 @@ def standard(path):
     os.link(kinds / "hard1", kinds / "hard2")
     (kinds / "sticky").mkdir(mode=0o777)
     (kinds / "sticky").chmod(0o1777)
-
-    shutil.copy("/bin/busybox", tree / "busybox")
-    tree.file("script.sh", "#!/bin/sh\necho script ran with $1\n").chmod(0o755)
     return tree
