@@ -33,6 +33,12 @@ pub(crate) fn read(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> 
     if iocb.is_nowait() {
         return Err(EAGAIN);
     }
+    let inode = iocb.file().inode();
+    if inode.has_pages() {
+        // What mappings have written and nobody has written back yet.
+        let end = iocb.pos().saturating_add_unsigned(to.len() as u64);
+        inode.write_and_wait_range(iocb.pos(), end)?;
+    }
     let mut total = 0;
     while !to.is_empty() {
         match read_once(iocb, to) {

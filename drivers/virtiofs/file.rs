@@ -250,6 +250,16 @@ impl vfs::file::Operations for RegularFiles {
         write::fallocate(file, mode, offset, len)
     }
 
+    fn copy_file_range(
+        from: &File<VirtioFs>,
+        from_pos: i64,
+        to: &File<VirtioFs>,
+        to_pos: i64,
+        len: usize,
+    ) -> Result<usize> {
+        write::copy_file_range(from, from_pos, to, to_pos, len)
+    }
+
     fn splice_read(splice: Splice<'_, VirtioFs>) -> Result<usize> {
         let file = splice.file();
         if file.data().is_direct() || file.flags() & flags::O_DIRECT != 0 {
@@ -261,8 +271,13 @@ impl vfs::file::Operations for RegularFiles {
 
     fn mmap(file: &File<VirtioFs>, mapping: &mut Mapping<'_, VirtioFs>) -> Result {
         if file.data().is_direct() {
-            // A shared mapping promises to be coherent with reads, which go past the page cache here.
-            if mapping.is_shared() {
+            // A shared mapping promises to be coherent with what others read and write on the host, which pages of this kernel
+            // are not: the daemon has to agree to that.
+            let allowed = file
+                .inode()
+                .session()?
+                .has(InitFlags::DIRECT_IO_ALLOW_MMAP);
+            if mapping.is_shared() && !allowed {
                 return Err(ENODEV);
             }
             let _ = file.inode().invalidate_pages();

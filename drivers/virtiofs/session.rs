@@ -77,6 +77,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::NO_OPEN_SUPPORT)
     .with(InitFlags::NO_OPENDIR_SUPPORT)
     .with(InitFlags::SUBMOUNTS)
+    .with(InitFlags::DIRECT_IO_ALLOW_MMAP)
     .with(InitFlags::INIT_EXT);
 
 /// Whether a daemon may lack `opcode` for good. Without the others there is no filesystem, so that `ENOSYS` is then an error
@@ -90,6 +91,8 @@ fn is_optional(opcode: Opcode) -> bool {
             | Opcode::Fsync
             | Opcode::Fsyncdir
             | Opcode::Fallocate
+            | Opcode::CopyFileRange
+            | Opcode::CopyFileRange64
             | Opcode::Syncfs
             | Opcode::Getxattr
             | Opcode::Listxattr

@@ -20,6 +20,7 @@ use crate::{
     },
 };
 use fuse_proto::{
+    CopyFileRange,
     Fallocate,
     Fh,
     Fsync,
@@ -352,6 +353,55 @@ pub(crate) fn fallocate(
         grow(inode, end);
     }
     Ok(())
+}
+
+/// copy_file_range(2): the daemon copies. `EOPNOTSUPP` when it can't, and the bytes have to come through here.
+pub(crate) fn copy_file_range(
+    from: &File<VirtioFs>,
+    from_pos: i64,
+    to: &File<VirtioFs>,
+    to_pos: i64,
+    len: usize,
+) -> Result<usize> {
+    let session = to.inode().session()?;
+    let (source, target) = (from.inode(), to.inode());
+    // The daemon sees what mappings have written only when it was written back.
+    let from_end = from_pos.saturating_add_unsigned(len as u64);
+    source.write_and_wait_range(from_pos, from_end)?;
+    let _locked = target.lock_exclusive();
+    drop_cached(target, to_pos, len)?;
+    let mut op = CopyFileRange {
+        node_in: source.known()?.node(),
+        fh_in: from.data().fh(),
+        off_in: u64::try_from(from_pos)?,
+        node_out: target.node_id()?,
+        fh_out: to.data().fh(),
+        off_out: u64::try_from(to_pos)?,
+        len: len as u64,
+        flags: 0,
+        wide: true,
+    };
+    let caller = caller(target.super_block());
+    let copied = match session.call(&op, &caller) {
+        Err(e) if e == ENOSYS => {
+            op.wide = false;
+            session.call(&op, &caller)
+        }
+        done => done,
+    };
+    let copied = copied.map_err(|e| {
+        if e == ENOSYS || e == EXDEV {
+            EOPNOTSUPP
+        } else {
+            e
+        }
+    })?;
+    let copied = usize::try_from(copied)?;
+    drop_cached(target, to_pos, copied)?;
+    if copied > 0 {
+        grow(target, to_pos.saturating_add_unsigned(copied as u64));
+    }
+    Ok(copied)
 }
 
 impl Node {

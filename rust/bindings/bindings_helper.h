@@ -16,6 +16,7 @@
 #include <linux/scatterlist.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <linux/splice.h>
 #include <linux/statfs.h>
 #include <linux/uio.h>
 #include <linux/virtio.h>

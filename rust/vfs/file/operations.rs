@@ -310,6 +310,19 @@ pub trait Operations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Copies up to `len` bytes between two files of one superblock; may copy less.
+    ///
+    /// May sleep; no lock is held but that against freezing. With `EOPNOTSUPP`, and without it, the VFS copies through memory.
+    fn copy_file_range(
+        _from: &File<Self::FileSystem>,
+        _from_pos: i64,
+        _to: &File<Self::FileSystem>,
+        _to_pos: i64,
+        _len: usize,
+    ) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Moves contents into a pipe.
     ///
     /// May sleep; the pipe is locked. Without it, [`Splice::by_copy`].
@@ -439,6 +452,46 @@ impl<F: Operations> Callbacks<F> {
 
     /// # Safety
     ///
+    /// Called by the VFS, with two files that are opened and have this operation.
+    unsafe extern "C" fn copy_file_range(
+        from: *mut bindings::file,
+        from_pos: bindings::loff_t,
+        to: *mut bindings::file,
+        to_pos: bindings::loff_t,
+        len: usize,
+        _flags: c_uint,
+    ) -> isize {
+        from_result(|| {
+            // SAFETY: As the caller says: the files have operations of `T`, whose `open` has opened them.
+            let (source, target) = unsafe {
+                (
+                    File::<F::FileSystem>::from_raw(from),
+                    File::<F::FileSystem>::from_raw(to),
+                )
+            };
+            let same = core::ptr::eq(
+                source.inode().super_block(),
+                target.inode().super_block(), //
+            );
+            let copied = if same {
+                F::copy_file_range(source, from_pos, target, to_pos, len)
+            } else {
+                Err(EOPNOTSUPP)
+            };
+            match copied {
+                Err(e) if e == EOPNOTSUPP => {
+                    // SAFETY: The files are valid, as the caller says.
+                    Ok(unsafe {
+                        bindings::splice_copy_file_range(from, from_pos, to, to_pos, len)
+                    })
+                }
+                other => other.map(|count| count as isize),
+            }
+        })
+    }
+
+    /// # Safety
+    ///
     /// Called by the VFS, with a file that `open` opened, and a pipe that is locked.
     unsafe extern "C" fn splice_read(
         file: *mut bindings::file,
@@ -502,6 +555,11 @@ impl<F: Operations> Callbacks<F> {
         },
         splice_write: if F::HAS_WRITE_ITER {
             Some(bindings::iter_file_splice_write)
+        } else {
+            None
+        },
+        copy_file_range: if F::HAS_COPY_FILE_RANGE {
+            Some(Self::copy_file_range)
         } else {
             None
         },
