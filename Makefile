@@ -25,6 +25,9 @@ shell:
 test:
 	$(ENTER) scripts/test.py $(ARGS)
 
+bench:
+	$(ENTER) scripts/bench.py $(ARGS)
+
 check:
 	$(ENTER) scripts/check.py $(ARGS)
 
@@ -43,8 +46,9 @@ help:
 	@echo 'make run [SHARE=DIR TAG=T]  boots a guest, mounts a directory, compares every file and link with the host'
 	@echo 'make shell [SHARE=DIR]      an interactive guest with the directory mounted on /mnt'
 	@echo 'make test                   host tests, KUnit suites and boot tests; ARGS=--help tells how to choose'
+	@echo 'make bench                  this driver, the C driver and virtio-9p measured in turn; ARGS=--quick, ARGS=--help'
 	@echo 'make check                  formatting, lints, documentation, scripts'
 	@echo 'make clean                  removes what builds left in this tree (the cache is $$VIRTIOFS_CACHE, else'
 	@echo '                            ~/.cache/virtiofs-rust; delete it for a cold start)'
 
-.PHONY: all install run shell test check clean help
+.PHONY: all install run shell test bench check clean help

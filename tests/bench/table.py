@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the bench makes of its measurements: medians, ratios, verdicts, and the tables that show them."""
+
+import statistics
+
+# A difference counts when the rounds agree on its direction and their median is at least this far from one.
+MARGIN = 0.05
+
+
+def spread(values):
+    """(median, least, greatest)."""
+    return statistics.median(values), min(values), max(values)
+
+
+def ratios(ours, theirs):
+    """The ratio of each round: both were measured within seconds, so what slowed down the one slowed down the other."""
+    return [mine / other for mine, other in zip(ours, theirs) if mine and other]
+
+
+def verdict(ratio):
+    """What the ratios of a case say: "slower", "faster", or nothing that can be told from noise."""
+    if len(ratio) < 3:
+        return ""
+    middle, least, greatest = spread(ratio)
+    if middle > 1 + MARGIN and least > 1:
+        return "slower"
+    if middle < 1 / (1 + MARGIN) and greatest < 1:
+        return "faster"
+    return "="
+
+
+def number(value):
+    """Three digits or so."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def ratio_text(ratio):
+    """A median ratio with its range."""
+    if not ratio:
+        return "-"
+    return "{} [{}..{}]".format(*(f"{value:.2f}" for value in spread(ratio)))
+
+
+def grid(head, rows):
+    """Rows of texts in columns: the first aligned left, the others right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = []
+    for row in [head, ["-" * width for width in widths], *rows]:
+        cells = [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+class Times:
+    """The nanoseconds per operation of each case, driver and round."""
+
+    def __init__(self, drivers):
+        self.drivers = list(drivers)
+        self.values = {}
+        self.errors = {}
+
+    def add(self, case, driver, line):
+        """Adds what one run printed."""
+        if "error" in line:
+            self.errors.setdefault((case, driver), line["error"])
+            value = None
+        else:
+            value = line["ns"] / line["ops"]
+        self.values.setdefault(case, {}).setdefault(driver, []).append(value)
+
+    def of(self, case, driver):
+        """All rounds of a case, `None` where it failed."""
+        return self.values.get(case, {}).get(driver, [])
+
+    def ratio(self, case, driver, other):
+        """Round by round, how much longer `driver` took than `other`."""
+        return ratios(self.of(case, driver), self.of(case, other))
+
+    def verdicts(self):
+        """The verdict of each case on the first driver against the second."""
+        if len(self.drivers) < 2:
+            return {}
+        return {case: verdict(self.ratio(case, *self.drivers[:2])) for case in self.values}
+
+    def table(self):
+        """The table."""
+        first, *others = self.drivers
+        head = ["case, us per operation", *self.drivers, *(f"{first}/{other} [least..most]" for other in others), ""]
+        rows = []
+        for case in self.values:
+            row = [case]
+            for driver in self.drivers:
+                good = [value for value in self.of(case, driver) if value is not None]
+                row.append(number(statistics.median(good) / 1000) if good else "FAILS")
+            row += [ratio_text(self.ratio(case, first, other)) for other in others]
+            row.append(self.verdicts().get(case, ""))
+            rows.append(row)
+        return grid(head, rows)
+
+    def failures(self):
+        """A line for each case and driver that failed."""
+        return [f"{driver} fails {case}: {error}" for (case, driver), error in self.errors.items()]
+
+    def summary(self):
+        """How many cases are faster, slower, or neither; and which are slower."""
+        verdicts = self.verdicts()
+        if not verdicts:
+            return []
+        first, second = self.drivers[:2]
+        counts = {what: sum(value == what for value in verdicts.values()) for what in ("faster", "=", "slower")}
+        lines = [f"{first} against {second}: {counts['faster']} faster, {counts['=']} neither, {counts['slower']} slower"]
+        for case, what in verdicts.items():
+            if what == "slower":
+                lines.append(f"slower: {case}, {ratio_text(self.ratio(case, first, second))}")
+        return lines
+
+
+class Counts:
+    """What a daemon counted for each case and driver: requests by opcode, kicks, interrupts."""
+
+    def __init__(self, drivers):
+        self.drivers = list(drivers)
+        self.values = {}
+        self.complaints = {}
+
+    def add(self, case, driver, line, counters):
+        """Adds what one run printed, and the daemon's counters of the time in which it ran."""
+        if "error" in line:
+            return
+        queues = counters["queues"]
+        self.values.setdefault(case, {})[driver] = {
+            "ops": line["ops"],
+            "requests": dict(counters["requests"]),
+            "kicks": sum(queue["kicks"] for queue in queues),
+            "interrupts": sum(queue["interrupts"] for queue in queues),
+        }
+
+    def each(self, case, driver, what):
+        """Requests (all, or of one opcode), kicks or interrupts per operation."""
+        entry = self.values.get(case, {}).get(driver)
+        if entry is None:
+            return None
+        if what == "requests":
+            return sum(entry["requests"].values()) / entry["ops"]
+        return entry.get(what, entry["requests"].get(what, 0)) / entry["ops"]
+
+    def opcodes(self, case):
+        """Each opcode with its count per operation, the drivers beside each other where they differ."""
+        names = sorted({name for entry in self.values[case].values() for name in entry["requests"]})
+        texts = []
+        for name in names:
+            each = [f"{value:.2f}" if value >= 0.005 else f"{value:.4f}" if value else "0" for value in self._known(case, name)]
+            texts.append(f"{name} {each[0] if len(set(each)) == 1 else '/'.join(each)}")
+        return ", ".join(texts)
+
+    def _known(self, case, what):
+        values = (self.each(case, driver, what) for driver in self.drivers)
+        return [value for value in values if value is not None]
+
+    def table(self):
+        """The table."""
+        measures = ("requests", "kicks", "interrupts")
+        slashed = "/".join(self.drivers)
+        head = ["case, per operation", *(f"{what} {slashed}" for what in measures)]
+        rows, texts = [], []
+        for case in self.values:
+            row = [case]
+            for what in measures:
+                values = (self.each(case, driver, what) for driver in self.drivers)
+                row.append(" / ".join("-" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}" for value in values))
+            rows.append(row)
+            texts.append(self.opcodes(case))
+        # The opcodes vary in length: they are no column of the grid.
+        lines = grid(head, rows).splitlines()
+        return "\n".join([lines[0] + "  of these", lines[1], *(f"{line}  {text}" for line, text in zip(lines[2:], texts))])
+
+    def more(self):
+        """A line for each case in which the first driver needs more requests or kicks than the second."""
+        if len(self.drivers) < 2:
+            return []
+        first, second = self.drivers[:2]
+        lines = []
+        for case in self.values:
+            for what in ("requests", "kicks"):
+                mine, other = self.each(case, first, what), self.each(case, second, what)
+                # A case opens and closes something, which is little beside its operations.
+                if mine is not None and other is not None and mine > other * (1 + MARGIN) + 0.01:
+                    lines.append(f"more {what}: {case}, {number(mine)} against {number(other)}")
+        return lines
