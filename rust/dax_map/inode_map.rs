@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which range shows which part of which file.
+//!
+//! The maps of all inodes are one ordered tree, by inode and offset in the file. Its nodes are the
+//! slots themselves: whoever has a slot can insert it, so inserting cannot fail for want of
+//! memory, and an inode without ranges costs nothing.
+//!
+//! The tree is a treap: a search tree by key, and a heap by a number that looks random but is
+//! computed of the slot's index. So it is balanced whatever the order of insertions.
+
+use crate::mix;
+use crate::ranges::{Owner, Slot};
+use crate::storage::{index, NIL};
+
+/// The tree. Ranges do not overlap. Each operation takes time in proportion to the logarithm of
+/// the number of ranges, and recursion is used nowhere.
+#[derive(Debug)]
+pub(crate) struct InodeMap {
+    root: u32,
+    seed: u64,
+}
+
+/// A place of a file is covered by another range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overlap(pub(crate) u32);
+
+/// Where a place of a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In this range.
+    Range(u32),
+    /// In none: from `start` to `end` there is none.
+    Gap { start: u64, end: u64 },
+}
+
+fn node(slots: &[Slot], i: u32) -> Option<&Slot> {
+    slots.get(index(i))
+}
+
+fn edit(slots: &mut [Slot], i: u32, f: impl FnOnce(&mut Slot)) {
+    if let Some(slot) = slots.get_mut(index(i)) {
+        f(slot);
+    }
+}
+
+impl InodeMap {
+    /// An empty tree. The seed makes its shape unpredictable.
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self { root: NIL, seed }
+    }
+
+    fn priority(&self, i: u32) -> u64 {
+        mix(self.seed ^ u64::from(i))
+    }
+
+    /// The last range that starts at or before a place, and the first after it, of any inode.
+    fn around(&self, slots: &[Slot], key: (Owner, u64)) -> (u32, u32) {
+        let (mut before, mut after) = (NIL, NIL);
+        let mut at = self.root;
+        while let Some(slot) = node(slots, at) {
+            if slot.key() <= key {
+                before = at;
+                at = slot.right;
+            } else {
+                after = at;
+                at = slot.left;
+            }
+        }
+        (before, after)
+    }
+
+    /// Where a place of a file is.
+    pub(crate) fn find(&self, slots: &[Slot], owner: Owner, offset: u64) -> Place {
+        let (before, after) = self.around(slots, (owner, offset));
+        let start = match node(slots, before) {
+            Some(slot) if slot.covers(owner, offset) => return Place::Range(before),
+            Some(slot) if slot.owner == owner => slot.file_end(),
+            _ => 0,
+        };
+        let end = match node(slots, after) {
+            Some(slot) if slot.owner == owner => slot.file_offset,
+            _ => u64::MAX,
+        };
+        Place::Gap { start, end }
+    }
+
+    /// The first range of a file that has anything between two offsets.
+    pub(crate) fn first_in(
+        &self,
+        slots: &[Slot],
+        owner: Owner,
+        start: u64,
+        end: u64,
+    ) -> Option<u32> {
+        let (before, after) = self.around(slots, (owner, start));
+        let reaches = |i: u32| {
+            node(slots, i).is_some_and(|slot| {
+                slot.owner == owner && slot.file_offset < end && slot.file_end() > start
+            })
+        };
+        [before, after].into_iter().find(|i| reaches(*i))
+    }
+
+    /// Inserts a slot whose owner, offset and order are filled in.
+    pub(crate) fn insert(&mut self, slots: &mut [Slot], i: u32) -> Result<(), Overlap> {
+        let Some(new) = node(slots, i).copied() else {
+            return Ok(());
+        };
+        if let Some(other) = self.first_in(slots, new.owner, new.file_offset, new.file_end()) {
+            return Err(Overlap(other));
+        }
+        let (mut parent, mut at, mut is_left) = (NIL, self.root, false);
+        while let Some(slot) = node(slots, at) {
+            parent = at;
+            is_left = new.key() < slot.key();
+            at = if is_left { slot.left } else { slot.right };
+        }
+        edit(slots, i, |slot| {
+            slot.parent = parent;
+            slot.left = NIL;
+            slot.right = NIL;
+        });
+        match slots.get_mut(index(parent)) {
+            Some(slot) if is_left => slot.left = i,
+            Some(slot) => slot.right = i,
+            None => self.root = i,
+        }
+        let priority = self.priority(i);
+        while let Some(parent) = self.parent(slots, i) {
+            if self.priority(parent) >= priority {
+                break;
+            }
+            self.rotate_up(slots, i, parent);
+        }
+        Ok(())
+    }
+
+    /// Takes out a slot that is in the tree.
+    pub(crate) fn remove(&mut self, slots: &mut [Slot], i: u32) {
+        // Down, until it has no children.
+        while let Some(slot) = node(slots, i).copied() {
+            let child = match (slot.left, slot.right) {
+                (NIL, NIL) => break,
+                (NIL, child) | (child, NIL) => child,
+                (left, right) if self.priority(left) > self.priority(right) => left,
+                (_, right) => right,
+            };
+            self.rotate_up(slots, child, i);
+        }
+        let parent = self.parent(slots, i).unwrap_or(NIL);
+        self.replace_child(slots, parent, i, NIL);
+        edit(slots, i, |slot| slot.parent = NIL);
+    }
+
+    fn parent(&self, slots: &[Slot], i: u32) -> Option<u32> {
+        let parent = node(slots, i)?.parent;
+        (parent != NIL).then_some(parent)
+    }
+
+    fn replace_child(&mut self, slots: &mut [Slot], parent: u32, old: u32, new: u32) {
+        match slots.get_mut(index(parent)) {
+            Some(slot) if slot.left == old => slot.left = new,
+            Some(slot) => slot.right = new,
+            None => self.root = new,
+        }
+    }
+
+    /// Makes a node the parent of its parent, and keeps the order.
+    fn rotate_up(&mut self, slots: &mut [Slot], i: u32, parent: u32) {
+        let (Some(x), Some(p)) = (node(slots, i).copied(), node(slots, parent).copied()) else {
+            return;
+        };
+        self.replace_child(slots, p.parent, parent, i);
+        // The subtree that lies between the two changes sides.
+        let between = if p.left == i { x.right } else { x.left };
+        edit(slots, i, |slot| {
+            slot.parent = p.parent;
+            *(if p.left == i {
+                &mut slot.right
+            } else {
+                &mut slot.left
+            }) = parent;
+        });
+        edit(slots, parent, |slot| {
+            slot.parent = i;
+            *(if p.left == i {
+                &mut slot.left
+            } else {
+                &mut slot.right
+            }) = between;
+        });
+        edit(slots, between, |slot| slot.parent = parent);
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Recognises who reads or writes one thing after the other.
+
+use crate::policy;
+use crate::ranges::SlotId;
+use crate::size::Order;
+
+/// What is remembered of an open file between two accesses. A copy of it may be kept anywhere;
+/// a lost update costs a guess, nothing else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stream {
+    /// Where the last access ended.
+    next: u64,
+    /// Bytes and accesses that followed each other.
+    bytes: u64,
+    accesses: u32,
+    /// Chunk of the last access, plus one.
+    chunk: u64,
+    /// Up to where mapping ahead was proposed, in bytes.
+    ahead: u64,
+    /// The range that was used last: where to look first.
+    pub(crate) hint: Option<SlotId>,
+}
+
+/// What an access means, seen with those before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Motion {
+    /// One of a run.
+    pub(crate) sequential: bool,
+    /// Not in the same chunk as the last one.
+    pub(crate) entered: bool,
+}
+
+impl Stream {
+    /// A file that was not accessed yet.
+    pub const fn new() -> Self {
+        Self {
+            next: 0,
+            bytes: 0,
+            accesses: 0,
+            chunk: 0,
+            ahead: 0,
+            hint: None,
+        }
+    }
+
+    /// Takes note of an access; `max` is the window's largest order, and the size of a chunk.
+    pub(crate) fn note(&mut self, offset: u64, len: u64, max: Order) -> Motion {
+        let continues =
+            offset >= self.next && offset <= self.next.saturating_add(policy::SEQUENTIAL_GAP);
+        if !continues {
+            self.bytes = 0;
+            self.accesses = 0;
+            self.ahead = 0;
+        }
+        self.bytes = self.bytes.saturating_add(len);
+        self.accesses = self.accesses.saturating_add(1);
+        self.next = offset.saturating_add(len);
+        let chunk = chunk(offset, max).saturating_add(1);
+        let entered = chunk != self.chunk;
+        self.chunk = chunk;
+        Motion {
+            sequential: self.accesses >= policy::SEQUENTIAL_ACCESSES
+                && self.bytes >= policy::SEQUENTIAL_BYTES,
+            entered,
+        }
+    }
+
+    /// The chunk after this one, if the run is in the second half of this one, and that was not
+    /// said before.
+    pub(crate) fn propose(&mut self, offset: u64, max: Order) -> Option<u64> {
+        let start = max.align_down(offset);
+        let next = start.checked_add(max.bytes())?;
+        let half = max.bytes() >> 1;
+        if self.next.saturating_sub(start) < half || self.ahead > start {
+            return None;
+        }
+        self.ahead = next;
+        Some(next)
+    }
+}
+
+/// Which piece of the largest order in a file an offset is in.
+pub(crate) fn chunk(offset: u64, max: Order) -> u64 {
+    offset.checked_div(max.bytes()).unwrap_or(0)
+}
