@@ -24,7 +24,7 @@ use crate::corrupt::{self, Reply};
 use crate::counters::Counters;
 use crate::dax::Window;
 use crate::faults::{Action, Faults, Rule};
-use crate::fs::Fs;
+use crate::fs::{Fs, Session};
 use crate::options::{Options, SharedSettings};
 use crate::parking::{Collected, Parking, Selection};
 use crate::queue::{Completion, Extra, Memory, Notify, Queue, Slot};
@@ -157,7 +157,7 @@ impl Device {
             self.parking.purge(index);
         }
         self.server.window.disconnect();
-        self.server.fs.restart(0);
+        self.server.fs.restart(Session::default());
     }
 
     /// Serves the requests in queue `index`, until it is empty and the driver knows that it must kick.

@@ -176,9 +176,10 @@ impl Action {
     /// Finds mistakes that would otherwise show when the action is due.
     fn check(&self) -> Result<(), String> {
         match self {
-            Action::Error { errno, .. } if errno.number().is_none() => {
-                Err(format!("{errno:?}: no such error"))
-            }
+            Action::Error { errno, .. } => match errno.number() {
+                Some(1..=4095) => Ok(()),
+                _ => Err(format!("{errno:?}: no such error (see raw_error)")),
+            },
             Action::Set { fields, .. } => fields
                 .iter()
                 .try_for_each(|(name, value)| corrupt::check(name, value)),
@@ -386,6 +387,7 @@ mod tests {
         for bad in [
             serde_json::json!({"opcodes": ["RAED"], "action": {"do": "hold"}}),
             serde_json::json!({"action": {"do": "error", "errno": "EWHAT"}}),
+            serde_json::json!({"action": {"do": "error", "errno": 4096}}),
             serde_json::json!({"action": {"do": "set", "fields": {"attr.colour": 1}}}),
             serde_json::json!({"action": {"do": "patch", "offset": 0, "hex": "0"}}),
         ] {

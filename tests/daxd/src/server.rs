@@ -8,10 +8,12 @@ use rustix::io::Errno;
 
 use crate::counters::Counters;
 use crate::dax::Window;
-use crate::fs::{Failure, Fs, Outcome, Request};
+use crate::fs::{Failure, Fs, Outcome, Request, Session};
 use crate::options::{InodeDax, Settings};
 use crate::wire::{self, init, InHeader, Opcode, Reader, Writer, IN_HEADER};
 
+/// The guest's page.
+const PAGE: usize = 4096;
 /// The INIT flags that this daemon implements, whether or not it answers them by default.
 const DEFAULT_FLAGS: u64 = init::ASYNC_READ
     | init::ATOMIC_O_TRUNC
@@ -191,10 +193,20 @@ impl Server {
         numbers.session.offered = offered;
         numbers.session.flags = flags;
         drop(numbers);
-        self.window.clear();
-        self.fs.restart(flags);
-
         let has = |flag, value| if flags & flag != 0 { value } else { 0 };
+        self.window.clear();
+        // A guest sends at least a page, whatever it is told.
+        let pages = has(init::MAX_PAGES, settings.max_pages).max(1);
+        self.fs.restart(Session {
+            flags,
+            max_read: if flags & init::MAX_PAGES == 0 {
+                32 * PAGE
+            } else {
+                usize::from(pages) * PAGE
+            },
+            max_write: (settings.max_write as usize).max(PAGE),
+        });
+
         let mut w = Writer::default();
         w.u32(settings.major)
             .u32(settings.minor.min(minor))
@@ -240,7 +252,7 @@ impl Server {
         numbers.session.maps_at_destroy = maps;
         drop(numbers);
         self.window.clear();
-        self.fs.restart(0);
+        self.fs.restart(Session::default());
         Ok(Vec::new())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Failure, Fs};
 use crate::lock;
+use crate::wire::Opcode;
 
 /// What the guest has open.
 pub enum Handle {
@@ -80,7 +81,7 @@ impl Fs {
 
     /// The file behind the handle `fh`. Where OPEN is answered with ENOSYS there are no handles, and `fh` is 0.
     pub(super) fn file(&self, nodeid: u64, fh: u64) -> Result<Arc<File>, Failure> {
-        if fh == 0 {
+        if fh == 0 && self.settings().enosys.contain(Opcode::OPEN) {
             return Ok(self.inode(nodeid)?.file()?);
         }
         match &*self.handle(nodeid, fh)? {
@@ -91,7 +92,7 @@ impl Fs {
 
     /// The directory behind the handle `fh`; see [`Self::file`] for 0.
     pub(super) fn dir(&self, nodeid: u64, fh: u64) -> Result<Arc<Handle>, Failure> {
-        if fh == 0 {
+        if fh == 0 && self.settings().enosys.contain(Opcode::OPENDIR) {
             let file = self
                 .inode(nodeid)?
                 .open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;

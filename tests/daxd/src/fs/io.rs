@@ -89,10 +89,10 @@ impl Fs {
         let (fh, offset, size, _read_flags) =
             (args.u64()?, args.u64()?, args.u32()? as usize, args.u32()?);
         let (_owner, _flags, _) = (args.u64()?, args.u32()?, args.u32()?);
-        if size > request.capacity {
+        let most = request.capacity.min(self.session().max_read);
+        if size > most {
             return Err(Failure::Malformed(format!(
-                "READ of {size} bytes with room for {}",
-                request.capacity
+                "{size} bytes to read, {most} are the most"
             )));
         }
         let file = self.file(request.header.nodeid, fh)?;
@@ -120,6 +120,12 @@ impl Fs {
             (args.u64()?, args.u64()?, args.u32()? as usize, args.u32()?);
         let (_owner, _flags, _) = (args.u64()?, args.u32()?, args.u32()?);
         let data = args.take(size)?;
+        let most = self.session().max_write;
+        if size > most {
+            return Err(Failure::Malformed(format!(
+                "{size} bytes to write, {most} are the most"
+            )));
+        }
         let file = self.file(request.header.nodeid, fh)?;
         if write_flags & wire::WRITE_KILL_SUIDGID != 0 {
             self.kill_suidgid(&*self.inode(request.header.nodeid)?)?;

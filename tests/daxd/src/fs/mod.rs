@@ -77,6 +77,15 @@ impl fmt::Display for Failure {
 /// The body of a reply, or the error instead.
 pub type Outcome = Result<Vec<u8>, Failure>;
 
+/// What INIT agreed on.
+#[derive(Clone, Copy, Default)]
+pub struct Session {
+    pub flags: u64,
+    /// The most bytes in a READ and in a WRITE.
+    pub max_read: usize,
+    pub max_write: usize,
+}
+
 /// The file system.
 pub struct Fs {
     settings: SharedSettings,
@@ -87,8 +96,8 @@ pub struct Fs {
     pub handles: Handles,
     /// Locks that the guest holds.
     locks: Locks,
-    /// INIT flags that were agreed on.
-    flags: RwLock<u64>,
+    /// What INIT agreed on.
+    session: RwLock<Session>,
     /// Held for reading by whatever looks at or changes a file's size, and for writing while a file is grown for a map.
     size_lock: RwLock<()>,
     /// Files that are marked for DAX, by device and inode number.
@@ -117,7 +126,7 @@ impl Fs {
             inodes: Inodes::new(root)?,
             handles: Handles::default(),
             locks: Locks::default(),
-            flags: RwLock::new(0),
+            session: RwLock::default(),
             size_lock: RwLock::new(()),
             dax_files: RwLock::default(),
             own: (rustix::process::geteuid(), rustix::process::getegid()),
@@ -129,14 +138,19 @@ impl Fs {
         self.settings.get()
     }
 
-    /// Whether INIT agreed on `flag`.
-    fn agreed(&self, flag: u64) -> bool {
-        *lock::read(&self.flags) & flag != 0
+    /// What INIT agreed on.
+    fn session(&self) -> Session {
+        *lock::read(&self.session)
     }
 
-    /// Forgets everything that the guest knew, and starts over with `flags`.
-    pub fn restart(&self, flags: u64) {
-        *lock::write(&self.flags) = flags;
+    /// Whether INIT agreed on `flag`.
+    fn agreed(&self, flag: u64) -> bool {
+        self.session().flags & flag != 0
+    }
+
+    /// Forgets everything that the guest knew, and starts over with `session`.
+    pub fn restart(&self, session: Session) {
+        *lock::write(&self.session) = session;
         self.locks.clear();
         self.handles.clear();
         self.inodes.clear();
