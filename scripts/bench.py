@@ -10,6 +10,7 @@ Runs inside the build root: make bench ARGS='--quick --case "read-*"'. Documenta
 """
 
 import argparse
+import contextlib
 import dataclasses
 import fcntl
 import fnmatch
@@ -17,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,7 +34,7 @@ BENCH = TOP / "tests" / "bench"
 sys.path[:0] = [str(BENCH), str(TOP / "tests" / "daxd")]
 
 import table  # noqa: E402
-from daxd import Daxd  # noqa: E402
+from daxd import Daxd, DaxdError  # noqa: E402
 
 say = kernels.say
 
@@ -69,7 +71,10 @@ class Driver:
 DRIVERS = {
     "ours": Driver("modprobe virtiofs", "! grep -q '^fuse ' /proc/modules", "mount -t virtiofs {tag} /mnt", "rmmod virtiofs"),
     "C": Driver(
-        f"modprobe fuse && insmod {IN_TREE}", "grep -q '^fuse ' /proc/modules", "mount -t virtiofs {tag} /mnt", "rmmod virtiofs fuse"
+        f"modprobe fuse && insmod {IN_TREE}",
+        "grep -q '^fuse ' /proc/modules",
+        "mount -t virtiofs {tag} /mnt",
+        "rmmod virtiofs fuse",
     ),
     "9p": Driver(
         "modprobe -a 9pnet_virtio 9p",
@@ -110,9 +115,8 @@ class Bench:
         self.groups = {}
         for name, group, _ in wanted:
             self.groups.setdefault(group, []).append(name)
-        self.guest = None
+        self.guest = self.gate = None
         self.visits = 0
-        # How often names that the host has just made are looked up does not depend on the scale; assets are made once.
         self.load("assets", self.directory / "assets", args.scale)
         shutil.copy(self.program, self.directory / "load")
 
@@ -123,11 +127,11 @@ class Bench:
             raise BenchError(result.stderr.strip() or f"load {words[0]} ended with status {result.returncode}")
         return result.stdout
 
-    def in_guest(self, driver, tag, work, cases, gate=""):
+    def in_guest(self, driver, tag, work, cases):
         """The script for one visit: load, mount, run, unmount, unload."""
         how = DRIVERS[driver]
         mount = how.mount.format(tag=tag, p9_options=self.args.p9_options)
-        run = f"/run/load run /mnt/assets /mnt/{work.name} {self.args.scale} {gate} {' '.join(cases)}"
+        run = f"/run/load run /mnt/assets /mnt/{work.name} {self.args.scale} --gate {self.gate.device} {' '.join(cases)}"
         steps = [f"{how.load} || exit 90", f"{how.loaded} || exit 91", f"{mount} || exit 92", f"{run}; status=$?"]
         return "\n".join([*steps, "umount /mnt || exit 93", f"{how.unload} || exit 94", "exit $status"])
 
@@ -148,38 +152,32 @@ class Bench:
             raise BenchError(f"{driver} left something else than was written: {error}") from error
         shutil.rmtree(work)
 
-    def visit(self, driver, tag, cases):
-        """Runs cases with one driver, times them, and returns a dictionary for each."""
-        work = self.prepare(cases)
-        result = self.guest.run(self.in_guest(driver, tag, work, cases), timeout=CASE_TIMEOUT * len(cases))
-        lines = [json.loads(line) for line in result.stdout.splitlines()]
-        self.verify(driver, work, lines)
-        return lines
+    def visit(self, driver, tag, cases, begin, end):
+        """Runs cases with one driver, calling `begin()` and `end()` where each starts and ends.
 
-    def count(self, driver, daxd, cases, counts):
-        """Runs cases with one driver on the daemon that counts, stopping where each starts and ends."""
+        Returns, for each case, what it printed and what `end` returned.
+        """
         work = self.prepare(cases)
-        process = self.guest.spawn(self.in_guest(driver, daxd.tag, work, cases, "--gate /run/gate"))
-        wait, go = f"timeout {CASE_TIMEOUT} cat /run/gate/reached", f"timeout {CASE_TIMEOUT} sh -c 'echo >/run/gate/go'"
-        self.guest.run(wait, timeout=CASE_TIMEOUT)
-        counters = {}
-        for number, case in enumerate(cases, 1):
-            daxd.reset_counters()
-            self.guest.run(f"{go} && {wait}", timeout=2 * CASE_TIMEOUT)
-            counters[case] = settled(daxd)
-            self.guest.run(go if number == len(cases) else f"{go} && {wait}", timeout=2 * CASE_TIMEOUT)
+        process = self.guest.spawn(self.in_guest(driver, tag, work, cases))
+        measured = []
+        for _ in cases:
+            self.gate.wait(process)
+            begin()
+            self.gate.go()
+            self.gate.wait(process)
+            measured.append(end())
+            self.gate.go()
         result = process.wait(CASE_TIMEOUT)
         if result.rc:
             raise guests.CommandError(self.guest.tell(f"{result}"))
         lines = [json.loads(line) for line in result.stdout.splitlines()]
         self.verify(driver, work, lines)
-        for line in lines:
-            counts.add(line["case"], driver, line, counters[line["case"]])
-            counts.complaints[driver] = counts.complaints.get(driver, 0) + counters[line["case"]]["complaints"]
+        return zip(lines, measured)
 
-    def time_all(self, times, deadline):
-        """Rounds of all cases, in which the drivers take turns; returns how many there were."""
-        drivers = times.drivers
+    def time_all(self, result, deadline):
+        """Rounds of all cases, in which the drivers take turns, as many as are wanted and fit."""
+        drivers = result.times.drivers
+        clock = Processors([self.guest.qemu, *(share.process for share in self.guest.shares)])
         for number in range(self.args.rounds):
             begin = time.monotonic()
             for group, cases in self.groups.items():
@@ -187,23 +185,86 @@ class Bench:
                 for turn in range(len(drivers)):
                     driver = drivers[(turn + number) % len(drivers)]
                     start = time.monotonic()
-                    for line in self.visit(driver, f"bench-{times.cache}", cases):
-                        times.add(line["case"], driver, line)
+                    for line, cpu in self.visit(driver, f"bench-{result.cache}", cases, clock.begin, clock.end):
+                        result.times.add(line["case"], driver, line, cpu)
                     shown.append(f"{driver} {time.monotonic() - start:.1f} s")
-                say(f"cache={times.cache}, round {number + 1} of {self.args.rounds}, {group}: {', '.join(shown)}")
+                say(f"cache={result.cache}, round {number + 1} of {self.args.rounds}, {group}: {', '.join(shown)}")
+            result.rounds = number + 1
             now = time.monotonic()
-            if number + 1 >= LEAST_ROUNDS and number + 1 < self.args.rounds and now + (now - begin) > deadline:
-                say(f"no time for more than {number + 1} rounds")
-                return number + 1
-        return self.args.rounds
+            if LEAST_ROUNDS <= result.rounds < self.args.rounds and now + (now - begin) > deadline:
+                say(f"no time for more than {result.rounds} rounds")
+                return
 
-    def count_all(self, counts, daxd):
+    def count_all(self, result, daxd):
         """Counts all cases with each virtiofs driver."""
-        for driver in counts.drivers:
+        for driver in result.counts.drivers:
             for group, cases in self.groups.items():
                 start = time.monotonic()
-                self.count(driver, daxd, cases, counts)
-                say(f"cache={counts.cache}, counting, {group}: {driver} {time.monotonic() - start:.1f} s")
+                for line, counters in self.visit(driver, daxd.tag, cases, daxd.reset_counters, lambda: settled(daxd)):
+                    result.counts.add(line["case"], driver, line, counters)
+                say(f"cache={result.cache}, counting, {group}: {driver} {time.monotonic() - start:.1f} s")
+
+
+class Gate:
+    """A serial port of the guest through which the load says where a case starts and ends, and waits.
+
+    Nothing else runs in the guest meanwhile: asking the guest's agent whether a command has ended would disturb it.
+    """
+
+    NAME = "bench.gate"
+
+    def __init__(self, directory):
+        self.path = Path(directory) / "gate"
+        self.qemu_args = ["-chardev", f"socket,id=gate,path={self.path},server=on,wait=off"]
+        self.qemu_args += ["-device", f"virtserialport,chardev=gate,name={self.NAME}"]
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.device = None
+
+    def open(self, guest):
+        """Connects, and finds the port's name in the guest."""
+        self.socket.connect(str(self.path))
+        self.socket.settimeout(5)
+        name = guest.out(f"grep -lx {self.NAME} /sys/class/virtio-ports/*/name")
+        self.device = f"/dev/{Path(name).parent.name}"
+
+    def wait(self, process):
+        """Waits until the load has reached a start or an end; raises when it has ended instead."""
+        deadline = time.monotonic() + CASE_TIMEOUT * process.guest.patience
+        while True:
+            try:
+                if self.socket.recv(1):
+                    return
+                raise guests.GuestError(process.guest.tell("the guest's port was closed"))
+            except TimeoutError:
+                if process.poll():
+                    raise guests.CommandError(process.guest.tell(f"{process.result}")) from None
+                if time.monotonic() > deadline:
+                    raise guests.CommandTimeout(process.guest.tell(f"takes too long: {process.command}")) from None
+
+    def go(self):
+        """Lets the load go on."""
+        self.socket.sendall(b"g")
+
+
+class Processors:
+    """The time that processes and all their threads spend on this machine's processors."""
+
+    def __init__(self, processes):
+        # As clock_getcpuclockid(3) makes it.
+        self.clocks = [(~process.pid << 3) | 2 for process in processes]
+        self.begun = 0.0
+
+    def now(self):
+        """Seconds so far."""
+        return sum(time.clock_gettime(clock) for clock in self.clocks)
+
+    def begin(self):
+        """Starts to measure."""
+        self.begun = self.now()
+
+    def end(self):
+        """Seconds since `begin`."""
+        return self.now() - self.begun
 
 
 def settled(daxd):
@@ -244,65 +305,101 @@ def file_system(directory):
     return result.stdout.strip()
 
 
-def run(args, directory):
-    """Measures, prints the tables; returns (all that is to be saved, whether something failed)."""
-    end = time.monotonic() + args.minutes * 60
-    bench = Bench(args, directory)
-    timed = [driver for driver in DRIVERS if driver in args.driver]
-    counted = [driver for driver in timed if driver != "9p"] if args.count else []
+def shares_of(args, directory, counted):
+    """The devices for each cache mode: the shares, and of these the daemons that count, by cache mode."""
     shares, daxds = [], {}
+    options = {"queues": args.queues, "queue_size": args.queue_size}
     for cache in args.cache:
-        options = {"queues": args.queues, "queue_size": args.queue_size}
         arguments = [f"--cache={cache}", *args.daemon_arg]
         shares.append(guests.Share(directory, f"bench-{cache}", daemon_args=arguments, **options))
         if counted:
             daxds[cache] = Daxd(directory, tag=f"count-{cache}", **options, **LIKE_VIRTIOFSD, **COUNTING[cache])
             shares.append(guests.Share(**daxds[cache].share()))
+    return shares, daxds
+
+
+def run(args, directory, report):
+    """Measures, and puts everything into the report as soon as it is known."""
+    end = time.monotonic() + args.minutes * 60
+    bench = Bench(args, directory)
+    timed = [driver for driver in DRIVERS if driver in args.driver]
+    counted = [driver for driver in timed if driver != "9p"] if args.count else []
+    shares, daxds = shares_of(args, directory, counted)
     p9 = ["-fsdev", f"local,id=p9,path={directory},security_model=passthrough,multidevs=remap"]
     p9 += ["-device", "virtio-9p-pci,fsdev=p9,mount_tag=bench-9p"]
     machine = {"kernel": args.kernel, "cpus": args.cpus, "memory": args.memory, "append": args.append}
-    saved, wrong, tables = {"results": []}, False, []
-    with guests.Guest(shares, name="bench", qemu_args=p9, **machine) as guest:
-        bench.guest = guest
-        saved["conditions"] = conditions(bench, args)
-        get_load = DRIVERS["9p"].mount.format(p9_options=args.p9_options)
-        guest.run(f"{DRIVERS['9p'].load} && {get_load} && cp /mnt/load /run/ && umount /mnt && {DRIVERS['9p'].unload}")
-        guest.run("mkdir /run/gate && mkfifo /run/gate/reached /run/gate/go")
+    with contextlib.ExitStack() as stack:
+        for daxd in daxds.values():
+            stack.enter_context(daxd)
+        bench.gate = Gate(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir="/run")))
+        guest = guests.Guest(shares, name="bench", qemu_args=[*p9, *bench.gate.qemu_args], **machine)
+        bench.guest = stack.enter_context(guest)
+        report.conditions = conditions(bench, args)
+        how = DRIVERS["9p"]
+        mount = how.mount.format(p9_options=args.p9_options)
+        guest.run(f"{how.load} && {mount} && cp /mnt/load /run/ && umount /mnt && {how.unload}")
+        bench.gate.open(guest)
         for number, cache in enumerate(args.cache):
-            times, counts = table.Times(timed), table.Counts(counted)
-            times.cache = counts.cache = cache
+            result = Result(cache, table.Times(timed), table.Counts(counted))
+            report.results.append(result)
             if counted:
-                bench.count_all(counts, daxds[cache])
-                daxds[cache].close()
-            now = time.monotonic()
-            rounds = bench.time_all(times, now + (end - now) / (len(args.cache) - number)) if args.time else 0
-            tables.append((cache, rounds, times, counts))
-            saved["results"].append(
-                {"cache": cache, "rounds": rounds, "ns per operation": times.values, "counts": counts.values}
-            )
-    saved["conditions"]["load at the end"] = f"{os.getloadavg()[0]:.1f}"
-    for daxd in daxds.values():
-        daxd.__exit__(None, None, None)
-    print()
-    for name, value in saved["conditions"].items():
-        print(f"{name}: {value}")
-    for cache, rounds, times, counts in tables:
-        wrong |= show(cache, rounds, times, counts, args)
-    return saved, wrong
+                bench.count_all(result, daxds[cache])
+            if args.time:
+                now = time.monotonic()
+                bench.time_all(result, now + (end - now) / (len(args.cache) - number))
+    report.conditions["load at the end"] = f"{os.getloadavg()[0]:.1f}"
 
 
-def show(cache, rounds, times, counts, args):
-    """Prints the tables of one cache mode; returns whether something is wrong."""
-    if rounds:
-        print(f"\ncache={cache}, times, {rounds} rounds: medians; ratios within rounds, below 1 is better\n\n{times.table()}\n")
-    if counts.values:
-        print(f"\ncache={cache}, counted by the daemon\n\n{counts.table()}\n")
-        for driver, complaints in counts.complaints.items():
+@dataclasses.dataclass
+class Result:
+    """What was measured in one cache mode."""
+
+    cache: str
+    times: table.Times
+    counts: table.Counts
+    rounds: int = 0
+
+    def wrong(self, strict):
+        """Whether this driver fails in something, or is slower where that is wrong."""
+        failed = any(driver == "ours" for _, driver in [*self.times.errors, *self.counts.errors])
+        slower = "slower" in self.times.verdicts().values()
+        return failed or self.counts.complaints.get("ours", 0) > 0 or (strict and slower)
+
+    def show(self):
+        """Prints the tables."""
+        if self.rounds:
+            print(f"\ncache={self.cache}, {self.rounds} rounds: medians, and ratios (below 1: less)\n\n{self.times.table()}")
+        if self.counts.values:
+            print(f"\ncache={self.cache}, counted by the daemon\n\n{self.counts.table()}")
+        print()
+        for driver, complaints in self.counts.complaints.items():
             if complaints:
                 print(f"{driver}: {complaints} requests that break the protocol")
-    print("\n".join([*times.summary(), *counts.more(), *times.failures()]), flush=True)
-    ours_fails = any(driver == "ours" for _, driver in times.errors) or counts.complaints.get("ours", 0) > 0
-    return ours_fails or (args.strict and "slower" in times.verdicts().values())
+        print("\n".join([*self.times.summary(), *self.counts.more(), *table.failures(self.times, self.counts)]), flush=True)
+
+
+@dataclasses.dataclass
+class Report:
+    """Everything that was measured."""
+
+    conditions: dict = dataclasses.field(default_factory=dict)
+    results: list = dataclasses.field(default_factory=list)
+
+    def show(self):
+        """Prints it."""
+        print()
+        for name, value in self.conditions.items():
+            print(f"{name}: {value}")
+        for result in self.results:
+            result.show()
+
+    def save(self, path):
+        """Saves it as JSON: nanoseconds per operation of each round, and counts."""
+        results = [
+            {"cache": result.cache, "rounds": result.rounds, "ns": result.times.values, "counts": result.counts.values}
+            for result in self.results
+        ]
+        Path(path).write_text(json.dumps({"conditions": self.conditions, "results": results}, indent=1) + "\n", encoding="utf-8")
 
 
 def place(args):
@@ -320,11 +417,11 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small and few rounds: under two minutes, for an impression")
     parser.add_argument("--list", action="store_true", help="print the cases and end")
-    parser.add_argument("--case", action="append", metavar="PATTERN", help="only cases of this name (with * and ?); may be repeated")
+    parser.add_argument("--case", action="append", metavar="PATTERN", help="only cases named so (with * and ?); may be repeated")
     parser.add_argument("--driver", action="append", choices=DRIVERS, help="only this driver; may be repeated")
-    parser.add_argument("--cache", action="append", choices=COUNTING, help="the daemon's cache mode (default: auto); may be repeated")
+    parser.add_argument("--cache", action="append", choices=COUNTING, help="the daemon's mode (default: auto); may be repeated")
     parser.add_argument("--rounds", type=int, help="rounds, at least 3 for a verdict (default: 5; --quick: 3)")
-    parser.add_argument("--scale", type=float, help="multiplies the operations of each case (default: 1, with KVM 4; --quick: a third)")
+    parser.add_argument("--scale", type=float, help="multiplies operations (default: 1, with KVM 4; --quick: a third)")
     parser.add_argument("--minutes", type=float, default=9, help="no more rounds than fit into this time (default: 9), but 3")
     parser.add_argument("--no-count", dest="count", action="store_false", help="do not count requests")
     parser.add_argument("--no-time", dest="time", action="store_false", help="only count requests")
@@ -342,6 +439,7 @@ def arguments():
     args = parser.parse_args()
     args.case, args.driver, args.cache = args.case or ["*"], args.driver or list(DRIVERS), args.cache or ["auto"]
     args.rounds = args.rounds or (3 if args.quick else 5)
+    # Real processors are quicker: as many operations as under the emulator would take too little time to be measured.
     scale = 4.0 if guests.accelerator()[1] == "kvm" else 1.0
     args.scale = args.scale or (scale / 3 if args.quick else scale)
     return args
@@ -355,16 +453,19 @@ def main():
             name, group, about = line.split("\t")
             print(f"{group:8}{name:24}{about}")
         return
+    report, failure = Report(), None
     try:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=place(args)) as directory:
-            saved, wrong = run(args, directory)
-    except (guests.GuestError, BenchError, OSError, subprocess.SubprocessError) as error:
-        sys.exit(f"FAILED: {error}")
+            run(args, directory, report)
+    except (guests.GuestError, BenchError, DaxdError, OSError, subprocess.SubprocessError) as error:
+        failure = f"FAILED: {error}"
     except KeyboardInterrupt:
         sys.exit(130)
+    # What was measured before a failure is worth to be seen, too.
+    report.show()
     if args.json:
-        Path(args.json).write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    sys.exit(wrong)
+        report.save(args.json)
+    sys.exit(failure or any(result.wrong(args.strict) for result in report.results))
 
 
 if __name__ == "__main__":

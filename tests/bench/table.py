@@ -36,11 +36,22 @@ def number(value):
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
 
 
+def small(value):
+    """Two digits of something that may be far below one."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}" if value else "0"
+
+
 def ratio_text(ratio):
     """A median ratio with its range."""
     if not ratio:
         return "-"
     return "{} [{}..{}]".format(*(f"{value:.2f}" for value in spread(ratio)))
+
+
+def failures(*tables):
+    """A line for each case and driver that failed in one of the tables."""
+    errors = {key: error for one in reversed(tables) for key, error in one.errors.items()}
+    return [f"{driver} fails {case}: {error}" for (case, driver), error in errors.items()]
 
 
 def grid(head, rows):
@@ -54,66 +65,75 @@ def grid(head, rows):
 
 
 class Times:
-    """The nanoseconds per operation of each case, driver and round."""
+    """What each operation of a case took, by driver and round: nanoseconds of time, and of the host's processors."""
 
     def __init__(self, drivers):
         self.drivers = list(drivers)
         self.values = {}
         self.errors = {}
 
-    def add(self, case, driver, line):
-        """Adds what one run printed."""
+    def add(self, case, driver, line, cpu):
+        """Adds what one run printed, and the seconds of the host's processors that it took."""
+        value = None
         if "error" in line:
             self.errors.setdefault((case, driver), line["error"])
-            value = None
         else:
-            value = line["ns"] / line["ops"]
+            value = {"time": line["ns"] / line["ops"], "cpu": cpu * 1e9 / line["ops"]}
         self.values.setdefault(case, {}).setdefault(driver, []).append(value)
 
-    def of(self, case, driver):
+    def of(self, case, driver, what="time"):
         """All rounds of a case, `None` where it failed."""
-        return self.values.get(case, {}).get(driver, [])
+        return [value and value[what] for value in self.values.get(case, {}).get(driver, [])]
 
-    def ratio(self, case, driver, other):
-        """Round by round, how much longer `driver` took than `other`."""
-        return ratios(self.of(case, driver), self.of(case, other))
+    def ratio(self, case, driver, other, what="time"):
+        """Round by round, how much more `driver` took than `other`."""
+        return ratios(self.of(case, driver, what), self.of(case, other, what))
 
-    def verdicts(self):
+    def best_ratio(self, case, driver, other):
+        """The ratio of the quickest rounds: what disturbs a machine only ever adds time."""
+        mine, theirs = ([value for value in self.of(case, who) if value] for who in (driver, other))
+        return min(mine) / min(theirs) if mine and theirs else None
+
+    def verdicts(self, what="time"):
         """The verdict of each case on the first driver against the second."""
         if len(self.drivers) < 2:
             return {}
-        return {case: verdict(self.ratio(case, *self.drivers[:2])) for case in self.values}
+        return {case: verdict(self.ratio(case, *self.drivers[:2], what)) for case in self.values}
 
     def table(self):
         """The table."""
         first, *others = self.drivers
-        head = ["case, us per operation", *self.drivers, *(f"{first}/{other} [least..most]" for other in others), ""]
+        head = ["case, us per operation", *self.drivers]
+        for other in others:
+            head += [f"{first}/{other} [least..most]", "best", "cpu [least..most]"]
+        head.append("")
         rows = []
         for case in self.values:
             row = [case]
             for driver in self.drivers:
                 good = [value for value in self.of(case, driver) if value is not None]
                 row.append(number(statistics.median(good) / 1000) if good else "FAILS")
-            row += [ratio_text(self.ratio(case, first, other)) for other in others]
+            for other in others:
+                row += [ratio_text(self.ratio(case, first, other)), number(self.best_ratio(case, first, other))]
+                row.append(ratio_text(self.ratio(case, first, other, "cpu")))
             row.append(self.verdicts().get(case, ""))
             rows.append(row)
         return grid(head, rows)
 
-    def failures(self):
-        """A line for each case and driver that failed."""
-        return [f"{driver} fails {case}: {error}" for (case, driver), error in self.errors.items()]
-
     def summary(self):
-        """How many cases are faster, slower, or neither; and which are slower."""
-        verdicts = self.verdicts()
+        """How many cases are faster, slower, or neither; and which are slower, or cost more."""
+        verdicts, costs = self.verdicts(), self.verdicts("cpu")
         if not verdicts:
             return []
         first, second = self.drivers[:2]
         counts = {what: sum(value == what for value in verdicts.values()) for what in ("faster", "=", "slower")}
         lines = [f"{first} against {second}: {counts['faster']} faster, {counts['=']} neither, {counts['slower']} slower"]
-        for case, what in verdicts.items():
-            if what == "slower":
-                lines.append(f"slower: {case}, {ratio_text(self.ratio(case, first, second))}")
+        for case in self.values:
+            if verdicts[case] == "slower":
+                best = number(self.best_ratio(case, first, second))
+                lines.append(f"slower: {case}, {ratio_text(self.ratio(case, first, second))}, best {best}")
+            if costs[case] == "slower":
+                lines.append(f"more cpu: {case}, {ratio_text(self.ratio(case, first, second, 'cpu'))}")
         return lines
 
 
@@ -123,12 +143,15 @@ class Counts:
     def __init__(self, drivers):
         self.drivers = list(drivers)
         self.values = {}
+        self.errors = {}
         self.complaints = {}
 
     def add(self, case, driver, line, counters):
         """Adds what one run printed, and the daemon's counters of the time in which it ran."""
         if "error" in line:
+            self.errors[case, driver] = line["error"]
             return
+        self.complaints[driver] = self.complaints.get(driver, 0) + counters["complaints"]
         queues = counters["queues"]
         self.values.setdefault(case, {})[driver] = {
             "ops": line["ops"],
@@ -151,7 +174,7 @@ class Counts:
         names = sorted({name for entry in self.values[case].values() for name in entry["requests"]})
         texts = []
         for name in names:
-            each = [f"{value:.2f}" if value >= 0.005 else f"{value:.4f}" if value else "0" for value in self._known(case, name)]
+            each = [small(value) for value in self._known(case, name)]
             texts.append(f"{name} {each[0] if len(set(each)) == 1 else '/'.join(each)}")
         return ", ".join(texts)
 
@@ -169,7 +192,7 @@ class Counts:
             row = [case]
             for what in measures:
                 values = (self.each(case, driver, what) for driver in self.drivers)
-                row.append(" / ".join("-" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}" for value in values))
+                row.append(" / ".join("-" if value is None else small(value) for value in values))
             rows.append(row)
             texts.append(self.opcodes(case))
         # The opcodes vary in length: they are no column of the grid.

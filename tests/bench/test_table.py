@@ -15,7 +15,7 @@ def times(**rounds):
     for driver, values in rounds.items():
         for value in values:
             line = {"error": "EACCES"} if value is None else {"ns": value * 10, "ops": 10}
-            result.add("case", driver, line)
+            result.add("case", driver, line, 0.5)
     return result
 
 
@@ -32,14 +32,24 @@ def test_ratios_pair_rounds():
     """The ratio is taken within a round, and a failed run has none."""
     result = times(ours=[100, 1000, None], C=[200, 2000, 10])
     assert result.ratio("case", "ours", "C") == [0.5, 0.5]
-    assert result.failures() == ["ours fails case: EACCES"]
+    assert table.failures(result, table.Counts([])) == ["ours fails case: EACCES"]
 
 
 def test_times_table():
     """It shows medians in microseconds, and the verdict."""
     result = times(ours=[3000, 2000, 2500], C=[1000, 1000, 1000])
     assert "2.50" in result.table() and "2.50 [2.00..3.00]" in result.table()
-    assert result.summary() == ["ours against C: 0 faster, 0 neither, 1 slower", "slower: case, 2.50 [2.00..3.00]"]
+    assert result.summary() == ["ours against C: 0 faster, 0 neither, 1 slower", "slower: case, 2.50 [2.00..3.00], best 2.00"]
+
+
+def test_cpu():
+    """The processors' time has ratios of its own."""
+    result = table.Times(["ours", "C"])
+    for _ in range(3):
+        result.add("case", "ours", {"ns": 100, "ops": 10}, 0.3)
+        result.add("case", "C", {"ns": 100, "ops": 10}, 0.2)
+    assert result.verdicts() == {"case": "="}
+    assert result.summary()[1:] == ["more cpu: case, 1.50 [1.50..1.50]"]
 
 
 def test_a_case_that_always_fails():
@@ -53,10 +63,11 @@ def test_counts():
     """Counts are per operation; more requests or kicks are named."""
     counts = table.Counts(["ours", "C"])
     for driver, lookups in (("ours", 20), ("C", 10)):
-        counters = {"requests": {"LOOKUP": lookups, "OPEN": 10}, "queues": [{"kicks": 10, "interrupts": 5}] * 2}
+        counters = {"requests": {"LOOKUP": lookups, "OPEN": 10}, "queues": [{"kicks": 10, "interrupts": 5}] * 2, "complaints": 1}
         counts.add("case", driver, {"ops": 10}, counters)
     assert counts.each("case", "ours", "requests") == 3
     assert counts.each("case", "C", "kicks") == 2
     assert counts.opcodes("case") == "LOOKUP 2.00/1.00, OPEN 1.00"
     assert counts.more() == ["more requests: case, 3.00 against 2.00"]
     assert "LOOKUP" in counts.table()
+    assert counts.complaints == {"ours": 1, "C": 1}

@@ -160,7 +160,7 @@ impl Case {
     }
 
     /// Runs it, between two passages of the gate.
-    pub fn run(&self, site: &Site, gate: &mut Gate) -> Result<Done, Failure> {
+    pub fn run(&self, site: &Site, gate: &mut Gate<'_>) -> Result<Done, Failure> {
         match self.kind {
             Kind::Read(read) => read.run(site, gate),
             Kind::Write(write) => write.run(site, gate, self.seed()),

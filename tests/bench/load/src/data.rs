@@ -136,17 +136,16 @@ impl Read {
         Read { jobs, ..self }
     }
 
-    /// Reads the blocks through one open file, each thread its share of them.
-    fn read_blocks(&self, path: &Path, blocks: &[usize]) -> Result<(), Failure> {
-        let file = open(path, false, self.direct)?;
+    /// Reads the blocks, each thread its share of them.
+    fn read_blocks(&self, file: &File, blocks: &[usize]) -> Result<(), Failure> {
         if self.jobs == 1 {
-            return self.read_each(&file, blocks);
+            return self.read_each(file, blocks);
         }
         thread::scope(|scope| {
             let share = blocks.len().div_ceil(self.jobs).max(1);
             let threads: Vec<_> = blocks
                 .chunks(share)
-                .map(|blocks| scope.spawn(|| self.read_each(&file, blocks)))
+                .map(|blocks| scope.spawn(|| self.read_each(file, blocks)))
                 .collect();
             threads.into_iter().try_for_each(|thread| {
                 thread.join().map_err(|_| "a thread panicked".to_string())?
@@ -166,17 +165,25 @@ impl Read {
     }
 
     /// Runs the case.
-    pub fn run(&self, site: &Site, gate: &mut Gate) -> Result<Done, Failure> {
+    pub fn run(&self, site: &Site, gate: &mut Gate<'_>) -> Result<Done, Failure> {
         let path = data_path(site);
         let count = site.ops(DATA_MIB) * MIB / self.block;
         let blocks = blocks(self.order, count, site.ops(self.ops));
-        let before = match self.caches {
-            Caches::Cold => Site::warm_up(blocks.len()),
-            Caches::Warm => blocks.len(),
-        };
-        self.read_blocks(&path, &blocks[..before])?;
-        gate.begin(self.caches)?;
-        self.read_blocks(&path, &blocks)?;
+        let file = open(&path, false, self.direct)?;
+        match self.caches {
+            Caches::Cold => {
+                self.read_blocks(&file, &blocks[..Site::warm_up(blocks.len())])?;
+                drop(file);
+                gate.begin(Caches::Cold)?;
+                self.read_blocks(&open(&path, false, self.direct)?, &blocks)?;
+            }
+            Caches::Warm => {
+                // Opening a file may end what is cached of it: the file stays open.
+                self.read_blocks(&file, &blocks)?;
+                gate.begin(Caches::Warm)?;
+                self.read_blocks(&file, &blocks)?;
+            }
+        }
         gate.end()?;
         Ok(Done {
             ops: blocks.len(),
@@ -257,7 +264,7 @@ impl Write {
     }
 
     /// Runs the case.
-    pub fn run(&self, site: &Site, gate: &mut Gate, seed: u64) -> Result<Done, Failure> {
+    pub fn run(&self, site: &Site, gate: &mut Gate<'_>, seed: u64) -> Result<Done, Failure> {
         let ops = site.ops(self.ops);
         let before = blocks(self.order, Site::warm_up(ops), ops);
         self.write_blocks(&Self::warm_up_path(site), &before, seed)?;

@@ -2,8 +2,8 @@
 
 //! The two moments between which a case is measured.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -21,20 +21,20 @@ pub enum Caches {
     Warm,
 }
 
-/// Measures a case, and lets somebody else measure between the same two moments.
+/// Measures a case, and lets the other end of a port measure between the same two moments.
 #[derive(Debug)]
-pub struct Gate {
-    fifos: Option<PathBuf>,
+pub struct Gate<'a> {
+    port: Option<&'a File>,
     drop_caches: bool,
     begun: Option<Instant>,
     elapsed: Option<Duration>,
 }
 
-impl Gate {
-    /// A gate; with a directory of FIFOs, one that waits for somebody on both sides.
-    pub fn new(fifos: Option<PathBuf>) -> Self {
+impl<'a> Gate<'a> {
+    /// A gate; with a port, one that waits for its other end at both moments.
+    pub fn new(port: Option<&'a File>) -> Self {
         Gate {
-            fifos,
+            port,
             drop_caches: true,
             begun: None,
             elapsed: None,
@@ -80,12 +80,11 @@ impl Gate {
         }
     }
 
+    /// Tells the other end, and waits for its word, a byte each.
     fn pass(&self) -> Result<(), Failure> {
-        if let Some(fifos) = &self.fifos {
-            // Opening a FIFO waits for the other side.
-            let (reached, go) = (fifos.join("reached"), fifos.join("go"));
-            fs::write(&reached, "\n").named(reached)?;
-            fs::read(&go).named(go)?;
+        if let Some(mut port) = self.port {
+            port.write_all(b"r").named("the gate's port")?;
+            port.read_exact(&mut [0]).named("the gate's port")?;
         }
         Ok(())
     }

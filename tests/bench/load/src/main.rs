@@ -16,6 +16,7 @@ mod pattern;
 mod trees;
 
 use std::env;
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,12 +28,12 @@ const HELP: &str = "\
 Usage: load list                                   prints the cases: name, group, what an operation is
        load assets ASSETS SCALE                    makes the files that are only read
        load prepare WORK SCALE CASE...             makes what each case starts from
-       load run ASSETS WORK SCALE [--gate DIR] CASE...
+       load run ASSETS WORK SCALE [--gate PORT] CASE...
                                                    runs the cases; prints a line of JSON for each
        load verify ASSETS WORK SCALE CASE...       checks what the cases left in WORK
 
-SCALE multiplies the number of operations. With --gate, each case writes a line to the FIFO DIR/reached where its timing
-starts and where it ends, and then waits for a line from the FIFO DIR/go.
+SCALE multiplies the number of operations. With --gate, each case writes a byte to the device PORT where its timing starts
+and where it ends, and waits for a byte to come back.
 ";
 
 /// Where a case works, and how much it does.
@@ -125,12 +126,15 @@ fn list() {
 
 /// Runs cases and prints what they took. A case that fails says so in its line, and the next one runs.
 fn run(assets: &str, work: &str, scale: f64, rest: &[String]) -> Result<(), Failure> {
-    let (fifos, names) = match rest {
-        [option, dir, names @ ..] if option == "--gate" => (Some(PathBuf::from(dir)), names),
+    let (port, names) = match rest {
+        [option, port, names @ ..] if option == "--gate" => {
+            let opened = OpenOptions::new().read(true).write(true).open(port);
+            (Some(opened.named(port)?), names)
+        }
         names => (None, names),
     };
     for case in chosen(names)? {
-        let mut gate = Gate::new(fifos.clone());
+        let mut gate = Gate::new(port.as_ref());
         let site = site(assets, work, scale, case);
         let result = case.run(&site, &mut gate);
         let line = match (result, gate.finish()) {

@@ -119,7 +119,7 @@ impl Op {
     }
 
     /// Runs the case.
-    pub fn run(self, site: &Site, gate: &mut Gate) -> Result<Done, Failure> {
+    pub fn run(self, site: &Site, gate: &mut Gate<'_>) -> Result<Done, Failure> {
         let count = count(site);
         let (warm_up, timed) = match self {
             Op::Stat(_) | Op::Open | Op::Read => (assets(site), assets(site)),

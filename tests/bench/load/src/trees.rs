@@ -86,7 +86,7 @@ fn walk(directory: &Path) -> Result<Counts, Failure> {
 }
 
 /// Runs the case that walks.
-pub fn walk_tree(site: &Site, gate: &mut Gate, caches: Caches) -> Result<Done, Failure> {
+pub fn walk_tree(site: &Site, gate: &mut Gate<'_>, caches: Caches) -> Result<Done, Failure> {
     let tree = site.assets.join("tree");
     match caches {
         Caches::Cold => walk(&tree.join("dir-000"))?,
@@ -106,7 +106,7 @@ pub fn walk_tree(site: &Site, gate: &mut Gate, caches: Caches) -> Result<Done, F
 }
 
 /// Runs the case that lists.
-pub fn list(site: &Site, gate: &mut Gate) -> Result<Done, Failure> {
+pub fn list(site: &Site, gate: &mut Gate<'_>) -> Result<Done, Failure> {
     let directory = names::assets(site);
     let list = || -> Result<usize, Failure> {
         let mut found = 0;
@@ -138,7 +138,7 @@ pub fn prepare_untar(site: &Site) -> Result<(), Failure> {
 }
 
 /// Runs the case that unpacks.
-pub fn untar(site: &Site, gate: &mut Gate) -> Result<Done, Failure> {
+pub fn untar(site: &Site, gate: &mut Gate<'_>) -> Result<Done, Failure> {
     // Not read from the share: that is measured elsewhere.
     let archive = env::temp_dir().join(format!("load-{}.tar", process::id()));
     fs::copy(site.assets.join("tree.tar"), &archive).named(&archive)?;
