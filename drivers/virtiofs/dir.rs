@@ -6,6 +6,7 @@
 //! daemon grants a name is used in full: within it no request is made, also not for names that do not exist.
 
 use crate::{
+    file::Handle,
     forget::Known,
     inode::{
         self,
@@ -14,6 +15,7 @@ use crate::{
         Asked,
         NodeInode, //
     },
+    namespace,
     superblock::{
         caller,
         Mount,
@@ -34,12 +36,21 @@ use kernel::{
     },
 };
 use vfs::{
+    attr::FileType,
+    cred::Idmap,
     dentry::{
         LookupDentry,
         LookupFlags,
+        NamedDentry,
         RcuDentry, //
     },
-    inode::RcuInode,
+    file::NewFile,
+    inode::{
+        OpenRequest,
+        Opened,
+        RcuInode,
+        RenameFlags, //
+    },
     time::jiffies_64,
     Dentry,
     Inode, //
@@ -57,18 +68,101 @@ impl vfs::inode::DirectoryOperations for Directory {
         dentry: &LookupDentry<VirtioFs>,
         _flags: LookupFlags,
     ) -> Result<Option<ARef<Inode<VirtioFs>>>> {
-        let asked = Asked::now();
-        match lookup(dir, dentry.name())? {
-            LookupReply::Found(entry) => {
-                let inode = instantiate(dir, &entry, asked)?;
-                dentry.set_time(deadline_of(entry.entry_ttl));
-                dir.data().names_wanted();
-                Ok(Some(inode))
-            }
-            LookupReply::Negative(ttl) => {
-                dentry.set_time(deadline_of(ttl));
-                Ok(None)
-            }
+        find(dir, dentry)
+    }
+
+    fn mknod(
+        idmap: &Idmap,
+        dir: &Inode<VirtioFs>,
+        dentry: &LookupDentry<VirtioFs>,
+        file_type: FileType,
+        permissions: u16,
+        rdev: u32,
+    ) -> Result<ARef<Inode<VirtioFs>>> {
+        namespace::mknod(idmap, dir, dentry, file_type, permissions, rdev)
+    }
+
+    fn mkdir(
+        idmap: &Idmap,
+        dir: &Inode<VirtioFs>,
+        dentry: &LookupDentry<VirtioFs>,
+        permissions: u16,
+    ) -> Result<ARef<Inode<VirtioFs>>> {
+        namespace::mkdir(idmap, dir, dentry, permissions)
+    }
+
+    fn symlink(
+        idmap: &Idmap,
+        dir: &Inode<VirtioFs>,
+        dentry: &LookupDentry<VirtioFs>,
+        target: &CStr,
+    ) -> Result<ARef<Inode<VirtioFs>>> {
+        namespace::symlink(idmap, dir, dentry, target)
+    }
+
+    fn link(
+        inode: &Inode<VirtioFs>,
+        dir: &Inode<VirtioFs>,
+        dentry: &LookupDentry<VirtioFs>,
+    ) -> Result<ARef<Inode<VirtioFs>>> {
+        namespace::link(inode, dir, dentry)
+    }
+
+    fn unlink(dir: &Inode<VirtioFs>, dentry: &NamedDentry<VirtioFs>) -> Result {
+        namespace::remove(dir, dentry, false)
+    }
+
+    fn rmdir(dir: &Inode<VirtioFs>, dentry: &NamedDentry<VirtioFs>) -> Result {
+        namespace::remove(dir, dentry, true)
+    }
+
+    fn rename(
+        idmap: &Idmap,
+        old_dir: &Inode<VirtioFs>,
+        old: &NamedDentry<VirtioFs>,
+        new_dir: &Inode<VirtioFs>,
+        new: &NamedDentry<VirtioFs>,
+        flags: RenameFlags,
+    ) -> Result {
+        namespace::rename(idmap, old_dir, old, new_dir, new, flags)
+    }
+
+    fn atomic_open(
+        dir: &Inode<VirtioFs>,
+        dentry: &LookupDentry<VirtioFs>,
+        request: &OpenRequest<'_>,
+    ) -> Result<Opened<VirtioFs>> {
+        namespace::atomic_open(dir, dentry, request)
+    }
+
+    fn tmpfile(
+        dir: &Inode<VirtioFs>,
+        request: &OpenRequest<'_>,
+    ) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>)> {
+        namespace::tmpfile(dir, request)
+    }
+
+    fn finish_open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>, handle: &Handle) {
+        handle.finish_open(inode, file);
+    }
+}
+
+/// What the name of `dentry` is in `dir`. The dentry learns for how long.
+pub(crate) fn find(
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+) -> Result<Option<ARef<Inode<VirtioFs>>>> {
+    let asked = Asked::now();
+    match lookup(dir, dentry.name())? {
+        LookupReply::Found(entry) => {
+            let inode = instantiate(dir, &entry, asked)?;
+            dentry.set_time(deadline_of(entry.entry_ttl));
+            dir.data().names_wanted();
+            Ok(Some(inode))
+        }
+        LookupReply::Negative(ttl) => {
+            dentry.set_time(deadline_of(ttl));
+            Ok(None)
         }
     }
 }

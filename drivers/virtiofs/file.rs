@@ -32,6 +32,7 @@ use kernel::{
     prelude::*, //
 };
 use vfs::{
+    cred::keeps_setid,
     file::{
         DirEmitter,
         FallocateMode,
@@ -54,12 +55,54 @@ pub(crate) struct Handle {
     counted: bool,
     /// Whether it can write, and is among the inode's writers.
     writes: bool,
+    /// Whether the daemon truncated the file when it was opened.
+    truncated: bool,
 }
 
 impl Handle {
     /// The daemon's name for it.
     pub(crate) fn fh(&self) -> Fh {
         self.fh
+    }
+
+    /// Whether the daemon truncated the file when it was opened.
+    pub(crate) fn truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// A handle of a file that can do without OPEN, or is opened later.
+    pub(crate) fn new() -> Result<KBox<Self>> {
+        Ok(KBox::new(
+            Self {
+                fh: Fh(0),
+                flags: OpenReplyFlags::KEEP_CACHE,
+                counted: false,
+                writes: false,
+                truncated: false,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The daemon has opened the file.
+    pub(crate) fn opened(&mut self, reply: OpenReply) {
+        self.fh = reply.fh;
+        self.flags = reply.flags;
+        self.counted = true;
+    }
+
+    /// What the daemon said about the open file is made so.
+    pub(crate) fn finish_open(&self, inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) {
+        file.set_can_direct();
+        if self.flags.contains(OpenReplyFlags::STREAM) {
+            file.set_stream();
+        } else if self.flags.contains(OpenReplyFlags::NONSEEKABLE) {
+            file.set_nonseekable();
+        }
+        if !self.is_direct() && !self.flags.contains(OpenReplyFlags::KEEP_CACHE) {
+            // Close-to-open: what others wrote before is seen from here on. Pages that can't be dropped are being read.
+            let _ = inode.invalidate_pages();
+        }
     }
 
     fn is_direct(&self) -> bool {
@@ -76,30 +119,40 @@ impl Handle {
         let node = inode.node_id()?;
         let can_do_without = session.has(without);
         // What must not fail later: without memory for the handle there is no OPEN.
-        let mut handle = KBox::new(
-            Self {
-                fh: Fh(0),
-                flags: OpenReplyFlags::KEEP_CACHE,
-                counted: false,
-                writes: false,
-            },
-            GFP_KERNEL,
-        )?;
+        let mut handle = Self::new()?;
         if can_do_without && session.lacks(opcode) {
             return Ok(handle);
         }
-        let op = Open {
+        let mut op = Open {
             node,
             dir,
             flags: file.flags()
                 & !(flags::O_CREAT | flags::O_EXCL | flags::O_NOCTTY | flags::O_TRUNC),
             open_flags: OpenFlags::NONE,
         };
-        match session.call(&op, &caller(inode.super_block())) {
-            Ok(OpenReply { fh, flags }) => {
-                handle.fh = fh;
-                handle.flags = flags;
-                handle.counted = true;
+        // A file that is executed cannot be opened for writing, so only then the VFS has looked whether it is.
+        let truncate = session.has(InitFlags::ATOMIC_O_TRUNC)
+            && file.flags() & flags::O_TRUNC != 0
+            && file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
+        if truncate {
+            op.flags |= flags::O_TRUNC;
+            if session.has(InitFlags::HANDLE_KILLPRIV_V2) && !keeps_setid() {
+                op.open_flags = OpenFlags::KILL_SUIDGID;
+            }
+        }
+        if truncate {
+            // What mappings have written comes before the truncation. Errors stay with the file.
+            let _ = inode.write_and_wait();
+        }
+        let opened = session.call(&op, &caller(inode.super_block()));
+        if truncate {
+            // Also if nobody knows. The VFS goes on with a truncation, which makes the page cache follow.
+            inode.data().changed();
+        }
+        match opened {
+            Ok(reply) => {
+                handle.opened(reply);
+                handle.truncated = truncate;
             }
             Err(e) if e == ENOSYS && can_do_without => {}
             Err(e) => return Err(e),
@@ -108,7 +161,7 @@ impl Handle {
     }
 
     /// From here on what mappings write is written back through this handle, if it can write.
-    fn join_writers(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
+    pub(crate) fn join_writers(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
         if flags & flags::O_ACCMODE != flags::O_RDONLY {
             inode.data().writers().lock().push(self.fh, GFP_KERNEL)?;
             self.writes = true;
@@ -156,16 +209,7 @@ impl vfs::file::Operations for RegularFiles {
             handle.release(inode, false, file.flags());
             return Err(e);
         }
-        file.set_can_direct();
-        if handle.flags.contains(OpenReplyFlags::STREAM) {
-            file.set_stream();
-        } else if handle.flags.contains(OpenReplyFlags::NONSEEKABLE) {
-            file.set_nonseekable();
-        }
-        if !handle.is_direct() && !handle.flags.contains(OpenReplyFlags::KEEP_CACHE) {
-            // Close-to-open: what others wrote before is seen from here on. Pages that can't be dropped are being read.
-            let _ = inode.invalidate_pages();
-        }
+        handle.finish_open(inode, file);
         Ok(handle)
     }
 
@@ -273,10 +317,7 @@ impl vfs::file::Operations for RegularFiles {
         if file.data().is_direct() {
             // A shared mapping promises to be coherent with what others read and write on the host, which pages of this kernel
             // are not: the daemon has to agree to that.
-            let allowed = file
-                .inode()
-                .session()?
-                .has(InitFlags::DIRECT_IO_ALLOW_MMAP);
+            let allowed = file.inode().session()?.has(InitFlags::DIRECT_IO_ALLOW_MMAP);
             if mapping.is_shared() && !allowed {
                 return Err(ENODEV);
             }

@@ -78,6 +78,9 @@ use vfs::{
 /// Folios of the page cache may have up to two to the power of this many pages: 2 MiB.
 const MAX_FOLIO_ORDER: u32 = 9;
 
+/// How often attributes are asked for at most that change all the while.
+const MAX_REFRESHES: usize = 4;
+
 /// How long attributes are good, in jiffies since boot. Callable from any context.
 pub(crate) struct Freshness {
     until: Atomic<u64>,
@@ -86,12 +89,13 @@ pub(crate) struct Freshness {
 impl Freshness {
     /// They are good for `ttl` from now on.
     fn renew(&self, ttl: Ttl) {
-        self.until.store(deadline_of(ttl), ordering::Relaxed);
+        // Before who renews looks whether there was a change; who changes does it the other way round.
+        self.until.xchg(deadline_of(ttl), ordering::Full);
     }
 
     /// They are not good any more.
     pub(crate) fn expire(&self) {
-        self.until.store(0, ordering::Relaxed);
+        self.until.store(0, ordering::Release);
     }
 
     fn is_fresh(&self) -> bool {
@@ -132,6 +136,8 @@ pub(crate) struct Node {
     /// Handles of it that can write, for the writeback of what mappings have written. Innermost lock; may sleep.
     #[pin]
     writers: Mutex<KVec<Fh>>,
+    /// When other attributes were: see [`Node::changed_attributes`].
+    changed_attributes: Atomic<u64>,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
     /// For a symbolic link: its target, where the daemon says that it may be kept.
@@ -152,6 +158,7 @@ impl Node {
             )?,
             changed: Atomic::new(0),
             writers <- new_mutex!(KVec::new(), "Node::writers"),
+            changed_attributes: Atomic::new(0),
             want_plus: Atomic::new(0),
             target: SetOnce::new(),
         })
@@ -179,8 +186,31 @@ impl Node {
         self.freshness.expire();
     }
 
+    /// Attributes other than the size have been changed through this kernel, or may have been: what was asked for before is
+    /// not taken over.
+    pub(crate) fn changed_attributes(&self) {
+        self.changed_attributes
+            .store(monotonic_ns(), ordering::Release);
+        self.freshness.expire();
+    }
+
+    /// Names in the directory have been changed through this kernel, or may have been.
+    pub(crate) fn changed_names(&self) {
+        self.changed_attributes();
+    }
+
+    /// Whether what was asked for then may be older than a change of attributes.
+    fn is_out_of_date(&self, asked: Asked) -> bool {
+        asked.0 <= self.changed_attributes.load(ordering::Acquire)
+    }
+
+    /// Attributes that have been taken over are good for `ttl`.
+    pub(crate) fn renew(&self, ttl: Ttl) {
+        self.freshness.renew(ttl);
+    }
+
     /// Whether what was asked for then may be older than a change.
-    fn is_overtaken(&self, asked: Asked) -> bool {
+    pub(crate) fn is_overtaken(&self, asked: Asked) -> bool {
         asked.0 <= self.changed.load(ordering::Acquire)
     }
 
@@ -253,6 +283,9 @@ impl NodeInode for Inode<VirtioFs> {
         }
         let size = i64::try_from(attr.size)?;
         let mut locked = self.lock();
+        if self.data().is_out_of_date(asked) {
+            return Ok(());
+        }
         let (old_size, old_mtime) = (self.size(), self.mtime());
         let mut attrs = locked.attrs();
         set_attributes(&mut attrs, attr);
@@ -262,6 +295,10 @@ impl NodeInode for Inode<VirtioFs> {
         set_size_and_times(&mut attrs, attr);
         drop(locked);
         self.data().freshness.renew(ttl);
+        if self.data().is_overtaken(asked) || self.data().is_out_of_date(asked) {
+            // It was changed since this was looked at.
+            self.data().freshness.expire();
+        }
 
         if attr.kind == FileType::Regular && self.has_pages() {
             let changed = old_size != size || old_mtime != timespec(attr.mtime);
@@ -281,9 +318,15 @@ impl NodeInode for Inode<VirtioFs> {
             node: self.node_id()?,
             fh,
         };
-        let asked = Asked::now();
-        let reply = self.session()?.call(&op, &caller(self.super_block()))?;
-        self.update(&reply.attr, reply.ttl, asked)
+        for _ in 0..MAX_REFRESHES {
+            let asked = Asked::now();
+            let reply = self.session()?.call(&op, &caller(self.super_block()))?;
+            self.update(&reply.attr, reply.ttl, asked)?;
+            if !self.data().is_out_of_date(asked) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn refresh_if_expired(&self, fh: Option<Fh>) -> Result {
@@ -298,14 +341,14 @@ fn timespec(time: fuse_proto::Time) -> Timespec {
     Timespec::new(time.sec, time.nsec)
 }
 
-fn set_size_and_times(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
+pub(crate) fn set_size_and_times(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
     attrs.set_size(i64::try_from(attr.size).unwrap_or(i64::MAX));
     attrs.set_blocks(attr.blocks);
     attrs.set_mtime(timespec(attr.mtime));
     attrs.set_ctime(timespec(attr.ctime));
 }
 
-fn set_attributes(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
+pub(crate) fn set_attributes(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
     attrs.set_permissions(attr.permissions);
     attrs.set_owner(attr.uid, attr.gid);
     attrs.set_nlink(attr.nlink);
@@ -427,6 +470,13 @@ macro_rules! impl_inode_operations {
                 sync: ::vfs::attr::StatSync,
             ) -> Result {
                 $crate::inode::getattr(inode, stat, sync)
+            }
+
+            fn setattr(
+                inode: &Inode<VirtioFs>,
+                attrs: &mut ::vfs::attr::NewAttributes<'_, VirtioFs>,
+            ) -> Result {
+                $crate::setattr::setattr(inode, attrs)
             }
 
             fn permission(

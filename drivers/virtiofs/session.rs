@@ -10,6 +10,7 @@ use crate::{
         Forgets,
         Known, //
     },
+    namespace::late_create,
     request::{
         check,
         Request, //
@@ -17,6 +18,7 @@ use crate::{
 };
 use fuse_proto::{
     Caller,
+    CreateReply,
     Destroy,
     DirentsPlus,
     Fh,
@@ -68,6 +70,8 @@ const OTHER_SEGMENTS: usize = 2;
 /// What this driver can do. A flag is offered here when what it promises is implemented, and not before.
 const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::BIG_WRITES)
+    .with(InitFlags::ATOMIC_O_TRUNC)
+    .with(InitFlags::DONT_MASK)
     .with(InitFlags::AUTO_INVAL_DATA)
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::READDIRPLUS_AUTO)
@@ -78,7 +82,10 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::NO_OPENDIR_SUPPORT)
     .with(InitFlags::SUBMOUNTS)
     .with(InitFlags::DIRECT_IO_ALLOW_MMAP)
-    .with(InitFlags::INIT_EXT);
+    .with(InitFlags::SETXATTR_EXT)
+    .with(InitFlags::INIT_EXT)
+    .with(InitFlags::CREATE_SUPP_GROUP)
+    .with(InitFlags::ALLOW_IDMAP);
 
 /// Whether a daemon may lack `opcode` for good. Without the others there is no filesystem, so that `ENOSYS` is then an error
 /// like any other.
@@ -94,8 +101,14 @@ fn is_optional(opcode: Opcode) -> bool {
             | Opcode::CopyFileRange
             | Opcode::CopyFileRange64
             | Opcode::Syncfs
+            | Opcode::Create
+            | Opcode::Tmpfile
+            | Opcode::Link
+            | Opcode::Rename2
             | Opcode::Getxattr
             | Opcode::Listxattr
+            | Opcode::Setxattr
+            | Opcode::Removexattr
             | Opcode::Access
             | Opcode::Lseek
             | Opcode::Statx
@@ -315,7 +328,8 @@ impl Session {
             matches!(request.opcode(), Opcode::Opendir),
         );
         match request.opcode() {
-            Opcode::Lookup => {
+            // All of these are answered alike.
+            Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => {
                 let op = Lookup {
                     parent: node,
                     name: b".",
@@ -323,6 +337,12 @@ impl Session {
                 if let LookupReply::Found(entry) = self.recheck(transfer, &op, used)? {
                     self.forget(Known::new(entry.node)?);
                 }
+            }
+            Opcode::Create | Opcode::Tmpfile => {
+                let CreateReply { entry, open } =
+                    self.recheck(transfer, &late_create(node), used)?;
+                self.release(entry.node, false, open.fh, 0);
+                self.forget(Known::new(entry.node)?);
             }
             Opcode::Open | Opcode::Opendir => {
                 let op = Open {
@@ -412,8 +432,14 @@ mod tests {
             Opcode::Open,
             Opcode::Opendir,
             Opcode::Flush,
+            Opcode::Create,
+            Opcode::Tmpfile,
+            Opcode::Link,
+            Opcode::Rename2,
             Opcode::Getxattr,
             Opcode::Listxattr,
+            Opcode::Setxattr,
+            Opcode::Removexattr,
             Opcode::Access,
             Opcode::Lseek,
             Opcode::Statx,

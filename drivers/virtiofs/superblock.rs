@@ -28,6 +28,7 @@ use fuse_proto::{
     Attr,
     Caller,
     Getattr,
+    InitFlags,
     NodeId,
     Statfs,
     Syncfs, //
@@ -49,6 +50,8 @@ use vfs::{
         Context,
         Purpose, //
     },
+    cred::Idmap,
+    filesystem::Flags,
     parameter::Parameters,
     Dentry,
     FileSystem,
@@ -107,18 +110,40 @@ fn refuse(context: &Context<VirtioFs>, tag: &CStr, why: &str) -> Error {
 }
 
 /// Who is calling, as the daemon is told it.
+///
+/// Where mounts can map ids, ids are told of those only who make something: see [`creator`].
 pub(crate) fn caller(sb: &SuperBlock<VirtioFs>) -> Caller {
     let caller = vfs::cred::Caller::current(sb, None);
+    let idmap = sb
+        .data()
+        .session
+        .as_ref()
+        .is_some_and(|session| session.has(InitFlags::ALLOW_IDMAP));
+    let told = |id| if idmap { Caller::UNMAPPED } else { id };
     Caller {
+        uid: told(caller.uid),
+        gid: told(caller.gid),
+        pid: caller.pid,
+    }
+}
+
+/// Who is calling to make something, and so becomes its owner. Errors: `EOVERFLOW` when the daemon has no such user or group.
+pub(crate) fn creator(sb: &SuperBlock<VirtioFs>, idmap: &Idmap) -> Result<Caller> {
+    let caller = vfs::cred::Caller::creating(sb, idmap, None);
+    if caller.uid == Caller::UNMAPPED || caller.gid == Caller::UNMAPPED {
+        return Err(EOVERFLOW);
+    }
+    Ok(Caller {
         uid: caller.uid,
         gid: caller.gid,
         pid: caller.pid,
-    }
+    })
 }
 
 #[vtable]
 impl FileSystem for VirtioFs {
     const NAME: &'static CStr = c"virtiofs";
+    const FLAGS: Flags = Flags::ALLOW_IDMAP;
     const PARAMETERS: Parameters<Options> = PARAMETERS.parameters();
 
     type Options = Options;
@@ -280,6 +305,12 @@ impl VirtioFs {
         sb.set_magic(MAGIC)
             .set_time_granularity(agreed.time_gran)
             .set_unverifiable();
+        if session.has(InitFlags::DONT_MASK) {
+            sb.set_no_umask();
+        }
+        if !session.has(InitFlags::ALLOW_IDMAP) {
+            sb.set_no_idmap();
+        }
         sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE)?;
         let asked = Asked::now();
         let (known, attr, ttl) = match &mount.submount {

@@ -16,7 +16,9 @@
 //! - [`options`]: mount options.
 //! - [`inode`]: inodes, their attributes and how long they are good.
 //! - [`dir`]: names: lookup, revalidation, submounts.
+//! - [`namespace`]: names that are made, moved and removed.
 //! - [`readdir`]: the listing of a directory.
+//! - [`setattr`]: changes of attributes.
 //! - [`file`]: open files.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
@@ -33,11 +35,13 @@ mod file;
 mod forget;
 mod inode;
 mod lane;
+mod namespace;
 mod options;
 mod page_cache;
 mod readdir;
 mod request;
 mod session;
+mod setattr;
 mod superblock;
 mod symlink;
 mod write;

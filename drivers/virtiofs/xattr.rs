@@ -14,18 +14,27 @@ use crate::{
 };
 use fuse_proto::{
     Getxattr,
+    InitFlags,
     Listxattr,
     Operation,
+    Removexattr,
+    Setxattr,
     XattrNames,
     XATTR_MAX, //
 };
 use kernel::prelude::*;
 use kernel_ext::pages::PageBuffer;
 use vfs::{
-    xattr::Buffer,
+    xattr::{
+        Buffer,
+        SetMode, //
+    },
     Inode, //
 };
-use virtio::Payload;
+use virtio::{
+    transfer::Direction,
+    Payload, //
+};
 
 /// The handler of all extended attributes.
 pub(crate) struct AnyXattr;
@@ -46,6 +55,49 @@ impl vfs::xattr::Handler for AnyXattr {
             value.push(&bytes)?;
         }
         Ok(())
+    }
+
+    fn set(inode: &Inode<VirtioFs>, name: &CStr, value: &[u8], how: SetMode) -> Result {
+        let session = inode.session()?;
+        let op = Setxattr {
+            node: inode.node_id()?,
+            name: name.to_bytes(),
+            size: u32::try_from(value.len())?,
+            flags: how.bits(),
+            acl_kill_sgid: session.has(InitFlags::SETXATTR_EXT).then_some(false),
+        };
+        let payload = if value.is_empty() {
+            Payload::None
+        } else {
+            let mut pages = PageBuffer::new(value.len())?;
+            pages.write(0, value)?;
+            Payload::Pages(pages)
+        };
+        let caller = caller(inode.super_block());
+        let done = session.exchange(&op, &caller, payload, Direction::ToDevice);
+        // The time of the last change, and with an ACL the mode.
+        inode.data().changed_attributes();
+        done.map_err(unsupported)?;
+        Ok(())
+    }
+
+    fn remove(inode: &Inode<VirtioFs>, name: &CStr) -> Result {
+        let op = Removexattr {
+            node: inode.node_id()?,
+            name: name.to_bytes(),
+        };
+        let done = inode.session()?.call(&op, &caller(inode.super_block()));
+        inode.data().changed_attributes();
+        done.map_err(unsupported)
+    }
+}
+
+/// What user space knows the lack of extended attributes as.
+fn unsupported(e: Error) -> Error {
+    if e == ENOSYS {
+        EOPNOTSUPP
+    } else {
+        e
     }
 }
 
@@ -86,7 +138,7 @@ fn fetch<O: Operation<Reply = usize>>(
     let (len, transfer) = inode
         .session()?
         .call_into(op, &caller(inode.super_block()), pages)
-        .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })?;
+        .map_err(unsupported)?;
     if size == 0 {
         buffer.push_size(len)?;
         return Ok(KVVec::new());

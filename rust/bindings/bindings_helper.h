@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
+#include <linux/fs_struct.h>
 #include <linux/kobject.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
@@ -49,6 +50,8 @@ const unsigned int RUST_CONST_HELPER_LOOKUP_EXCL = LOOKUP_EXCL;
 const unsigned int RUST_CONST_HELPER_LOOKUP_RENAME_TARGET = LOOKUP_RENAME_TARGET;
 const fmode_t RUST_CONST_HELPER_FMODE_NOWAIT = FMODE_NOWAIT;
 const fmode_t RUST_CONST_HELPER_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+const fmode_t RUST_CONST_HELPER_FMODE_CREATED = FMODE_CREATED;
+const fmode_t RUST_CONST_HELPER_FMODE_OPENED = FMODE_OPENED;
 const fmode_t RUST_CONST_HELPER_FMODE_READ = FMODE_READ;
 const fmode_t RUST_CONST_HELPER_FMODE_WRITE = FMODE_WRITE;
 const int RUST_CONST_HELPER_IOCB_APPEND = IOCB_APPEND;

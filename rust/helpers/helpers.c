@@ -3,6 +3,7 @@
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/mnt_idmapping.h>
 #include <linux/pagemap.h>
 #include <linux/uidgid.h>
 #include <linux/virtio.h>
@@ -55,6 +56,38 @@ struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping, p
 {
 	return __filemap_get_folio(mapping, index, FGP_WRITEBEGIN | fgf_set_order(len),
 				   mapping_gfp_mask(mapping));
+}
+
+uid_t virtiofs_helper_mapped_fsuid(struct mnt_idmap *idmap, struct user_namespace *ns)
+{
+	return from_kuid(ns, mapped_fsuid(idmap, ns));
+}
+
+gid_t virtiofs_helper_mapped_fsgid(struct mnt_idmap *idmap, struct user_namespace *ns)
+{
+	return from_kgid(ns, mapped_fsgid(idmap, ns));
+}
+
+uid_t virtiofs_helper_iattr_uid(struct mnt_idmap *idmap, struct user_namespace *ns,
+				const struct iattr *attr)
+{
+	return from_kuid(ns, from_vfsuid(idmap, ns, attr->ia_vfsuid));
+}
+
+gid_t virtiofs_helper_iattr_gid(struct mnt_idmap *idmap, struct user_namespace *ns,
+				const struct iattr *attr)
+{
+	return from_kgid(ns, from_vfsgid(idmap, ns, attr->ia_vfsgid));
+}
+
+/* The group of a directory if the task is in it, but not as its fsgid; else -1. */
+gid_t virtiofs_helper_supplementary_group(struct mnt_idmap *idmap, const struct inode *dir)
+{
+	vfsgid_t group = i_gid_into_vfsgid(idmap, dir);
+
+	if (vfsgid_eq_kgid(group, current_fsgid()) || !vfsgid_in_group_p(group))
+		return -1;
+	return from_kgid(i_user_ns(dir), dir->i_gid);
 }
 
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc)

@@ -8,8 +8,11 @@
 struct address_space;
 struct cpumask;
 struct folio;
+struct iattr;
+struct inode;
 struct kmem_cache;
 struct kobject;
+struct mnt_idmap;
 struct page;
 struct super_block;
 struct user_namespace;
@@ -31,6 +34,13 @@ bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc);
 void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache);
 uid_t virtiofs_helper_current_fsuid(struct user_namespace *ns);
 gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns);
+uid_t virtiofs_helper_mapped_fsuid(struct mnt_idmap *idmap, struct user_namespace *ns);
+gid_t virtiofs_helper_mapped_fsgid(struct mnt_idmap *idmap, struct user_namespace *ns);
+uid_t virtiofs_helper_iattr_uid(struct mnt_idmap *idmap, struct user_namespace *ns,
+				const struct iattr *attr);
+gid_t virtiofs_helper_iattr_gid(struct mnt_idmap *idmap, struct user_namespace *ns,
+				const struct iattr *attr);
+gid_t virtiofs_helper_supplementary_group(struct mnt_idmap *idmap, const struct inode *dir);
 
 /* work */
 struct workqueue_struct *virtiofs_helper_alloc_workqueue(const char *name);

@@ -7,11 +7,16 @@
 
 use crate::{
     cred::Idmap,
+    file::File,
     filesystem::FileSystem,
     inode::Inode,
     time::Timespec, //
 };
 use core::marker::PhantomData;
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
 use kernel_ext::bindings;
 
 /// The type of a file.
@@ -225,6 +230,158 @@ impl<'a> Stat<'a> {
             (*self.stat).attributes |= set;
             (*self.stat).attributes_mask |= known;
         }
+    }
+}
+
+/// What a time stamp is to be set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewTime {
+    /// The time of the change, which is about this.
+    Now(Timespec),
+    /// This time.
+    To(Timespec),
+}
+
+/// Attributes that are to be changed.
+///
+/// C: `struct iattr`.
+///
+/// # Invariants
+///
+/// The pointers are those of a `setattr` call that has not returned; the dentry has an inode of `T`, whose `i_rwsem` is held.
+pub struct NewAttributes<'a, T: FileSystem> {
+    idmap: &'a Idmap,
+    dentry: *mut bindings::dentry,
+    attr: *mut bindings::iattr,
+    _p: PhantomData<&'a mut Inode<T>>,
+}
+
+impl<'a, T: FileSystem> NewAttributes<'a, T> {
+    /// # Safety
+    ///
+    /// The pointers meet the type invariants for the duration of `'a`.
+    pub(crate) unsafe fn from_raw(
+        idmap: *mut bindings::mnt_idmap,
+        dentry: *mut bindings::dentry,
+        attr: *mut bindings::iattr,
+    ) -> Self {
+        // INVARIANT: As the caller says.
+        Self {
+            // SAFETY: As the caller says.
+            idmap: unsafe { Idmap::from_raw(idmap) },
+            dentry,
+            attr,
+            _p: PhantomData,
+        }
+    }
+
+    /// Whether the caller may change what is to be changed. Drops the set-group-id bit of the new mode if it may not set that.
+    ///
+    /// May sleep. Errors: `EPERM`; `EFBIG`, with `SIGXFSZ` where that is due, and `ETXTBSY` for the size.
+    ///
+    /// C: `setattr_prepare()`.
+    pub fn prepare(&mut self) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::setattr_prepare(self.idmap.as_raw(), self.dentry, self.attr) })
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { (*self.attr).ia_valid & flag != 0 }
+    }
+
+    fn inode(&self) -> &Inode<T> {
+        // SAFETY: Valid by the type invariant, as is the reference that the dentry holds.
+        unsafe { Inode::from_raw((*self.dentry).d_inode) }
+    }
+
+    /// Permission, set-id and sticky bits.
+    pub fn permissions(&self) -> Option<u16> {
+        // SAFETY: Valid by the type invariant.
+        let mode = unsafe { (*self.attr).ia_mode };
+        self.has(bindings::ATTR_MODE)
+            .then_some(mode & !(bindings::S_IFMT as u16))
+    }
+
+    /// The owner, in the user namespace of the superblock.
+    pub fn uid(&self) -> Option<u32> {
+        // SAFETY: Valid by the type invariant; the user namespace of a superblock lives as long as it does.
+        self.has(bindings::ATTR_UID).then(|| unsafe {
+            let ns = (*(*self.dentry).d_sb).s_user_ns;
+            bindings::virtiofs_helper_iattr_uid(self.idmap.as_raw(), ns, self.attr)
+        })
+    }
+
+    /// The group, in the user namespace of the superblock.
+    pub fn gid(&self) -> Option<u32> {
+        // SAFETY: Valid by the type invariant; the user namespace of a superblock lives as long as it does.
+        self.has(bindings::ATTR_GID).then(|| unsafe {
+            let ns = (*(*self.dentry).d_sb).s_user_ns;
+            bindings::virtiofs_helper_iattr_gid(self.idmap.as_raw(), ns, self.attr)
+        })
+    }
+
+    /// The size in bytes. Only regular files have one that can be set.
+    pub fn size(&self) -> Option<i64> {
+        // SAFETY: Valid by the type invariant.
+        let size = unsafe { (*self.attr).ia_size };
+        self.has(bindings::ATTR_SIZE).then_some(size)
+    }
+
+    /// The time of the last access.
+    pub fn atime(&self) -> Option<NewTime> {
+        // SAFETY: Valid by the type invariant.
+        let time = unsafe { (*self.attr).ia_atime };
+        self.time(bindings::ATTR_ATIME, bindings::ATTR_ATIME_SET, time)
+    }
+
+    /// The time of the last modification.
+    pub fn mtime(&self) -> Option<NewTime> {
+        // SAFETY: Valid by the type invariant.
+        let time = unsafe { (*self.attr).ia_mtime };
+        self.time(bindings::ATTR_MTIME, bindings::ATTR_MTIME_SET, time)
+    }
+
+    /// The time of the last change, which this is.
+    pub fn ctime(&self) -> Option<Timespec> {
+        // SAFETY: Valid by the type invariant.
+        let time = unsafe { (*self.attr).ia_ctime };
+        self.has(bindings::ATTR_CTIME)
+            .then(|| Timespec::new(time.tv_sec, time.tv_nsec as u32))
+    }
+
+    fn time(&self, given: u32, set: u32, time: bindings::timespec64) -> Option<NewTime> {
+        let time = Timespec::new(time.tv_sec, time.tv_nsec as u32);
+        match (self.has(given), self.has(set)) {
+            (false, _) => None,
+            (true, false) => Some(NewTime::Now(time)),
+            (true, true) => Some(NewTime::To(time)),
+        }
+    }
+
+    /// Whether the set-user-id bit goes, if there is one, as the owner or the contents change.
+    pub fn kills_suid(&self) -> bool {
+        self.has(bindings::ATTR_KILL_SUID)
+    }
+
+    /// Whether the set-group-id bit goes, likewise.
+    pub fn kills_sgid(&self) -> bool {
+        self.has(bindings::ATTR_KILL_SGID)
+    }
+
+    /// Whether this is the truncation by an `open(2)` that has been done already otherwise.
+    pub fn is_open(&self) -> bool {
+        self.has(bindings::ATTR_OPEN)
+    }
+
+    /// The open file that the change is made through, if it is made through one.
+    pub fn file(&self) -> Option<&File<T>> {
+        let inode = self.inode();
+        if !self.has(bindings::ATTR_FILE) || inode.file_type() != FileType::Regular {
+            return None;
+        }
+        // SAFETY: Valid by the type invariant, and the inode is a regular file.
+        unsafe { File::of_inode((*self.attr).ia_file, inode) }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::{
     filesystem::FileSystem,
+    inode::Inode,
     super_block::SuperBlock, //
 };
 use kernel::{
@@ -73,4 +74,49 @@ impl Caller {
             pid: u32::try_from(current!().tgid_nr_ns(pid_ns)).unwrap_or(0),
         }
     }
+
+    /// As [`current`](Caller::current), ids mapped as the mount maps them: the owner of what the current task makes there.
+    ///
+    /// `u32::MAX` when the mount has no such id.
+    pub fn creating<T: FileSystem>(
+        sb: &SuperBlock<T>,
+        idmap: &Idmap,
+        pid_ns: Option<&PidNamespace>,
+    ) -> Self {
+        // SAFETY: The user namespace of a superblock lives as long as it does.
+        let (uid, gid) = unsafe {
+            let ns = (*sb.as_raw()).s_user_ns;
+            (
+                bindings::virtiofs_helper_mapped_fsuid(idmap.as_raw(), ns),
+                bindings::virtiofs_helper_mapped_fsgid(idmap.as_raw(), ns),
+            )
+        };
+        Self {
+            uid,
+            gid,
+            ..Self::current(sb, pid_ns)
+        }
+    }
+}
+
+/// The umask of the current task.
+pub fn umask() -> u16 {
+    // SAFETY: A task that makes calls has a `fs_struct`.
+    unsafe { bindings::current_umask() as u16 & 0o777 }
+}
+
+/// Whether the current task may keep set-id bits of what it changes (`CAP_FSETID`).
+pub fn keeps_setid() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::capable(bindings::CAP_FSETID as i32) }
+}
+
+/// The group of `dir`, as the superblock counts groups, if it is a supplementary one of the current task.
+///
+/// What is made in a directory with the set-group-id bit gets this group.
+pub fn supplementary_group<T: FileSystem>(dir: &Inode<T>, idmap: &Idmap) -> Option<u32> {
+    // SAFETY: Valid references.
+    let gid =
+        unsafe { bindings::virtiofs_helper_supplementary_group(idmap.as_raw(), dir.as_raw()) };
+    (gid != u32::MAX).then_some(gid)
 }

@@ -201,6 +201,38 @@ impl<T: FileSystem> Deref for LookupDentry<T> {
     }
 }
 
+/// A dentry whose name does not change, as the directory that it is in is locked.
+///
+/// # Invariants
+///
+/// `i_rwsem` of the directory that it is in is held exclusively.
+#[repr(transparent)]
+pub struct NamedDentry<T: FileSystem>(Dentry<T>);
+
+impl<T: FileSystem> NamedDentry<T> {
+    /// # Safety
+    ///
+    /// `ptr` meets the type invariants for the duration of `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::dentry) -> &'a Self {
+        // SAFETY: The layout is that of the C type; the rest is as the caller says.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &[u8] {
+        // SAFETY: Does not change by the type invariant.
+        unsafe { name_of(&raw const (*self.as_raw()).__bindgen_anon_1.d_name) }
+    }
+}
+
+impl<T: FileSystem> Deref for NamedDentry<T> {
+    type Target = Dentry<T>;
+
+    fn deref(&self) -> &Dentry<T> {
+        &self.0
+    }
+}
+
 /// # Safety
 ///
 /// `name` is valid, and does not change for the duration of `'a`.

@@ -7,17 +7,24 @@
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
+mod directory;
 mod new;
 mod operations;
 
+pub(crate) use directory::splice;
+pub use directory::{
+    DirectoryOperations,
+    OpenInode,
+    OpenRequest,
+    Opened,
+    RenameFlags, //
+};
 pub use new::{
     Lookup,
     NewInode, //
 };
-pub(crate) use operations::splice;
 pub use operations::{
     AccessMask,
-    DirectoryOperations,
     Link,
     Operations,
     SymlinkOperations, //
@@ -432,6 +439,16 @@ impl<T: FileSystem> AttrsMut<'_, T> {
     pub fn set_nlink(&mut self, nlink: u32) {
         // SAFETY: Ours to change by the type invariant.
         unsafe { bindings::set_nlink(self.0, nlink) };
+    }
+
+    /// One of the links is gone, if there was one.
+    pub fn drop_nlink(&mut self) {
+        // SAFETY: Ours to change by the type invariant.
+        unsafe {
+            if (*self.0).__bindgen_anon_1.i_nlink > 0 {
+                bindings::drop_nlink(self.0);
+            }
+        }
     }
 
     /// Sets the size. Pages beyond it stay in the page cache: see

@@ -14,7 +14,11 @@ use core::{
     ptr, //
 };
 use kernel::{
-    error::from_result,
+    build_error,
+    error::{
+        from_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
     ffi::{
         c_char,
         c_int,
@@ -82,6 +86,37 @@ impl<'a> Buffer<'a> {
     }
 }
 
+/// Whether there may be a value already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMode {
+    /// Or not.
+    Any,
+    /// There must be none (`XATTR_CREATE`).
+    Create,
+    /// There must be one (`XATTR_REPLACE`).
+    Replace,
+}
+
+impl SetMode {
+    fn from_raw(flags: c_int) -> Result<Self> {
+        match u32::try_from(flags)? {
+            0 => Ok(Self::Any),
+            bindings::XATTR_CREATE => Ok(Self::Create),
+            bindings::XATTR_REPLACE => Ok(Self::Replace),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// As `setxattr(2)` has it.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Any => 0,
+            Self::Create => bindings::XATTR_CREATE,
+            Self::Replace => bindings::XATTR_REPLACE,
+        }
+    }
+}
+
 /// A handler of the extended attributes whose names begin with a prefix.
 #[vtable]
 pub trait Handler: Sized + 'static {
@@ -95,6 +130,21 @@ pub trait Handler: Sized + 'static {
     ///
     /// May sleep; `i_rwsem` is held or not. Errors: `ENODATA` when there is none, `ERANGE`.
     fn get(inode: &Inode<Self::FileSystem>, name: &CStr, value: &mut Buffer<'_>) -> Result;
+
+    /// Gives the attribute `name`, the full one, a value.
+    ///
+    /// May sleep; `i_rwsem` of the inode is held. Errors: `EEXIST` and `ENODATA`, as `how` has it. Without it, attributes can
+    /// not be changed (`EOPNOTSUPP`).
+    fn set(_inode: &Inode<Self::FileSystem>, _name: &CStr, _value: &[u8], _how: SetMode) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Takes the attribute `name`, the full one, away.
+    ///
+    /// May sleep; `i_rwsem` of the inode is held. Errors: `ENODATA` when there is none.
+    fn remove(_inode: &Inode<Self::FileSystem>, _name: &CStr) -> Result {
+        Err(EOPNOTSUPP)
+    }
 }
 
 struct Callbacks<H>(PhantomData<H>);
@@ -126,9 +176,43 @@ impl<H: Handler> Callbacks<H> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS, with [`HANDLER`](Self::HANDLER), an inode of `H::FileSystem`, the part of
+    /// the name behind the prefix, and a value of `size` bytes, or null to remove it.
+    unsafe extern "C" fn set(
+        handler: *const bindings::xattr_handler,
+        _idmap: *mut bindings::mnt_idmap,
+        _dentry: *mut bindings::dentry,
+        inode: *mut bindings::inode,
+        name: *const c_char,
+        value: *const c_void,
+        size: usize,
+        flags: c_int,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says.
+            let (inode, name) = unsafe {
+                (
+                    Inode::from_raw(inode),
+                    CStr::from_char_ptr(bindings::xattr_full_name(handler, name)),
+                )
+            };
+            if value.is_null() {
+                H::remove(inode, name)?;
+            } else {
+                // SAFETY: As the caller says.
+                let value = unsafe { core::slice::from_raw_parts(value.cast(), size) };
+                H::set(inode, name, value, SetMode::from_raw(flags)?)?;
+            }
+            Ok(0)
+        })
+    }
+
     const HANDLER: bindings::xattr_handler = bindings::xattr_handler {
         prefix: H::PREFIX.to_bytes_with_nul().as_ptr().cast(),
         get: Some(Self::get),
+        set: if H::HAS_SET { Some(Self::set) } else { None },
         ..pin_init::zeroed()
     };
 }

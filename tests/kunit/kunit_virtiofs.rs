@@ -22,6 +22,8 @@ mod forget;
 mod inode;
 #[path = "../../drivers/virtiofs/lane.rs"]
 mod lane;
+#[path = "../../drivers/virtiofs/namespace.rs"]
+mod namespace;
 #[path = "../../drivers/virtiofs/options.rs"]
 mod options;
 #[path = "../../drivers/virtiofs/page_cache.rs"]
@@ -32,6 +34,8 @@ mod readdir;
 mod request;
 #[path = "../../drivers/virtiofs/session.rs"]
 mod session;
+#[path = "../../drivers/virtiofs/setattr.rs"]
+mod setattr;
 #[path = "../../drivers/virtiofs/superblock.rs"]
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]

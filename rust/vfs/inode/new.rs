@@ -3,6 +3,7 @@
 //! The inode cache, and inodes that are being made.
 
 use super::{
+    directory,
     operations,
     AttrsMut,
     DirectoryOperations,
@@ -259,7 +260,7 @@ impl<T: FileSystem> NewInode<T> {
         self.set_type(FileType::Directory);
         // SAFETY: Ours while it is new; the tables are for inodes of `T` that are directories.
         unsafe {
-            (*self.as_raw()).i_op = operations::directory_vtable::<I>();
+            (*self.as_raw()).i_op = directory::vtable::<I>();
             (*self.as_raw()).__bindgen_anon_3.i_fop = file::directory_vtable::<F>();
         }
         self.unlock()

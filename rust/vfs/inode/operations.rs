@@ -8,29 +8,18 @@ use super::{
 };
 use crate::{
     attr::{
+        NewAttributes,
         Stat,
         StatSync, //
     },
     cred::Idmap,
-    dentry::{
-        Dentry,
-        LookupDentry,
-        LookupFlags, //
-    },
     filesystem::FileSystem,
     xattr, //
 };
-use core::{
-    marker::PhantomData,
-    ptr::{
-        self,
-        NonNull, //
-    },
-};
+use core::marker::PhantomData;
 use kernel::{
     build_error,
     error::{
-        from_err_ptr,
         from_result,
         VTABLE_DEFAULT_ERROR, //
     },
@@ -39,8 +28,7 @@ use kernel::{
         c_int,
         c_uint, //
     },
-    prelude::*,
-    sync::aref::ARef,
+    prelude::*, //
 };
 use kernel_ext::bindings;
 
@@ -101,6 +89,16 @@ pub trait Operations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Changes attributes, as [`NewAttributes`] says; [`NewAttributes::prepare`] is where to begin.
+    ///
+    /// May sleep; `i_rwsem` of the inode is held. Without it, nothing can be changed but what is in memory.
+    fn setattr(
+        _inode: &Inode<Self::FileSystem>,
+        _attrs: &mut NewAttributes<'_, Self::FileSystem>,
+    ) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Whether an access is permitted: `EACCES` when not.
     ///
     /// May sleep; no lock is held. Without it, the inode's own attributes decide, as with
@@ -125,28 +123,6 @@ pub trait Operations: Sized + 'static {
     fn listxattr(_inode: &Inode<Self::FileSystem>, _names: &mut xattr::Buffer<'_>) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
-}
-
-/// What the VFS asks of directories.
-#[vtable]
-pub trait DirectoryOperations: Operations {
-    /// Finds what [`dentry.name()`](LookupDentry::name) is in `dir`: [`None`] when there is nothing.
-    ///
-    /// Both answers are cached in the dentry, for which
-    /// [`dentry::Operations::revalidate`](crate::dentry::Operations::revalidate) is asked when it
-    /// is used again. What the driver stores in `dentry` is kept with it. When the inode is a
-    /// directory that has another name already, the dentry of that name moves here.
-    ///
-    /// May sleep; `i_rwsem` of `dir` is held at least shared: lookups of other names run in
-    /// parallel, of the same name do not. Errors: `ENAMETOOLONG`, and what the filesystem says;
-    /// `ELOOP` from the VFS when a directory turned up below itself.
-    ///
-    /// C: `lookup()`, ended by `d_splice_alias()`.
-    fn lookup(
-        dir: &Inode<Self::FileSystem>,
-        dentry: &LookupDentry<Self::FileSystem>,
-        flags: LookupFlags,
-    ) -> Result<Option<ARef<Inode<Self::FileSystem>>>>;
 }
 
 /// The target of a symbolic link.
@@ -196,30 +172,7 @@ pub trait SymlinkOperations: Operations {
     }
 }
 
-/// Gives a dentry that is being looked up its inode, or none. If the inode is a directory that has another name already, the
-/// dentry of that name moves here, and is returned: what the driver stored in `new` moves to it.
-///
-/// C: `d_splice_alias()`.
-pub(crate) fn splice<T: FileSystem>(
-    new: &LookupDentry<T>,
-    inode: Option<ARef<Inode<T>>>,
-) -> Result<Option<ARef<Dentry<T>>>> {
-    let inode = inode.map_or(ptr::null_mut(), |inode| {
-        ARef::into_raw(inode).as_ptr().cast()
-    });
-    // SAFETY: The dentry is not hashed and has no inode by its type invariant. The reference to the inode is handed over.
-    let alias = from_err_ptr(unsafe { bindings::d_splice_alias(inode, new.as_raw()) })?;
-    let Some(alias) = NonNull::new(alias) else {
-        return Ok(None);
-    };
-    // SAFETY: A dentry of the same superblock, to which we have got a reference.
-    let alias: ARef<Dentry<T>> = unsafe { ARef::from_raw(alias.cast()) };
-    alias.set_time(new.time());
-    alias.set_cookie(new.cookie());
-    Ok(Some(alias))
-}
-
-struct Callbacks<I>(PhantomData<I>);
+pub(super) struct Callbacks<I>(PhantomData<I>);
 
 impl<I: Operations> Callbacks<I> {
     /// # Safety
@@ -241,6 +194,27 @@ impl<I: Operations> Callbacks<I> {
         };
         from_result(|| {
             I::getattr(inode, &mut stat, StatSync::from_raw(flags))?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a dentry of an inode of `I::FileSystem` that is locked, and valid pointers.
+    unsafe extern "C" fn setattr(
+        idmap: *mut bindings::mnt_idmap,
+        dentry: *mut bindings::dentry,
+        attr: *mut bindings::iattr,
+    ) -> c_int {
+        // SAFETY: As the caller says; a dentry in use holds a reference to its inode.
+        let (inode, mut attrs) = unsafe {
+            (
+                Inode::from_raw((*dentry).d_inode),
+                NewAttributes::from_raw(idmap, dentry, attr),
+            )
+        };
+        from_result(|| {
+            I::setattr(inode, &mut attrs)?;
             Ok(0)
         })
     }
@@ -293,7 +267,12 @@ impl<I: Operations> Callbacks<I> {
         })
     }
 
-    const VTABLE: bindings::inode_operations = bindings::inode_operations {
+    pub(super) const VTABLE: bindings::inode_operations = bindings::inode_operations {
+        setattr: if I::HAS_SETATTR {
+            Some(Self::setattr)
+        } else {
+            None
+        },
         getattr: if I::HAS_GETATTR {
             Some(Self::getattr)
         } else {
@@ -310,33 +289,6 @@ impl<I: Operations> Callbacks<I> {
             None
         },
         ..pin_init::zeroed()
-    };
-}
-
-impl<I: DirectoryOperations> Callbacks<I> {
-    /// # Safety
-    ///
-    /// Called by the VFS, with a directory of `I::FileSystem` whose `i_rwsem` is held, and a dentry
-    /// in it that is not hashed and has no inode.
-    unsafe extern "C" fn lookup(
-        dir: *mut bindings::inode,
-        dentry: *mut bindings::dentry,
-        flags: c_uint,
-    ) -> *mut bindings::dentry {
-        // SAFETY: As the caller says.
-        let (inode, new) = unsafe { (Inode::from_raw(dir), LookupDentry::from_raw(dentry)) };
-        let alias = I::lookup(inode, new, LookupFlags::from_raw(flags))
-            .and_then(|found| splice(new, found));
-        match alias {
-            Ok(Some(alias)) => ARef::into_raw(alias).as_ptr().cast(),
-            Ok(None) => ptr::null_mut(),
-            Err(e) => e.to_ptr(),
-        }
-    }
-
-    const DIRECTORY: bindings::inode_operations = bindings::inode_operations {
-        lookup: Some(Self::lookup),
-        ..Self::VTABLE
     };
 }
 
@@ -386,11 +338,6 @@ impl<I: SymlinkOperations> Callbacks<I> {
 /// The table of inodes that are neither directories nor symbolic links.
 pub(super) fn vtable<I: Operations>() -> *const bindings::inode_operations {
     &Callbacks::<I>::VTABLE
-}
-
-/// The table of directories.
-pub(super) fn directory_vtable<I: DirectoryOperations>() -> *const bindings::inode_operations {
-    &Callbacks::<I>::DIRECTORY
 }
 
 /// The table of symbolic links.

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names that are made, moved and removed.
+//!
+//! The VFS holds the directories' `i_rwsem` around all of this, also while the daemon is asked: what it did and what the dentry
+//! cache says change together. Attributes of a directory are out of date with each change in it, and so are those of what
+//! gains or loses a name. When a request fails, or nobody knows how it ended, what it named is looked up anew.
+
+use crate::{
+    dir::{
+        find,
+        instantiate, //
+    },
+    file::Handle,
+    inode::{
+        deadline_of,
+        Asked,
+        NodeInode, //
+    },
+    setattr::take_over,
+    superblock::{
+        caller,
+        creator,
+        VirtioFs, //
+    },
+};
+use fuse_proto::{
+    Caller,
+    Create,
+    CreateReply,
+    Device,
+    Entry,
+    Extensions,
+    FileType,
+    InitFlags,
+    Link,
+    Mkdir,
+    Mknod,
+    NodeId,
+    Opcode,
+    OpenFlags,
+    Operation,
+    Rename,
+    Symlink,
+    Unlink,
+    NAME_MAX, //
+};
+use kernel::{
+    fs::file::flags,
+    prelude::*,
+    sync::aref::ARef, //
+};
+use vfs::{
+    cred::{
+        supplementary_group,
+        umask,
+        Idmap, //
+    },
+    dentry::{
+        LookupDentry,
+        NamedDentry, //
+    },
+    inode::{
+        OpenRequest,
+        Opened,
+        RenameFlags, //
+    },
+    Inode, //
+};
+
+/// How often a file that is there and gone again by turns is tried to be made or opened.
+const ATTEMPTS: usize = 8;
+
+/// On whose behalf something is made.
+struct Maker {
+    caller: Caller,
+    /// The directory's group, where the caller has it as a supplementary one.
+    group: Option<u32>,
+    umask: u16,
+    /// Whether the daemon applies the umask.
+    unmasked: bool,
+}
+
+impl Maker {
+    /// The current task, making something in `dir`.
+    fn new(dir: &Inode<VirtioFs>, idmap: &Idmap) -> Result<Self> {
+        let session = dir.session()?;
+        let group = if session.has(InitFlags::CREATE_SUPP_GROUP) {
+            supplementary_group(dir, idmap)
+        } else {
+            None
+        };
+        Ok(Self {
+            caller: creator(dir.super_block(), idmap)?,
+            group,
+            umask: umask(),
+            unmasked: session.has(InitFlags::DONT_MASK),
+        })
+    }
+
+    fn permissions(&self, asked: u16) -> u16 {
+        if self.unmasked {
+            asked
+        } else {
+            asked & !self.umask
+        }
+    }
+
+    fn extensions(&self) -> Extensions<'_> {
+        Extensions {
+            security: None,
+            groups: self.group.as_slice(),
+        }
+    }
+}
+
+/// The name as it goes to the daemon.
+fn checked(name: &[u8]) -> Result<&[u8]> {
+    if name.len() > NAME_MAX {
+        return Err(ENAMETOOLONG);
+    }
+    Ok(name)
+}
+
+/// Has the daemon make something in `dir`, and returns its inode.
+fn make<O: Operation<Reply = Entry>>(
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+    op: &O,
+    caller: &Caller,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    let asked = Asked::now();
+    let reply = dir.session()?.call(op, caller);
+    dir.data().changed_names();
+    let entry = reply?;
+    let inode = instantiate(dir, &entry, asked)?;
+    dentry.set_time(deadline_of(entry.entry_ttl));
+    Ok(inode)
+}
+
+/// mknod(2), and open(2) where the daemon does not know CREATE.
+pub(crate) fn mknod(
+    idmap: &Idmap,
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+    file_type: vfs::attr::FileType,
+    permissions: u16,
+    rdev: u32,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    let maker = Maker::new(dir, idmap)?;
+    let op = Mknod {
+        parent: dir.node_id()?,
+        name: checked(dentry.name())?,
+        kind: FileType::from_mode(file_type.mode().into()).ok_or(EINVAL)?,
+        permissions: maker.permissions(permissions),
+        umask: maker.umask,
+        rdev: Device::from_wire(rdev),
+        extensions: maker.extensions(),
+    };
+    make(dir, dentry, &op, &maker.caller)
+}
+
+/// mkdir(2).
+pub(crate) fn mkdir(
+    idmap: &Idmap,
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+    permissions: u16,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    let maker = Maker::new(dir, idmap)?;
+    let op = Mkdir {
+        parent: dir.node_id()?,
+        name: checked(dentry.name())?,
+        permissions: maker.permissions(permissions),
+        umask: maker.umask,
+        extensions: maker.extensions(),
+    };
+    make(dir, dentry, &op, &maker.caller)
+}
+
+/// symlink(2).
+pub(crate) fn symlink(
+    idmap: &Idmap,
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+    target: &CStr,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    let maker = Maker::new(dir, idmap)?;
+    let op = Symlink {
+        parent: dir.node_id()?,
+        name: checked(dentry.name())?,
+        target: target.to_bytes(),
+        extensions: maker.extensions(),
+    };
+    make(dir, dentry, &op, &maker.caller)
+}
+
+/// link(2). `EPERM` where the daemon has no such thing, as man-pages have it for filesystems.
+pub(crate) fn link(
+    inode: &Inode<VirtioFs>,
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+) -> Result<ARef<Inode<VirtioFs>>> {
+    let op = Link {
+        node: inode.node_id()?,
+        kind: FileType::from_mode(inode.file_type().mode().into()).ok_or(EIO)?,
+        new_parent: dir.node_id()?,
+        new_name: checked(dentry.name())?,
+    };
+    let asked = Asked::now();
+    let reply = dir.session()?.call(&op, &caller(dir.super_block()));
+    dir.data().changed_names();
+    inode.data().changed_attributes();
+    let entry = reply.map_err(|e| if e == ENOSYS { EPERM } else { e })?;
+    let linked = if inode.is_same(&entry) {
+        inode.known()?.looked_up();
+        take_over(inode, &entry.attr, entry.attr_ttl, asked)?;
+        ARef::from(inode)
+    } else {
+        // What the guest knew by the old name had been replaced on the host.
+        instantiate(dir, &entry, asked)?
+    };
+    dentry.set_time(deadline_of(entry.entry_ttl));
+    Ok(linked)
+}
+
+/// One of the names of `inode` is gone; `changed` as well is when it was the only one.
+fn lost_name(inode: &Inode<VirtioFs>) {
+    let mut locked = inode.lock();
+    if inode.is_dir() {
+        locked.attrs().set_nlink(0);
+    } else {
+        locked.attrs().drop_nlink();
+    }
+    drop(locked);
+    inode.data().changed_attributes();
+}
+
+/// Nobody knows what is true of a name that a request failed for.
+fn doubt(dir: &Inode<VirtioFs>, name: &NamedDentry<VirtioFs>) {
+    dir.data().changed_names();
+    name.set_time(0);
+    if let Some(inode) = name.inode() {
+        inode.data().changed_attributes();
+    }
+}
+
+/// unlink(2), or with `is_dir` rmdir(2).
+pub(crate) fn remove(dir: &Inode<VirtioFs>, name: &NamedDentry<VirtioFs>, is_dir: bool) -> Result {
+    let op = Unlink {
+        parent: dir.node_id()?,
+        name: checked(name.name())?,
+        dir: is_dir,
+    };
+    let done = dir.session()?.call(&op, &caller(dir.super_block()));
+    // A name that becomes one of nothing has no time to live from the daemon.
+    doubt(dir, name);
+    done?;
+    if let Some(inode) = name.inode() {
+        lost_name(inode);
+    }
+    Ok(())
+}
+
+/// rename(2) and renameat2(2). `EINVAL` for flags that the daemon does not know.
+pub(crate) fn rename(
+    idmap: &Idmap,
+    old_dir: &Inode<VirtioFs>,
+    old: &NamedDentry<VirtioFs>,
+    new_dir: &Inode<VirtioFs>,
+    new: &NamedDentry<VirtioFs>,
+    flags: RenameFlags,
+) -> Result {
+    let sb = old_dir.super_block();
+    let op = Rename {
+        parent: old_dir.node_id()?,
+        name: checked(old.name())?,
+        new_parent: new_dir.node_id()?,
+        new_name: checked(new.name())?,
+        flags: flags.bits(),
+    };
+    // A whiteout is a new inode, and somebody's.
+    let who = if flags.whiteout() {
+        creator(sb, idmap)?
+    } else {
+        caller(sb)
+    };
+    match old_dir.session()?.call(&op, &who) {
+        Ok(()) => {}
+        Err(e) if e == ENOSYS && flags.bits() != 0 => return Err(EINVAL),
+        Err(e) => {
+            doubt(old_dir, old);
+            doubt(new_dir, new);
+            return Err(e);
+        }
+    }
+    old_dir.data().changed_names();
+    new_dir.data().changed_names();
+    if let Some(moved) = old.inode() {
+        moved.data().changed_attributes();
+    }
+    match new.inode() {
+        Some(other) if flags.exchange() => other.data().changed_attributes(),
+        Some(victim) => lost_name(victim),
+        None => {}
+    }
+    Ok(())
+}
+
+/// open(2) of a name that is not known, or known to be nothing.
+///
+/// What is to be made is made with `O_EXCL` in any case. So the reply tells that it is new, which decides about permissions: a
+/// file that was there has to be looked at by the VFS before it is opened, let alone truncated, and a symbolic link is
+/// followed. The name is looked up only when there is something.
+pub(crate) fn atomic_open(
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+    request: &OpenRequest<'_>,
+) -> Result<Opened<VirtioFs>> {
+    if !request.creates() {
+        return Ok(Opened::Found(find(dir, dentry)?));
+    }
+    for _ in 0..ATTEMPTS {
+        let refused = match create(dir, dentry, request) {
+            Ok(opened) => return Ok(opened),
+            Err(e) => e,
+        };
+        let is_answer = ![EINTR, ENOTCONN, ENODEV, ENOMEM].contains(&refused);
+        if request.exclusive() || !is_answer {
+            return Err(refused);
+        }
+        // Not every daemon looks for the file first. If there is one, it can be opened all the same.
+        if let Some(inode) = find(dir, dentry)? {
+            return Ok(Opened::Found(Some(inode)));
+        }
+        if refused != EEXIST {
+            return Err(refused);
+        }
+    }
+    Err(ESTALE)
+}
+
+fn create(
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+    request: &OpenRequest<'_>,
+) -> Result<Opened<VirtioFs>> {
+    if !dir.session()?.lacks(Opcode::Create) {
+        let flags = request.flags() | flags::O_CREAT | flags::O_EXCL;
+        let name = Some(checked(dentry.name())?);
+        match create_and_open(dir, name, flags & !flags::O_TRUNC, request) {
+            Ok((inode, handle, entry)) => {
+                dentry.set_time(deadline_of(entry.entry_ttl));
+                return Ok(Opened::CreatedAndOpened(inode, handle));
+            }
+            Err(e) if e == ENOSYS => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let file_type = vfs::attr::FileType::Regular;
+    let permissions = request.permissions();
+    mknod(request.idmap(), dir, dentry, file_type, permissions, 0).map(Opened::Created)
+}
+
+/// open(2) with `O_TMPFILE`.
+pub(crate) fn tmpfile(
+    dir: &Inode<VirtioFs>,
+    request: &OpenRequest<'_>,
+) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>)> {
+    create_and_open(dir, None, request.flags(), request)
+        .map(|(inode, handle, _)| (inode, handle))
+        .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })
+}
+
+/// CREATE, or without a name TMPFILE.
+fn create_and_open(
+    dir: &Inode<VirtioFs>,
+    name: Option<&[u8]>,
+    flags: u32,
+    request: &OpenRequest<'_>,
+) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>, Entry)> {
+    let session = dir.session()?;
+    let maker = Maker::new(dir, request.idmap())?;
+    let op = Create {
+        parent: dir.node_id()?,
+        name,
+        flags: flags & !flags::O_NOCTTY,
+        open_flags: OpenFlags::NONE,
+        permissions: maker.permissions(request.permissions()),
+        umask: maker.umask,
+        extensions: maker.extensions(),
+    };
+    // What must not fail later: without memory for the handle nothing is made.
+    let mut handle = Handle::new()?;
+    let asked = Asked::now();
+    let reply = session.call(&op, &maker.caller);
+    if name.is_some() {
+        dir.data().changed_names();
+    }
+    let CreateReply { entry, open } = reply?;
+    handle.opened(open);
+    let mut opened = || -> Result<ARef<Inode<VirtioFs>>> {
+        let inode = instantiate(dir, &entry, asked)?;
+        handle.join_writers(&inode, flags)?;
+        Ok(inode)
+    };
+    let inode = opened().inspect_err(|_| session.release(entry.node, false, open.fh, flags))?;
+    Ok((inode, handle, entry))
+}
+
+/// What a creating request is checked as once more, when its waiter is gone.
+pub(crate) fn late_create(parent: NodeId) -> Create<'static> {
+    Create {
+        parent,
+        name: Some(b"."),
+        flags: 0,
+        open_flags: OpenFlags::NONE,
+        permissions: 0,
+        umask: 0,
+        extensions: Extensions::default(),
+    }
+}

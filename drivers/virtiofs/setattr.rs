@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of attributes, and of the size among them.
+//!
+//! The VFS holds the inode's `i_rwsem`. What the daemon answers is what is true afterwards, also where it did something else
+//! than it was asked to.
+
+use crate::{
+    inode::{
+        set_attributes,
+        set_size_and_times,
+        Asked,
+        NodeInode, //
+    },
+    session::Session,
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
+};
+use fuse_proto::{
+    Attr,
+    InitFlags,
+    SetTime,
+    Setattr,
+    Time,
+    Ttl, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use vfs::{
+    attr::{
+        FileType,
+        NewAttributes,
+        NewTime, //
+    },
+    cred::keeps_setid,
+    time::Timespec,
+    Inode, //
+};
+
+/// Permission bits that say on whose behalf a file is executed.
+const SET_UID: u16 = 0o4000;
+const SET_GID: u16 = 0o2000;
+
+/// chmod(2), chown(2), truncate(2), utimensat(2) and what else changes attributes.
+pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, VirtioFs>) -> Result {
+    attrs.prepare()?;
+    let opened = attrs.file().is_some_and(|file| file.data().truncated());
+    if attrs.is_open() && opened {
+        // The OPEN before this did it. What the daemon says about times and blocks now is not known.
+        let filling = inode.lock_invalidate();
+        resize(inode, 0);
+        drop(filling);
+        return Ok(());
+    }
+    let session = inode.session()?;
+    let Some(op) = request(inode, attrs, session)? else {
+        return Ok(());
+    };
+    if let Some(size) = attrs.size() {
+        return truncate(inode, session, &op, size);
+    }
+    let asked = Asked::now();
+    let reply = session
+        .call(&op, &caller(inode.super_block()))
+        .inspect_err(|_| inode.data().changed_attributes())?;
+    take_over(inode, &reply.attr, reply.ttl, asked)
+}
+
+/// Sends `op`, which gives the file another size. Inode and page cache follow. Sleeps.
+///
+/// When the file is cut, the page cache is first: no folio beyond the new end may be written back afterwards, which would make
+/// the file longer again. For the same reason none may be brought in meanwhile: `invalidate_lock` is held across the request.
+fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr, size: i64) -> Result {
+    // Should the request fail, nothing is lost. Errors stay with the file.
+    let _ = inode.write_and_wait();
+    let filling = inode.lock_invalidate();
+    let old = inode.size();
+    if size < old {
+        resize(inode, size);
+    }
+    match session.call(op, &caller(inode.super_block())) {
+        Ok(reply) => {
+            resize(inode, i64::try_from(reply.attr.size)?);
+            drop(filling);
+            // The reply is newer than what was changed here.
+            take_over(inode, &reply.attr, reply.ttl, Asked::now())
+        }
+        Err(e) => {
+            resize(inode, old);
+            inode.data().changed_attributes();
+            Err(e)
+        }
+    }
+}
+
+/// The file has another size: inode and page cache follow. Attributes that were asked for before do not undo it.
+///
+/// To be called with `i_rwsem` and `invalidate_lock` held. Sleeps.
+fn resize(inode: &Inode<VirtioFs>, size: i64) {
+    let old = inode.size();
+    if size > old {
+        // A mapping may have written behind the end, where zeroes are to appear.
+        inode.truncate_pagecache(old);
+    }
+    inode.lock().attrs().set_size(size);
+    inode.data().changed();
+    if size < old {
+        inode.truncate_pagecache(size);
+    }
+}
+
+/// What to ask the daemon for; nothing if nothing changes.
+fn request(
+    inode: &Inode<VirtioFs>,
+    attrs: &NewAttributes<'_, VirtioFs>,
+    session: &Session,
+) -> Result<Option<Setattr>> {
+    let kills = session.has(InitFlags::HANDLE_KILLPRIV_V2);
+    let mut op = Setattr::new(inode.node_id()?);
+    op.uid = attrs.uid();
+    op.gid = attrs.gid();
+    op.size = attrs.size().map(u64::try_from).transpose()?;
+    op.mode = permissions(inode, attrs, kills)?
+        .map(|permissions| u32::from(permissions | inode.file_type().mode()));
+    op.atime = attrs.atime().map(set_time);
+    op.mtime = attrs.mtime().and_then(|mtime| match mtime {
+        // A truncation sets it anyway.
+        NewTime::Now(_) if op.size.is_some() && (attrs.is_open() || attrs.file().is_some()) => None,
+        mtime => Some(set_time(mtime)),
+    });
+    if session.has(InitFlags::WRITEBACK_CACHE) && inode.file_type() == FileType::Regular {
+        // This kernel keeps them.
+        op.mtime = attrs.mtime().map(|mtime| match mtime {
+            NewTime::Now(time) | NewTime::To(time) => SetTime::To(wire_time(time)),
+        });
+        op.ctime = attrs.ctime().map(wire_time);
+    }
+    let changes = op.uid.is_some()
+        || op.gid.is_some()
+        || op.size.is_some()
+        || op.mode.is_some()
+        || op.atime.is_some()
+        || op.mtime.is_some()
+        || op.ctime.is_some();
+    if !changes {
+        return Ok(None);
+    }
+    if !attrs.is_open() {
+        op.fh = attrs.file().map(|file| file.data().fh());
+    }
+    let owner = (op.uid.is_some() || op.gid.is_some()) && !inode.is_dir();
+    op.kill_suidgid = kills && (owner || (op.size.is_some() && !keeps_setid()));
+    Ok(Some(op))
+}
+
+/// The permissions to set. Set-id bits that go because of another change are the daemon's business if it `kills` them;
+/// otherwise the mode that they are taken from must not be an old one.
+fn permissions(
+    inode: &Inode<VirtioFs>,
+    attrs: &NewAttributes<'_, VirtioFs>,
+    kills: bool,
+) -> Result<Option<u16>> {
+    if !attrs.kills_suid() && !attrs.kills_sgid() {
+        return Ok(attrs.permissions());
+    }
+    if kills {
+        return Ok(None);
+    }
+    inode.refresh_if_expired(None)?;
+    let old = inode.mode() & 0o7777;
+    let mut new = old;
+    if attrs.kills_suid() {
+        new &= !SET_UID;
+    }
+    if attrs.kills_sgid() {
+        new &= !SET_GID;
+    }
+    Ok((new != old).then_some(new))
+}
+
+fn wire_time(time: Timespec) -> Time {
+    Time {
+        sec: time.sec(),
+        nsec: time.nsec(),
+    }
+}
+
+fn set_time(time: NewTime) -> SetTime {
+    match time {
+        NewTime::Now(_) => SetTime::Now,
+        NewTime::To(time) => SetTime::To(wire_time(time)),
+    }
+}
+
+/// Takes over attributes that the daemon sent with a change that was `asked` for. Unlike those that come without one, other times
+/// do not mean that somebody else wrote to the file.
+pub(crate) fn take_over(inode: &Inode<VirtioFs>, attr: &Attr, ttl: Ttl, asked: Asked) -> Result {
+    if u32::from(inode.file_type().mode()) != attr.kind.mode() {
+        inode.mark_stale();
+        return Err(ESTALE);
+    }
+    let size = i64::try_from(attr.size)?;
+    if attr.kind == fuse_proto::FileType::Regular && size != inode.size() {
+        // Somebody else did.
+        return inode.update(attr, ttl, asked);
+    }
+    let mut locked = inode.lock();
+    // What others asked for before the change must not undo it.
+    inode.data().changed_attributes();
+    let mut attrs = locked.attrs();
+    set_attributes(&mut attrs, attr);
+    if inode.data().is_overtaken(asked) {
+        return Ok(());
+    }
+    set_size_and_times(&mut attrs, attr);
+    inode.data().renew(ttl);
+    drop(locked);
+    Ok(())
+}
