@@ -15,7 +15,7 @@
 //! - [`static_mutex`]: a mutex that can be a static.
 //! - [`user_pages`]: pinned memory of a user's buffer.
 //! - [`workqueue`]: a work queue of one's own.
-//! - [`write`]: page-cache folios that a filesystem writes out.
+//! - [`mod@write`]: page-cache folios that a filesystem writes out.
 
 #![crate_name = "kernel_ext"]
 

@@ -440,12 +440,8 @@ impl<F: Operations> Callbacks<F> {
     ) -> c_long {
         from_result(|| {
             // SAFETY: As the caller says.
-            F::fallocate(
-                unsafe { File::from_raw(file) },
-                FallocateMode(mode as u32),
-                offset,
-                len,
-            )?;
+            let file = unsafe { File::from_raw(file) };
+            F::fallocate(file, FallocateMode(mode as u32), offset, len)?;
             Ok(0)
         })
     }
@@ -481,9 +477,10 @@ impl<F: Operations> Callbacks<F> {
             match copied {
                 Err(e) if e == EOPNOTSUPP => {
                     // SAFETY: The files are valid, as the caller says.
-                    Ok(unsafe {
+                    let count = unsafe {
                         bindings::splice_copy_file_range(from, from_pos, to, to_pos, len)
-                    })
+                    };
+                    Ok(count)
                 }
                 other => other.map(|count| count as isize),
             }
