@@ -34,6 +34,14 @@ pub(crate) enum Place {
     Gap { start: u64, end: u64 },
 }
 
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used
+)]
+mod tests;
+
 fn node(slots: &[Slot], i: u32) -> Option<&Slot> {
     slots.get(index(i))
 }

@@ -112,6 +112,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                     range.is_idle() && policy::is_hotter(heat, range.heat.at(epoch), margin)
                 });
                 if yields {
+                    self.outdone = Some(i);
                     return true;
                 }
                 // So that others are compared the next time.
@@ -131,7 +132,11 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     /// [`remove_unknown`](Self::remove_unknown). Whoever accesses the range meanwhile waits, or
     /// bypasses it.
     pub fn pick_victim(&mut self) -> Option<ReclaimToken> {
-        let i = self.victim()?;
+        // A range that has to go for one that is used more is not looked for: that would take heat
+        // from the others.
+        let outdone = self.outdone.take();
+        let idle = |i: &u32| self.ranges.get(*i).is_some_and(Slot::is_idle);
+        let i = outdone.filter(idle).or_else(|| self.victim())?;
         bump(&mut self.counters.reclaimed);
         self.begin_reclaim(i)
     }

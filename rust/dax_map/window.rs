@@ -89,6 +89,8 @@ pub struct Plan {
     pub sequential: bool,
     /// Whether it is mapped before anybody asked for it.
     pub ahead: bool,
+    /// Whether others wait for the like of it: then room is made in the background, too.
+    pub urgent: bool,
     /// Whether a smaller range than wished is good enough: for the second attempt.
     pub relaxed: bool,
 }
@@ -208,6 +210,8 @@ pub struct Window<B, S, G> {
     pub(crate) budget: Budget,
     pub(crate) counters: Counters,
     pub(crate) tick: u32,
+    /// A range that was found to be used less than what is to be mapped.
+    pub(crate) outdone: Option<u32>,
     pub(crate) demand_at: Option<u32>,
     pub(crate) idle_hand: u32,
     pub(crate) epoch: u16,
@@ -238,6 +242,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             budget: Budget::new(),
             counters: Counters::default(),
             tick: 0,
+            outdone: None,
             demand_at: None,
             idle_hand: 0,
             epoch: 0,
@@ -254,8 +259,9 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     /// Sets the most ranges that there may be, at most the number of slots. Ranges beyond the
     /// limit stay until they are reclaimed.
-    pub fn set_limit(&mut self, ranges: u32) {
+    pub fn set_limit(&mut self, ranges: u32) -> Wake {
         self.ranges.set_limit(ranges);
+        self.wake_any(true)
     }
 
     /// What happened so far.
@@ -442,6 +448,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         });
         let map = match verdict {
             Verdict::Map => true,
+            Verdict::MapIfAffordable => self.budget.pay(),
             Verdict::MapIfHotter => self.is_colder_than(heat) && self.budget.pay(),
             Verdict::Bypass => false,
         };
@@ -461,6 +468,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             writable: access.write,
             sequential: motion.sequential,
             ahead: false,
+            urgent: motion.sequential || access.need == Need::Mapping,
             relaxed: false,
         }
     }
@@ -481,6 +489,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                     writable: access.write,
                     sequential: true,
                     ahead: true,
+                    urgent: true,
                     relaxed: false,
                 })
             }
@@ -542,7 +551,9 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 return Ok(token);
             }
         }
-        self.demand_at = Some(self.tick);
+        if plan.urgent {
+            self.demand_at = Some(self.tick);
+        }
         if idle > 0 {
             Err(Refused::Reclaim)
         } else if self.ranges.is_anything_pending() {

@@ -64,8 +64,9 @@ fn random_reads_beyond_the_window_are_bypassed() {
             d.hits, d.setups, d.remove_requests, d.bypassed
         );
         assert!(d.bypassed * 100 > missed * 95, "{} of {missed}", d.bypassed);
-        // Never more requests than without a window.
-        assert!(d.requests() < d.accesses);
+        // Never dearer than without a window, though mapping costs more than a read.
+        let cost = d.bypassed + (d.setups + d.remove_requests) * u64::from(policy::MAP_COST);
+        assert!(cost < d.accesses);
         // What is mapped is used.
         assert!(d.hits > d.accesses / (factor + 2));
     }

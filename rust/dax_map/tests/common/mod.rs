@@ -64,6 +64,7 @@ pub fn plan(owner: u64, offset: u64, file_size: u64) -> Plan {
         writable: false,
         sequential: false,
         ahead: false,
+        urgent: true,
         relaxed: false,
     }
 }
