@@ -49,19 +49,19 @@ const SET_GID: u16 = 0o2000;
 pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, VirtioFs>) -> Result {
     attrs.prepare()?;
     let opened = attrs.file().is_some_and(|file| file.data().truncated());
-    if attrs.is_open() && opened {
+    let truncated = attrs.is_open() && opened;
+    if truncated {
         // The OPEN before this did it. What the daemon says about times and blocks now is not known.
         let filling = inode.lock_invalidate();
         resize(inode, 0);
         drop(filling);
-        return Ok(());
     }
     let session = inode.session()?;
-    let Some(op) = request(inode, attrs, session)? else {
+    let Some(op) = request(inode, attrs, session, truncated)? else {
         return Ok(());
     };
-    if let Some(size) = attrs.size() {
-        return truncate(inode, session, &op, size);
+    if op.size.is_some() {
+        return truncate(inode, session, &op);
     }
     let asked = Asked::now();
     let reply = session
@@ -74,7 +74,8 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
 ///
 /// When the file is cut, the page cache is first: no folio beyond the new end may be written back afterwards, which would make
 /// the file longer again. For the same reason none may be brought in meanwhile: `invalidate_lock` is held across the request.
-fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr, size: i64) -> Result {
+fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
+    let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
     // Should the request fail, nothing is lost. Errors stay with the file.
     let _ = inode.write_and_wait();
     let filling = inode.lock_invalidate();
@@ -113,11 +114,13 @@ fn resize(inode: &Inode<VirtioFs>, size: i64) {
     }
 }
 
-/// What to ask the daemon for; nothing if nothing changes.
+/// What to ask the daemon for; nothing if nothing changes. A file that has been `truncated` already may still have to lose
+/// set-id bits.
 fn request(
     inode: &Inode<VirtioFs>,
     attrs: &NewAttributes<'_, VirtioFs>,
     session: &Session,
+    truncated: bool,
 ) -> Result<Option<Setattr>> {
     let kills = session.has(InitFlags::HANDLE_KILLPRIV_V2);
     let mut op = Setattr::new(inode.node_id()?);
@@ -138,6 +141,11 @@ fn request(
             NewTime::Now(time) | NewTime::To(time) => SetTime::To(wire_time(time)),
         });
         op.ctime = attrs.ctime().map(wire_time);
+    }
+    if truncated {
+        op.size = None;
+        op.mtime = None;
+        op.ctime = None;
     }
     let changes = op.uid.is_some()
         || op.gid.is_some()
