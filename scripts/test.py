@@ -43,6 +43,17 @@ def cargo_part(crate):
     return passed, failed
 
 
+def documentation_part():
+    """Checks what documents say against the code; returns (passed, failed)."""
+    command = ["pytest", "-q", "-p", "no:cacheprovider", TOP / "tests" / "docs"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=PART_TIMEOUT)
+    passed, failed = (sum(map(int, re.findall(rf"(\d+) {word}", result.stdout))) for word in ("passed", "failed"))
+    if result.returncode or not passed:
+        print(result.stdout)
+        failed = max(failed, 1)
+    return passed, failed
+
+
 def kunit_part(kernel):
     """Runs the KUnit suites in a guest; returns (passed, failed)."""
     try:
@@ -84,6 +95,7 @@ def main():
     plan = []
     if "host" in parts:
         plan += [(f"host tests of {crate.name}", cargo_part, (crate,)) for crate in crates()]
+        plan.append(("tables of the documentation", documentation_part, ()))
     for kernel in args.kernel or ["kata", "debug"]:
         if "kunit" in parts:
             plan.append((f"KUnit on the {kernel} kernel", kunit_part, (kernel,)))
