@@ -19,11 +19,11 @@
 //! - [`namespace`]: names that are made, moved and removed.
 //! - [`readdir`]: the listing of a directory.
 //! - [`setattr`]: changes of attributes.
-//! - [`file`]: open files.
+//! - [`mod@file`]: open files.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
 //! - [`symlink`]: targets of symbolic links.
-//! - [`write`]: contents that are written.
+//! - [`mod@write`]: contents that are written.
 //! - [`xattr`]: extended attributes.
 //!
 //! There is no `unsafe` in this crate, and none is to be added: it belongs into the crates below rust/.
