@@ -55,7 +55,10 @@ impl vfs::inode::SymlinkOperations for Symlink {
         pages.read(0, target.get_mut(..len).ok_or(EIO)?)?;
         // The host can change the pages until they were copied: what is checked is the copy.
         let checked = target.get(..len).ok_or(EIO)?;
-        link_target(checked).map_err(|e| Error::from_errno(e.to_errno()))?;
+        link_target(checked).map_err(|e| {
+            session.complain(&op, e);
+            Error::from_errno(e.to_errno())
+        })?;
         if session.has(InitFlags::CACHE_SYMLINKS) {
             let text = CStr::from_bytes_with_nul(&target).map_err(|_| EIO)?;
             inode.data().target.populate(CString::try_from(text)?);
