@@ -66,6 +66,15 @@ impl Lane {
         }
     }
 
+    /// Logs that the device returned what it never had.
+    pub(crate) fn complain_of_queue(&self) {
+        pr_err!(
+            "{:?}: queue {}: the device returned a request that it does not have; unbind and bind it to use it again\n",
+            self.tag,
+            self.index
+        );
+    }
+
     /// A request that nobody waits for begins; returns how many there are now.
     pub(crate) fn background_begins(&self) -> i32 {
         self.background.fetch_add(1, ordering::Relaxed) + 1

@@ -138,6 +138,10 @@ impl virtio::Owner for Request {
             (Purpose::Waited, _) => {}
         }
     }
+
+    fn broken(lane: &Lane) {
+        lane.complain_of_queue();
+    }
 }
 
 /// Checks the reply of a transfer that the device has returned. Callable from any context.
@@ -151,7 +155,8 @@ pub(crate) fn check<O: Operation>(
     let len = transfer.read_reply(0, &mut reply)?;
     op.accept(transfer.owner().unique, reply.get(..len).ok_or(EIO)?, used)
         .map_err(|e| {
-            if e.is_malformed() {
+            // A refused INIT is a refused mount, whose reason nothing else tells.
+            if e.is_malformed() || op.opcode() == Opcode::Init {
                 lane.complain(op.opcode(), e);
             }
             Error::from_errno(e.to_errno())
@@ -329,8 +334,8 @@ impl Session {
         let under_way = lane.background_begins();
         let transfer = queue.submit(new).inspect_err(|_| lane.background_ends())?;
         if under_way > self.max_background() {
-            // Whatever comes of it, the folios say so.
-            let _ = transfer.wait(|| {});
+            // Whatever comes of it, the folios say so, also when this task is killed: then they are others' still.
+            transfer.linger();
         }
         Ok(())
     }

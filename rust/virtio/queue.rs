@@ -245,6 +245,8 @@ impl<O: Owner> Virtqueue<O> {
             // Enabling fails when more was returned meanwhile; with a full batch there may be more anyway.
             // SAFETY: The ring is alive and we hold its lock.
             more = !room || !unsafe { bindings::virtqueue_enable_cb(ring.as_ptr()) };
+            // SAFETY: The ring is alive and we hold its lock.
+            let broken = unsafe { bindings::virtqueue_is_broken(ring.as_ptr()) };
             drop(state);
 
             if notify {
@@ -255,6 +257,12 @@ impl<O: Owner> Virtqueue<O> {
                 Transfer::returned(transfer.as_arc(), &self.data, written);
             }
             self.end_all(ended);
+            if broken {
+                // No interrupt comes any more: nobody else would end what waits.
+                O::broken(&self.data);
+                self.abort();
+                return;
+            }
         }
     }
 

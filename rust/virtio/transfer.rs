@@ -87,6 +87,10 @@ pub trait Owner: Sized + Send + Sync + 'static {
     /// Runs in interrupt context, or in a task that ends the connection: it must not sleep, nor submit to the queue that
     /// the transfer was on. Waiters are woken after it returns. An owner is dropped in the same contexts.
     fn ended(queue: &Self::Queue, transfer: &Arc<Transfer<Self>>, outcome: Outcome);
+
+    /// The device has returned what it never had, so that nothing it says can be believed: all transfers of the queue are
+    /// aborted, and later ones fail with `ENOTCONN`. Runs in interrupt context.
+    fn broken(queue: &Self::Queue);
 }
 
 /// Memory beside the message itself: file contents, directory listings, attribute values.
@@ -277,6 +281,12 @@ impl<O: Owner> Transfer<O> {
         }
     }
 
+    /// Sleeps until it has ended, or there is a fatal signal. Unlike [`Transfer::wait`] this gives nothing up: the transfer
+    /// ends as it would without anybody who waits.
+    pub fn linger(&self) {
+        let _ = self.completion.wait_killable();
+    }
+
     /// Whether somebody still wants it done: false for one that was abandoned or aborted before the device had it.
     pub(crate) fn is_pending(&self) -> bool {
         self.state.load(ordering::Relaxed) == PENDING
@@ -431,6 +441,8 @@ mod tests {
             };
             counter.fetch_add(1, ordering::Relaxed);
         }
+
+        fn broken(_queue: &()) {}
     }
 
     fn pending(message: usize, reply: usize) -> Result<Arc<Transfer<Witness>>> {
