@@ -189,7 +189,7 @@ pub(crate) fn instantiate(
     asked: Asked,
 ) -> Result<ARef<Inode<VirtioFs>>> {
     let sb = dir.super_block();
-    let known = Known::new(entry.node)?;
+    let known = Known::counted(entry.node);
     inode::get(
         sb,
         known,
@@ -230,7 +230,7 @@ impl vfs::dentry::Operations for Entries {
             Ok(LookupReply::Found(entry)) => {
                 let known = inode.known()?;
                 if !inode.is_same(&entry) {
-                    dir.session()?.forget(Known::new(entry.node)?);
+                    dir.session()?.forget(Known::counted(entry.node));
                     return Ok(false);
                 }
                 known.looked_up();

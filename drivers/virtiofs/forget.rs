@@ -35,6 +35,20 @@ use kernel::{
 /// Inodes of one BATCH_FORGET at most: the message is 2.6 KiB then.
 const BATCH: usize = 160;
 
+/// Repeats what must not fail, for a minute, while memory is short: what the daemon has counted must not be lost, and memory
+/// comes back. Sleeps.
+pub(crate) fn insist<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..6000 {
+        match attempt() {
+            Err(e) if e == ENOMEM => {
+                kernel::time::delay::fsleep(kernel::time::Delta::from_millis(10))
+            }
+            done => return done,
+        }
+    }
+    Err(ENOMEM)
+}
+
 /// An inode as the daemon knows it.
 ///
 /// It is allocated with the inode, so that forgetting needs no memory.
@@ -70,6 +84,15 @@ impl Known {
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// As [`Known::new`], of an inode for which the daemon has counted a lookup already: it must not fail.
+    pub(crate) fn counted(node: NodeId) -> Arc<Self> {
+        loop {
+            if let Ok(known) = insist(|| Self::new(node)) {
+                return known;
+            }
+        }
     }
 
     /// Its nodeid.
@@ -140,10 +163,7 @@ impl Forgets {
                 if count == 0 {
                     break;
                 }
-                while instance.send_forgets(&batch, count) == Err(ENOMEM) {
-                    // The daemon's count must not be lost, and memory comes back.
-                    kernel::time::delay::fsleep(kernel::time::Delta::from_millis(10));
-                }
+                let _ = insist(|| instance.send_forgets(&batch, count));
             }
         }
     }

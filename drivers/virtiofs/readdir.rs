@@ -86,7 +86,7 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
                 Plus::Entry(entry) => link(emitter, dir, dirent.name, &entry, asked)?,
                 Plus::Bad(node, e) => {
                     complain(dir, &op, e);
-                    session.forget(Known::new(node)?);
+                    session.forget(Known::counted(node));
                 }
             }
         }
@@ -148,7 +148,7 @@ fn link(
             Ok(Child::Cached(dentry)) => dentry.invalidate(),
             _ => {}
         }
-        dir.session()?.forget(Known::new(entry.node)?);
+        dir.session()?.forget(Known::counted(entry.node));
     }
     // A listing is no worse for what could not be cached.
     Ok(())

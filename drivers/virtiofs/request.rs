@@ -4,6 +4,7 @@
 
 use crate::{
     device::Instance,
+    forget::insist,
     inode::Freshness,
     lane::Lane,
     session::Session, //
@@ -12,6 +13,7 @@ use fuse_proto::{
     Answer,
     BatchForget,
     Caller,
+    Destroy,
     Forget,
     NodeId,
     Opcode,
@@ -231,6 +233,21 @@ impl Instance {
                 let reply = check(lane, &transfer, op, used)?;
                 Ok((reply, transfer))
             }
+            _ => Err(ENOTCONN),
+        }
+    }
+
+    /// Sends DESTROY and waits for its reply, as [`Instance::call`] does; for want of memory it is not left out.
+    pub(crate) fn destroy(&self) -> Result {
+        let queue = self.request_queue()?;
+        let (lane, op) = (queue.data(), Destroy);
+        let transfer = insist(|| {
+            let (payload, direction) = (Payload::None, Direction::ToDevice);
+            let caller = Caller::default();
+            queue.submit(self.prepare(lane, &op, &caller, payload, direction, Purpose::Waited)?)
+        })?;
+        match transfer.wait(|| {})? {
+            Outcome::Returned(used) => check(lane, &transfer, &op, used),
             _ => Err(ENOTCONN),
         }
     }

@@ -7,6 +7,7 @@
 use crate::{
     device::Instance,
     forget::{
+        insist,
         Forgets,
         Known, //
     },
@@ -19,7 +20,6 @@ use crate::{
 use fuse_proto::{
     Caller,
     CreateReply,
-    Destroy,
     DirentsPlus,
     Fh,
     Init,
@@ -297,10 +297,14 @@ impl Session {
         if self.superblocks.fetch_sub(1, ordering::Full) != 1 {
             return;
         }
+        // Late replies are undone while the daemon can still be told.
+        self.instance.work().flush();
         if self.connected.xchg(0, ordering::Full) != 0 {
             self.forgets.flush(&self.instance);
+            // What a work item has taken off the lists must be sent before DESTROY, too.
+            self.instance.work().flush();
             // The daemon may be gone as well; then there is nobody to part from.
-            let _ = self.instance.call(&Destroy, &Caller::default());
+            let _ = self.instance.destroy();
         }
     }
 
@@ -335,14 +339,14 @@ impl Session {
                     name: b".",
                 };
                 if let LookupReply::Found(entry) = self.recheck(transfer, &op, used)? {
-                    self.forget(Known::new(entry.node)?);
+                    self.forget(Known::counted(entry.node));
                 }
             }
             Opcode::Create | Opcode::Tmpfile => {
                 let CreateReply { entry, open } =
                     self.recheck(transfer, &late_create(node), used)?;
                 self.release(entry.node, false, open.fh, 0);
-                self.forget(Known::new(entry.node)?);
+                self.forget(Known::counted(entry.node));
             }
             Opcode::Open | Opcode::Opendir => {
                 let op = Open {
@@ -373,7 +377,7 @@ impl Session {
                     if let Plus::Entry(fuse_proto::Entry { node, .. }) | Plus::Bad(node, _) =
                         record.map_err(|_| EIO)?.plus
                     {
-                        self.forget(Known::new(node)?);
+                        self.forget(Known::counted(node));
                     }
                 }
             }
@@ -402,7 +406,7 @@ impl Session {
             lock_owner: Default::default(),
         };
         // A session that has ended has no handles either.
-        let _ = self.send(&op, &Caller::default());
+        let _ = insist(|| self.send(&op, &Caller::default()));
     }
 }
 

@@ -40,6 +40,12 @@ impl OwnedQueue {
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
     }
 
+    /// Waits until the work that is on the queue now is done. Sleeps.
+    pub fn flush(&self) {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::__flush_workqueue(self.0.as_ptr()) };
+    }
+
     /// Waits until all work is done, and that which it has put on the queue meanwhile. Sleeps.
     pub fn drain(&self) {
         // SAFETY: The queue is valid by the type invariant.
