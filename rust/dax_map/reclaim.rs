@@ -37,7 +37,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     /// Whether ranges on probation have more than their share.
     fn probation_is_full(&self) -> bool {
-        let share = self.geometry().usable() / policy::PROBATION_SHARE;
+        let share = self.capacity() / policy::PROBATION_SHARE;
         self.protected.len() == 0 || self.probation.bytes() > share
     }
 

@@ -442,7 +442,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
         let verdict = policy::decide(&Situation {
             sequential: motion.sequential,
-            fits: access.file_size <= self.geometry().usable(),
+            fits: access.file_size <= self.capacity(),
             room: self.has_room_for(&plan),
             heat,
         });
@@ -494,6 +494,14 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 })
             }
         }
+    }
+
+    /// Bytes that ranges can show at most: retired ones do not, and there may be fewer ranges than
+    /// the window has room for.
+    pub(crate) fn capacity(&self) -> u64 {
+        let geometry = self.geometry();
+        let bytes = geometry.usable().saturating_sub(self.buddy.retired_bytes());
+        bytes.min(u64::from(self.ranges.limit()).saturating_mul(geometry.max().bytes()))
     }
 
     pub(crate) fn ghost_key(&self, owner: Owner, offset: u64) -> u64 {

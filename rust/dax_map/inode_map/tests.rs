@@ -50,7 +50,7 @@ fn fill(slots: &mut [Slot], i: u32, owner: u64, offset: u64, order: Order) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
     fn as_a_btree_map(ops in prop::collection::vec(

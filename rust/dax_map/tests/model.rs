@@ -598,7 +598,7 @@ proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 4096,
-        ..ProptestConfig::with_cases(2000)
+        ..ProptestConfig::with_cases(4000)
     })]
 
     #[test]
