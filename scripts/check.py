@@ -121,7 +121,7 @@ def rustdoc():
                 stderr=subprocess.STDOUT,
                 text=True,
                 check=False,
-                env={**os.environ, **variables, "RUSTC_BOOTSTRAP": "1"},
+                env={**os.environ, **variables, "RUSTC_BOOTSTRAP": "1", "VIRTIOFS_OBJ": str(output)},
             )
         good = good and result.returncode == 0
         text += result.stdout

@@ -106,7 +106,10 @@ class Process:
     def poll(self):
         """The result when the command has ended, else None."""
         if self.result is None:
-            status = self.guest.agent.call("guest-exec-status", pid=self.pid, timeout=30 * self.guest.patience)
+            try:
+                status = self.guest.agent.call("guest-exec-status", pid=self.pid, timeout=30 * self.guest.patience)
+            except (TimeoutError, ConnectionError) as error:
+                raise GuestError(self.guest.tell(f"the guest does not answer: {error}")) from error
             if status["exited"]:
                 text = [
                     base64.b64decode(status.get(key, "")).decode(errors="surrogateescape")

@@ -138,20 +138,17 @@ def blocked_or_ended(guest, process):
 
 
 @pytest.mark.beyond_c("unbind waits for the requests in flight")
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["sleeping", "dead"])
-def test_unbind_with_requests_in_flight(boot, tree, number):
-    """Unbinding a device whose daemon sleeps or is dead ends what waits and returns."""
-    guest, task = waiting(boot, tree, "read", number)
+@pytest.mark.parametrize("operation", ["lookup", "read"])
+def test_unbind_with_requests_in_flight(boot, tree, operation):
+    """Unbinding a device whose daemon is dead ends what waits and returns; the mount can go, and the module."""
+    # Not with a daemon that sleeps: the emulator itself waits for it when a device is reset, and the guest stands still.
+    guest, task = waiting(boot, tree, operation, signal.SIGKILL)
     unbind = guest.spawn("cd /sys/bus/virtio/drivers/virtiofs; for d in virtio*; do echo $d >unbind; done")
     guest.wait_until(task.poll, "the waiting task ends", timeout=20)
-    assert task.result.stdout.strip() in ("ENOTCONN", "ENODEV", "EIO")
-    if number == signal.SIGKILL:
-        guest.wait_until(unbind.poll, "unbind returns", timeout=20)
-    else:
-        # The emulator itself waits for a sleeping daemon when a device is reset.
-        guest.shares[0].process.send_signal(signal.SIGCONT)
-        guest.wait_until(unbind.poll, "unbind returns", timeout=20)
+    assert task.result.stdout.strip() in ("ENOTCONN", "ENODEV")
+    guest.wait_until(unbind.poll, "unbind returns", timeout=20)
     guest.umount()
+    guest.unload()
 
 
 def test_other_share_goes_on(boot, tree, tmp_path):
