@@ -5,6 +5,8 @@ import statistics
 
 # A difference counts when the rounds agree on its direction and their median is at least this far from one.
 MARGIN = 0.05
+# That so many rounds agree by chance is unlikely; where fewer do, a question mark says so.
+ENOUGH = 5
 
 
 def spread(values):
@@ -18,14 +20,15 @@ def ratios(ours, theirs):
 
 
 def verdict(ratio):
-    """What the ratios of a case say: "slower", "faster", or nothing that can be told from noise."""
+    """What the ratios of a case say: "slower", "faster", or "=", nothing that can be told from noise."""
     if len(ratio) < 3:
         return ""
     middle, least, greatest = spread(ratio)
+    doubt = "" if len(ratio) >= ENOUGH else "?"
     if middle > 1 + MARGIN and least > 1:
-        return "slower"
+        return f"slower{doubt}"
     if middle < 1 / (1 + MARGIN) and greatest < 1:
-        return "faster"
+        return f"faster{doubt}"
     return "="
 
 
@@ -126,14 +129,14 @@ class Times:
         if not verdicts:
             return []
         first, second = self.drivers[:2]
-        counts = {what: sum(value == what for value in verdicts.values()) for what in ("faster", "=", "slower")}
+        counts = {what: sum(value.rstrip("?") == what for value in verdicts.values()) for what in ("faster", "=", "slower")}
         lines = [f"{first} against {second}: {counts['faster']} faster, {counts['=']} neither, {counts['slower']} slower"]
         for case in self.values:
-            if verdicts[case] == "slower":
+            if verdicts[case].startswith("slower"):
                 best = number(self.best_ratio(case, first, second))
-                lines.append(f"slower: {case}, {ratio_text(self.ratio(case, first, second))}, best {best}")
-            if costs[case] == "slower":
-                lines.append(f"more cpu: {case}, {ratio_text(self.ratio(case, first, second, 'cpu'))}")
+                lines.append(f"{verdicts[case]}: {case}, {ratio_text(self.ratio(case, first, second))}, best {best}")
+            if costs[case].startswith("slower"):
+                lines.append(f"{costs[case].replace('slower', 'more cpu')}: {case}, {ratio_text(self.ratio(case, first, second, 'cpu'))}")
         return lines
 
 
