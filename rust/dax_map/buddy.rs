@@ -3,7 +3,7 @@
 //! Which parts of the window are free: a buddy allocator.
 //!
 //! The window is an array of blocks of the smallest order. A free or used stretch of 2^n blocks
-//! is described by its first block; the others are [`Tag::Inner`]. Free stretches of one order
+//! is described by its first block; the others are `Inner`. Free stretches of one order
 //! form a list.
 //!
 //! ```text

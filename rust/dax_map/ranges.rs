@@ -156,7 +156,7 @@ token! {
 }
 token! {
     /// The right, and the duty, to remove a range: from
-    /// [`Window::pick_victims`](crate::Window::pick_victims) and the like.
+    /// [`Window::pick_victim`](crate::Window::pick_victim) and the like.
     ReclaimToken
 }
 

@@ -2,13 +2,14 @@
 
 //! Which ranges go when room is needed, when they are idle, or when their file changes.
 
+use crate::advice::{Removal, Wait, Wake};
 use crate::buddy::Block;
 use crate::ghost::Ghost;
 use crate::heat::Heat;
 use crate::policy;
 use crate::ranges::{Owner, Queue, ReclaimToken, Slot, SlotId, Stale, State};
 use crate::storage::{index, Storage};
-use crate::window::{bump, Removal, Wait, Wake, Window};
+use crate::window::{bump, Window};
 
 impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     // --- lists -------------------------------------------------------------

@@ -272,7 +272,7 @@ fn to_be_written_to() {
         }
     );
     let token = w.begin_remap(&remap).unwrap();
-    assert_eq!(token.extent().writable, true);
+    assert!(token.extent().writable);
     assert!(matches!(
         step(&mut w, fault(1, 0, 100 * KIB)),
         Step::Wait(Wait::Range(_))
