@@ -39,8 +39,19 @@ def pytest_addoption(parser):
     parser.addoption("--driver", choices=["rust", "c"], default="rust", help="this driver, or the kernel's own")
 
 
+    parser.addoption("--every-mode", action="store_true", help="every cache mode on the debug kernel, too")
+
+
 def pytest_collection_modifyitems(config, items):
-    """With the kernel's own driver, tests of what only this one does are expected to fail, or make no sense."""
+    """Leaves out what a run is not about.
+
+    The debug kernel is slow, and looks for faults of the driver that hardly depend on the daemon's cache mode: there tests run in
+    one mode. With the kernel's own driver, tests of what only this one does are expected to fail, or make no sense.
+    """
+    if config.getoption("kernel") == "debug" and not config.getoption("--every-mode"):
+        left_out = [item for item in items if modes_of(item) & set(CACHES[1:])]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     if config.getoption("driver") != "c":
         return
     for item in items:
@@ -48,6 +59,12 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.xfail(reason=f"C driver: {marker.args[0]}", strict=True))
         for marker in item.iter_markers("ours"):
             item.add_marker(pytest.mark.skip(reason=f"not in the C driver: {marker.args[0]}"))
+
+
+def modes_of(item):
+    """The cache modes that a test is parametrized with."""
+    callspec = getattr(item, "callspec", None)
+    return {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
 
 
 @pytest.fixture(scope="session")
