@@ -129,7 +129,8 @@ class Times:
         if not verdicts:
             return []
         first, second = self.drivers[:2]
-        counts = {what: sum(value.rstrip("?") == what for value in verdicts.values()) for what in ("faster", "=", "slower")}
+        found = [value.rstrip("?") for value in verdicts.values()]
+        counts = {what: found.count(what) for what in ("faster", "=", "slower")}
         lines = [f"{first} against {second}: {counts['faster']} faster, {counts['=']} neither, {counts['slower']} slower"]
         for case in self.values:
             if verdicts[case].startswith("slower"):
@@ -209,9 +210,12 @@ class Counts:
         first, second = self.drivers[:2]
         lines = []
         for case in self.values:
+            # How many kicks are one depends on how busy the daemon is: what counts is more than a kick for each request.
+            most = self.each(case, second, "requests")
             for what in ("requests", "kicks"):
-                mine, other = self.each(case, first, what), self.each(case, second, what)
+                mine = self.each(case, first, what)
                 # A case opens and closes something, which is little beside its operations.
-                if mine is not None and other is not None and mine > other * (1 + MARGIN) + 0.01:
+                if mine is not None and most is not None and mine > most * (1 + MARGIN) + 0.01:
+                    other = self.each(case, second, what)
                     lines.append(f"more {what}: {case}, {number(mine)} against {number(other)}")
         return lines
