@@ -13,7 +13,7 @@
 //! | | free room in the window | no room |
 //! |---|---|---|
 //! | page fault, exec | map | map, reclaim |
-//! | sequential | map, and the next range ahead | map, reclaim |
+//! | sequential, unless paused ([`PAUSE_CHUNKS`]) | map, and the next range ahead | map, reclaim |
 //! | read or write, file smaller than the window | map | by heat |
 //! | read or write, larger file | map at the [`REUSE`]th use of the part, if the budget suffices | by heat |
 //!
@@ -59,6 +59,11 @@ pub const SEQUENTIAL_BYTES: u64 = 64 << 10;
 
 /// A run may leave out up to so many bytes: as much as the kernel's read-ahead tolerates.
 pub const SEQUENTIAL_GAP: u64 = 128 << 10;
+
+/// A run whose range was reclaimed before it was read to its end is not given ranges for so many
+/// of the largest size: there are more runs than ranges, and they would only take them from each
+/// other. Without this rule, 64 runs over 32 ranges asked for one with every read.
+pub const PAUSE_CHUNKS: u64 = 8;
 
 /// Uses of a part of a file that cannot fit before it is mapped into free room. The first use
 /// says nothing.
@@ -183,7 +188,7 @@ pub const fn is_hotter(candidate: u8, range: u8, margin: u8) -> bool {
 /// What a read or write that need not be mapped is like.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
-    /// One of a run of accesses.
+    /// One of a run of accesses, which is not paused.
     pub sequential: bool,
     /// The whole file would fit into the window.
     pub fits: bool,

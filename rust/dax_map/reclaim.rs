@@ -165,7 +165,10 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         None
     }
 
-    /// The next range that was not used for [`policy::IDLE_TICKS`]; none if some were looked at in
+    /// The next range that was not used for [`policy::IDLE_TICKS`]. What processes do through page
+    /// tables is not seen here: the caller cancels for a range that is in use so.
+    ///
+    /// None if some were looked at in
     /// vain, so that the caller calls this a few times per tick, until it gives none.
     pub fn pick_idle(&mut self) -> Option<ReclaimToken> {
         let tick = self.tick;

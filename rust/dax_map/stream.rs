@@ -19,6 +19,10 @@ pub struct Stream {
     chunk: u64,
     /// Up to where mapping ahead was proposed, in bytes.
     ahead: u64,
+    /// Up to where the run was given a range, in bytes.
+    given: u64,
+    /// From where on the run is given ranges again, in bytes.
+    pause: u64,
     /// The range that was used last: where to look first.
     pub(crate) hint: Option<SlotId>,
 }
@@ -41,22 +45,32 @@ impl Stream {
             accesses: 0,
             chunk: 0,
             ahead: 0,
+            given: 0,
+            pause: 0,
             hint: None,
         }
     }
 
     /// Takes note of an access; `max` is the window's largest order, and the size of a chunk.
+    ///
+    /// What ends where the last one ended is the rest of that, or a second attempt.
     pub(crate) fn note(&mut self, offset: u64, len: u64, max: Order) -> Motion {
+        let end = offset.saturating_add(len);
+        let again = self.accesses > 0 && end == self.next;
         let continues =
             offset >= self.next && offset <= self.next.saturating_add(policy::SEQUENTIAL_GAP);
-        if !continues {
+        if !continues && !again {
             self.bytes = 0;
             self.accesses = 0;
             self.ahead = 0;
+            self.given = 0;
+            self.pause = 0;
         }
-        self.bytes = self.bytes.saturating_add(len);
-        self.accesses = self.accesses.saturating_add(1);
-        self.next = offset.saturating_add(len);
+        if !again {
+            self.bytes = self.bytes.saturating_add(len);
+            self.accesses = self.accesses.saturating_add(1);
+            self.next = end;
+        }
         let chunk = chunk(offset, max).saturating_add(1);
         let entered = chunk != self.chunk;
         self.chunk = chunk;
@@ -65,6 +79,27 @@ impl Stream {
                 && self.bytes >= policy::SEQUENTIAL_BYTES,
             entered,
         }
+    }
+
+    /// Notes that the run was given a range up to there.
+    pub(crate) fn give(&mut self, end: u64) {
+        self.given = self.given.max(end);
+    }
+
+    /// Whether a run that finds nothing mapped at `offset` should be given a range: not if it was, and
+    /// that was reclaimed before it was read to its end. Then it pauses.
+    pub(crate) fn deserves(&mut self, offset: u64, max: Order) -> bool {
+        if offset < self.given {
+            let pause = max.bytes().saturating_mul(policy::PAUSE_CHUNKS);
+            self.pause = offset.saturating_add(pause);
+            self.given = 0;
+        }
+        !self.pauses(offset)
+    }
+
+    /// Whether the run is not given ranges here.
+    pub(crate) fn pauses(&self, offset: u64) -> bool {
+        offset < self.pause
     }
 
     /// The chunk after this one, if the run is in the second half of this one, and that was not

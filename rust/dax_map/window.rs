@@ -154,16 +154,21 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 stream.hint = Some(SlotId(i));
                 self.use_range(i, access, motion)
             }
-            Place::Gap { end, .. } => self.use_gap(access, motion, end),
+            Place::Gap { start, end } => self.use_gap(stream, access, motion, (start, end)),
         };
         match &step {
+            Step::Use(hit) if motion.sequential => {
+                stream.give(access.offset.saturating_add(hit.len));
+                bump(&mut self.counters.hits);
+            }
             Step::Use(_) => bump(&mut self.counters.hits),
             Step::Map(_) | Step::Remap(_) => bump(&mut self.counters.misses),
             Step::Wait(_) => bump(&mut self.counters.waits),
             Step::Bypass { .. } if access.write => bump(&mut self.counters.bypassed_writes),
             Step::Bypass { .. } => bump(&mut self.counters.bypassed_reads),
         }
-        let ahead = if motion.sequential && !matches!(step, Step::Bypass { .. }) {
+        let deserves = motion.sequential && !stream.pauses(access.offset);
+        let ahead = if deserves && !matches!(step, Step::Bypass { .. }) {
             self.plan_ahead(stream, access)
         } else {
             None
@@ -250,10 +255,16 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         Step::Use(hit)
     }
 
-    fn use_gap(&mut self, access: &Access, motion: Motion, gap_end: u64) -> Step {
+    fn use_gap(
+        &mut self,
+        stream: &mut Stream,
+        access: &Access,
+        motion: Motion,
+        gap: (u64, u64),
+    ) -> Step {
         let plan = self.plan(access, motion);
         let bypass = Step::Bypass {
-            len: access.len.min(gap_end.saturating_sub(access.offset)),
+            len: access.len.min(gap.1.saturating_sub(access.offset)),
         };
         let key = self.ghost_key(access.owner, access.offset);
         let heat = if motion.sequential && !motion.entered {
@@ -264,8 +275,17 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         if access.need == Need::Mapping {
             return Step::Map(plan);
         }
+        let max = self.geometry().max();
+        let run = motion.sequential && stream.deserves(access.offset, max);
+        if run {
+            let order = self.wish(&plan, gap);
+            let end = order
+                .align_down(access.offset)
+                .saturating_add(order.bytes());
+            stream.give(end);
+        }
         let verdict = policy::decide(&Situation {
-            sequential: motion.sequential,
+            sequential: run,
             fits: access.file_size <= self.capacity(),
             room: self.has_room_for(&plan),
             heat,

@@ -260,3 +260,24 @@ fn writes() {
     assert_eq!(d.setups, 2);
     assert!(d.bypassed <= u64::from(policy::UPGRADE));
 }
+
+/// More runs at once than the window has ranges for: no range is mapped again and again for one run.
+#[test]
+fn more_runs_than_ranges() {
+    for step in [16 * KIB, 128 * KIB] {
+        let mut d = driver();
+        let mut runs = vec![Stream::new(); 64];
+        let size = 32 * MIB;
+        for offset in (0..size).step_by(step as usize) {
+            for (owner, stream) in (0..).zip(&mut runs) {
+                d.access(stream, read(owner, offset, step, size));
+            }
+        }
+        let ranges = 64 * size / (2 * MIB);
+        println!(
+            "64 runs by {step}: {} setups of {ranges}, {} bypassed of {}",
+            d.setups, d.bypassed, d.accesses
+        );
+        assert!(d.setups <= ranges / 2);
+    }
+}

@@ -157,32 +157,47 @@ impl Driver {
         panic!("reclaiming does not end");
     }
 
-    pub fn access(&mut self, stream: &mut Stream, access: Access) {
+    /// A read, write or fault; range by range.
+    pub fn access(&mut self, stream: &mut Stream, mut access: Access) {
         self.accesses += 1;
-        let advice = self.window.access(stream, &access);
-        match advice.step {
-            Step::Use(hit) => {
-                self.hits += 1;
-                let _ = self.window.unpin(hit.slot);
+        let (mut requests, mut rest) = (0, access.len);
+        while rest > 0 {
+            let advice = self.window.access(stream, &access);
+            let done = match advice.step {
+                Step::Use(hit) => {
+                    let _ = self.window.unpin(hit.slot);
+                    hit.len
+                }
+                Step::Map(plan) => {
+                    requests += 1;
+                    let slot = self.map(plan, true).expect("it can be mapped");
+                    let extent = self.window.range(slot).unwrap().extent;
+                    let _ = self.window.unpin(slot);
+                    extent.file_offset + extent.len - access.offset
+                }
+                Step::Remap(plan) => {
+                    requests += 1;
+                    self.setups += 1;
+                    let token = self.window.begin_remap(&plan).unwrap();
+                    let _ = self.window.remap_done(token).unwrap();
+                    0
+                }
+                Step::Bypass { len } => {
+                    assert!(len > 0);
+                    requests += 1;
+                    self.bypassed += 1;
+                    len
+                }
+                Step::Wait(_) => panic!("nobody else is there"),
+            };
+            if let Some(plan) = advice.ahead {
+                self.map(plan, false);
             }
-            Step::Map(plan) => {
-                let slot = self.map(plan, true).expect("it can be mapped");
-                let _ = self.window.unpin(slot);
-            }
-            Step::Remap(plan) => {
-                self.setups += 1;
-                let token = self.window.begin_remap(&plan).unwrap();
-                let _ = self.window.remap_done(token).unwrap();
-            }
-            Step::Bypass { len } => {
-                assert!(len > 0);
-                self.bypassed += 1;
-            }
-            Step::Wait(_) => panic!("nobody else is there"),
+            rest = rest.saturating_sub(done);
+            access.offset += done;
+            access.len = rest;
         }
-        if let Some(plan) = advice.ahead {
-            self.map(plan, false);
-        }
+        self.hits += u64::from(requests == 0);
     }
 
     /// A run through a file.
