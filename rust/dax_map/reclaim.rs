@@ -168,8 +168,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     /// The next range that was not used for [`policy::IDLE_TICKS`]. What processes do through page
     /// tables is not seen here: the caller cancels for a range that is in use so.
     ///
-    /// None if some were looked at in
-    /// vain, so that the caller calls this a few times per tick, until it gives none.
+    /// None after [`policy::IDLE_SCAN`] were looked at in vain; the next call goes on from there.
     pub fn pick_idle(&mut self) -> Option<ReclaimToken> {
         let tick = self.tick;
         for _ in 0..policy::IDLE_SCAN.min(self.ranges.limit()) {
