@@ -137,7 +137,8 @@ class Times:
                 best = number(self.best_ratio(case, first, second))
                 lines.append(f"{verdicts[case]}: {case}, {ratio_text(self.ratio(case, first, second))}, best {best}")
             if costs[case].startswith("slower"):
-                lines.append(f"{costs[case].replace('slower', 'more cpu')}: {case}, {ratio_text(self.ratio(case, first, second, 'cpu'))}")
+                what = costs[case].replace("slower", "more cpu")
+                lines.append(f"{what}: {case}, {ratio_text(self.ratio(case, first, second, 'cpu'))}")
         return lines
 
 
