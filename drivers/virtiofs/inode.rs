@@ -83,23 +83,38 @@ const MAX_REFRESHES: usize = 4;
 
 /// How long attributes are good, in jiffies since boot. Callable from any context.
 pub(crate) struct Freshness {
+    /// All of them.
     until: Atomic<u64>,
+    /// Those that decide on access: mode and owner. A change of contents or names leaves them as they are.
+    access_until: Atomic<u64>,
 }
 
 impl Freshness {
     /// They are good for `ttl` from now on.
     fn renew(&self, ttl: Ttl) {
         // Before who renews looks whether there was a change; who changes does it the other way round.
-        self.until.xchg(deadline_of(ttl), ordering::Full);
+        let deadline = deadline_of(ttl);
+        self.access_until.xchg(deadline, ordering::Full);
+        self.until.xchg(deadline, ordering::Full);
     }
 
-    /// They are not good any more.
+    /// They are not good any more, but for mode and owner.
     pub(crate) fn expire(&self) {
         self.until.store(0, ordering::Release);
     }
 
+    /// None of them is good any more.
+    fn expire_all(&self) {
+        self.access_until.store(0, ordering::Release);
+        self.expire();
+    }
+
     fn is_fresh(&self) -> bool {
         jiffies_64() < self.until.load(ordering::Relaxed)
+    }
+
+    fn is_access_fresh(&self) -> bool {
+        jiffies_64() < self.access_until.load(ordering::Relaxed)
     }
 }
 
@@ -152,7 +167,8 @@ impl Node {
             generation: Atomic::new(0),
             freshness: Arc::new(
                 Freshness {
-                    until: Atomic::new(0)
+                    until: Atomic::new(0),
+                    access_until: Atomic::new(0),
                 },
                 GFP_KERNEL
             )?,
@@ -191,12 +207,15 @@ impl Node {
     pub(crate) fn changed_attributes(&self) {
         self.changed_attributes
             .store(monotonic_ns(), ordering::Release);
-        self.freshness.expire();
+        self.freshness.expire_all();
     }
 
-    /// Names in the directory have been changed through this kernel, or may have been.
+    /// Names in the directory have been changed through this kernel, or may have been: its size, times and links, but not who
+    /// may use it, so that the next use needs no GETATTR first.
     pub(crate) fn changed_names(&self) {
-        self.changed_attributes();
+        self.changed_attributes
+            .store(monotonic_ns(), ordering::Release);
+        self.freshness.expire();
     }
 
     /// Whether what was asked for then may be older than a change of attributes.
@@ -297,7 +316,7 @@ impl NodeInode for Inode<VirtioFs> {
         self.data().freshness.renew(ttl);
         if self.data().is_overtaken(asked) || self.data().is_out_of_date(asked) {
             // It was changed since this was looked at.
-            self.data().freshness.expire();
+            self.data().freshness.expire_all();
         }
 
         if attr.kind == FileType::Regular && self.has_pages() {
@@ -512,7 +531,9 @@ impl_inode_operations!(Attributes);
 /// daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides itself
 /// (`default_permissions`).
 pub(crate) fn permission(inode: &Inode<VirtioFs>, idmap: &Idmap, mask: AccessMask) -> Result {
-    inode.refresh_if_expired(None)?;
+    if !inode.data().freshness.is_access_fresh() {
+        inode.refresh(None)?;
+    }
     inode.generic_permission(idmap, mask)
 }
 
@@ -522,7 +543,7 @@ pub(crate) fn permission_rcu(
     idmap: &Idmap,
     mask: AccessMask,
 ) -> Result {
-    if !inode.data().freshness.is_fresh() {
+    if !inode.data().freshness.is_access_fresh() {
         return Err(ECHILD);
     }
     inode.generic_permission(idmap, mask)
@@ -586,13 +607,17 @@ mod tests {
     fn freshness() {
         let fresh = Freshness {
             until: Atomic::new(0),
+            access_until: Atomic::new(0),
         };
         assert!(!fresh.is_fresh());
         fresh.renew(Ttl::new(3600, 0));
-        assert!(fresh.is_fresh());
+        assert!(fresh.is_fresh() && fresh.is_access_fresh());
         fresh.expire();
-        assert!(!fresh.is_fresh());
+        assert!(!fresh.is_fresh() && fresh.is_access_fresh());
+        fresh.renew(Ttl::new(3600, 0));
+        fresh.expire_all();
+        assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
         fresh.renew(Ttl::ZERO);
-        assert!(!fresh.is_fresh());
+        assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
     }
 }
