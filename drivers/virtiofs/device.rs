@@ -131,7 +131,13 @@ impl Instance {
             wanted.push((name, lane), GFP_KERNEL)?;
         }
         // The hiprio queue shares no CPU's interrupt.
-        let queues = QueueSet::new(dev, wanted, 1)?;
+        let queues = QueueSet::new(dev, wanted, 1).inspect_err(|e| {
+            dev_err!(
+                dev.device(),
+                "{tag:?}: its {} queues cannot be set up: {e:?}\n",
+                FIRST_REQUEST + requests
+            );
+        })?;
         let queue_of_cpu = map_cpus(dev, requests)?;
         let work = INSTANCES.lock().work.clone().ok_or(ENODEV)?;
         Ok(Arc::new(
