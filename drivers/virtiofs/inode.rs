@@ -349,7 +349,8 @@ impl NodeInode for Inode<VirtioFs> {
     }
 
     fn refresh_if_expired(&self, fh: Option<Fh>) -> Result {
-        if self.data().freshness.is_fresh() {
+        // Users of a stale inode are told so, however good its attributes were.
+        if self.data().freshness.is_fresh() && !self.is_stale() {
             return Ok(());
         }
         self.refresh(fh)
