@@ -130,12 +130,12 @@ class Hand:
 class Rig:
     """A guest and its daemons, with all of them at hand."""
 
-    def __init__(self, name, shares=1, daxd=None, share=None, settings=None, **options):
+    def __init__(self, name, shares=1, daxd=None, share=None, settings=None, ports=False, **options):
         self.name, self.options, self.share_options = name, options, share or {}
         self.settings = {"entry_timeout": 0, "attr_timeout": 0, **(settings or {})}
         self.daxd_options = daxd or {}
         self.shares, self.daxds, self.guest, self._hand = shares, [], None, None
-        self.begun = 0.0
+        self.ports = ports
 
     def start(self, directory):
         """Boots."""
@@ -143,7 +143,14 @@ class Rig:
         for number in range(self.shares):
             options = {"tag": f"daxd{number}" if number else "daxd", **self.daxd_options, **self.settings}
             self.daxds.append(Daxd(directory, **options))
-        shares = [guests.Share(**{**daxd.share(), **self.share_options}) for daxd in self.daxds]
+        shares = []
+        for number, daxd in enumerate(self.daxds):
+            share = {**daxd.share(), **self.share_options}
+            if self.ports:
+                # Each device behind a port of its own, so that it can be reset and unplugged.
+                share["hotplug"] = True
+                share["device"] += f",id=fs{number},bus=port{number}"
+            shares.append(guests.Share(**share))
         self.guest = guests.Guest(shares, name=self.name, **self.options)
         self.guest.__enter__()
         self.guest.load()
