@@ -39,17 +39,24 @@ def pytest_addoption(parser):
     parser.addoption("--driver", choices=["rust", "c"], default="rust", help="this driver, or the kernel's own")
 
 
-    parser.addoption("--every-mode", action="store_true", help="every cache mode on the debug kernel, too")
+    parser.addoption("--every-case", action="store_true", help="every case and cache mode on the debug kernel, too")
 
 
 def pytest_collection_modifyitems(config, items):
     """Leaves out what a run is not about.
 
     The debug kernel is slow, and looks for faults of the driver that hardly depend on the daemon's cache mode: there tests run in
-    one mode. With the kernel's own driver, tests of what only this one does are expected to fail, or make no sense.
+    one mode, and those that boot a guest for each of their cases take the first case alone. With the kernel's own driver, tests
+    of what only this one does are expected to fail, or make no sense.
     """
-    if config.getoption("kernel") == "debug" and not config.getoption("--every-mode"):
-        left_out = [item for item in items if modes_of(item) & set(CACHES[1:])]
+    if config.getoption("kernel") == "debug" and not config.getoption("--every-case"):
+        seen = set()
+        left_out = []
+        for item in items:
+            again = item.originalname in seen and "guest" not in item.fixturenames
+            seen.add(item.originalname)
+            if again or modes_of(item) & set(CACHES[1:]):
+                left_out.append(item)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     if config.getoption("driver") != "c":
