@@ -279,12 +279,16 @@ class Guest:
         """Powers the guest off, stops everything, and judges the console log."""
         try:
             if self.agent and self.qemu.poll() is None:
-                self.agent.call("guest-exec", path="/bin/busybox", arg=["poweroff", "-f"], timeout=30 * self.patience)
+                try:
+                    self.agent.call("guest-exec", path="/bin/busybox", arg=["poweroff", "-f"], timeout=30 * self.patience)
+                except (ConnectionError, GuestError):
+                    # The guest may be off before its agent has answered.
+                    pass
                 try:
                     self.qemu.wait(30 * self.patience)
                 except subprocess.TimeoutExpired:
                     raise GuestError(self.tell("the guest did not power off")) from None
-        except (RemoteError, TimeoutError, ConnectionError) as error:
+        except (RemoteError, TimeoutError) as error:
             raise GuestError(self.tell(f"the guest did not power off: {error}")) from error
         finally:
             self.kill()
