@@ -220,7 +220,7 @@ class Rig:
 class Pace:
     """Keeps below what the driver's limit of log lines takes: ten in five seconds for each device."""
 
-    def __init__(self, lines=9, seconds=5.5):
+    def __init__(self, lines=8, seconds=6.0):
         self.lines, self.seconds, self.times = lines, seconds, {}
 
     def wait(self, device, lines=1):
