@@ -197,22 +197,39 @@ def test_killed_while_parked(boot_rig):
     rig.unmounted()
 
 
-def test_killed_reader_with_full_background(rig):
-    """A reader killed while it waits for room in the background leaves no locked folio: others read the file, umount works."""
+def killed_in_readahead(rig):
+    """A mount, and replies to READs whose tasks, which waited for room in the background, have been killed."""
     rig.daxd.configure(max_background=1)
-    guest, daxd = rig.guest, rig.daxd
-    big = rig.tree.file("big", 4 << 20)
-    guest.mount("daxd")
-    daxd.hold("READ")
-    tasks = [guest.spawn(f"exec cat {name} >/dev/null") for name in ("/mnt/big", "/mnt/many/1", "/mnt/many/2", "/mnt/many/3")]
-    daxd.wait_for_held(4)
+    rig.tree.file("big", 4 << 20)
+    rig.guest.mount("daxd")
+    rig.daxd.hold("READ")
+    tasks = [rig.guest.spawn(f"exec cat {name} >/dev/null") for name in ("/mnt/big", "/mnt/many/1", "/mnt/many/2", "/mnt/many/3")]
+    rig.daxd.wait_for_held(4)
     for task in tasks:
         task.kill()
-    guest.wait_until(lambda: not any(running(guest, task) for task in tasks), "all are gone")
-    daxd.clear_faults()
-    daxd.release()
-    assert guest.out("sha256sum </mnt/big", timeout=30).split()[0] == hashlib.sha256(big.read_bytes()).hexdigest()
-    guest.umount()
+    rig.guest.wait_until(lambda: not any(running(rig.guest, task) for task in tasks), "all are gone")
+    rig.daxd.clear_faults()
+
+
+def test_killed_reader_with_full_background(rig):
+    """A reader killed while it waits for room in the background leaves what it began to others: they read the file, umount works."""
+    killed_in_readahead(rig)
+    rig.daxd.release()
+    right = hashlib.sha256((rig.tree / "big").read_bytes()).hexdigest()
+    assert rig.guest.out("sha256sum </mnt/big", timeout=30).split()[0] == right
+    rig.guest.umount()
+    rig.unmounted()
+
+
+def test_killed_reader_and_forced_umount(rig):
+    """What such a reader began ends with a forced unmount, though the daemon has not answered: no folio stays locked."""
+    killed_in_readahead(rig)
+    rig.guest.run("umount -f /mnt || umount /mnt", timeout=30)
+    assert rig.guest.run("grep -q ' /mnt ' /proc/mounts", check=False).rc == 1
+    assert rig.daxd.release() >= 4
+    rig.guest.mount("daxd")
+    assert rig.guest.out("sha256sum </mnt/many/5").split()[0] == digests(rig.tree)[5]
+    rig.guest.umount()
     rig.unmounted()
 
 
