@@ -138,8 +138,8 @@ def kbuild(build, *arguments, source=TOP, output=None):
 
 
 def build_module(name, build, source=TOP):
-    """Builds this module against a guest kernel, next to the builds against the others; returns the directory."""
-    output = CACHE / f"module-{name}"
+    """Builds this module against a guest kernel, apart from other kernels and other checkouts; returns the directory."""
+    output = CACHE / f"module-{name}-{digest_of([], str(source))}"
     output.mkdir(exist_ok=True)
     # Objects of another kernel in the same place would be taken for built.
     stamp = output / "kernel"
@@ -178,7 +178,7 @@ def modules_image(name, driver, source=TOP):
                 sys.exit(f"the build in {output} made no module")
         image = CACHE / f"guest-modules-{name}-{digest_of(modules, build.name, driver)}.img"
         if not image.exists():
-            prune(f"guest-modules-{name}-*.img", keep=6)
+            prune(f"guest-modules-{name}-*.img", keep=24)
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 root = Path(scratch) / "root"
                 shutil.copytree(stage, root, symlinks=True)
