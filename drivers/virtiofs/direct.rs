@@ -2,8 +2,8 @@
 
 //! Contents that are not cached: `O_DIRECT`, and files that the daemon wants read directly (`FOPEN_DIRECT_IO`).
 //!
-//! The device writes into the user's own pages, which stay pinned until it has returned them, whatever becomes of the task.
-//! Buffers that are not a user's, as of sendfile(2), are read through pages of the kernel.
+//! The device reads and writes the user's own pages, which stay pinned until it has returned them, whatever becomes of the task.
+//! Buffers that are not a user's, as of sendfile(2), go through pages of the kernel.
 
 use crate::{
     inode::NodeInode,
@@ -11,10 +11,14 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    write, //
 };
 use fuse_proto::Read;
 use kernel::{
-    iov::IovIterDest,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -22,7 +26,10 @@ use kernel_ext::{
     pages::PageBuffer,
     user_pages::UserPages, //
 };
-use vfs::file::Kiocb;
+use vfs::{
+    file::Kiocb,
+    Inode, //
+};
 use virtio::{
     transfer::Direction,
     Payload, //
@@ -87,4 +94,49 @@ fn read_once(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result
         inode.data().freshness().expire();
     }
     Ok((op.size as usize, got))
+}
+
+/// Writes from `from` to the position of `iocb`. Sleeps. A fatal signal ends it with what was written so far.
+pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+    if iocb.is_nowait() {
+        return Err(EAGAIN);
+    }
+    let inode = iocb.file().inode();
+    let locked = inode.lock_exclusive();
+    if write::begin(iocb, from)? == 0 {
+        return Ok(0);
+    }
+    let start = iocb.pos();
+    drop_cached(inode, start, from.len())?;
+    let written = write::write_parts(iocb, from, write_once);
+    // Readers may have brought in again what was there before.
+    drop_cached(inode, start, written.unwrap_or(0))?;
+    drop(locked);
+    iocb.write_sync(written?)
+}
+
+/// One request; returns how many bytes it had, and how many the daemon took.
+fn write_once(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<(usize, usize)> {
+    let session = iocb.file().inode().session()?;
+    let max = session.max_write().min(from.len());
+    let payload = match UserPages::of_source(from, max, session.max_payload() / PAGE_SIZE)? {
+        Some(pages) => Payload::User(pages),
+        None => Payload::Pages(PageBuffer::from_iter(max, from)?),
+    };
+    write::send(iocb, payload).map(|(asked, written, _)| (asked, written))
+}
+
+/// Drops what is cached of a range, after it was written back.
+pub(crate) fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Result {
+    let Some(last) = (len as u64).checked_sub(1) else {
+        return Ok(());
+    };
+    if !inode.has_pages() {
+        return Ok(());
+    }
+    let end = pos.saturating_add_unsigned(last);
+    inode.write_and_wait_range(pos, end)?;
+    // A page that is being read stays, and is read anew when it is read next.
+    let _ = inode.invalidate_range(pos, end);
+    Ok(())
 }

@@ -282,8 +282,10 @@ impl vfs::file::Operations for RegularFiles {
     }
 
     fn write_iter(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
-        let direct = iocb.data().is_direct() || iocb.is_direct();
-        write::write(iocb, from, direct)
+        if iocb.data().is_direct() || iocb.is_direct() {
+            return direct::write(iocb, from);
+        }
+        write::write(iocb, from)
     }
 
     fn fsync(file: &File<VirtioFs>, start: i64, end: i64, datasync: bool) -> Result {

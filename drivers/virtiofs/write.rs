@@ -9,6 +9,7 @@
 //! The inode is locked (`i_rwsem`) across the requests of a write, as its size and the order of what is written depend on it.
 
 use crate::{
+    direct::drop_cached,
     inode::{
         Node,
         NodeInode, //
@@ -33,14 +34,10 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::{
-    pages::PageBuffer,
-    user_pages::UserPages,
-    write::{
-        fault_in,
-        WriteRange,
-        WritebackRange, //
-    },
+use kernel_ext::write::{
+    fault_in,
+    WriteRange,
+    WritebackRange, //
 };
 use vfs::{
     file::{
@@ -57,38 +54,45 @@ use virtio::{
     Transfer, //
 };
 
-/// Writes from `from` to the position of `iocb`, past the page cache when `direct`. Sleeps; a fatal signal ends it with what
-/// was written so far.
-pub(crate) fn write(
-    iocb: &mut Kiocb<'_, VirtioFs>,
-    from: &mut IovIterSource<'_>,
-    direct: bool,
-) -> Result<usize> {
+/// Writes from `from` to the position of `iocb`, through the page cache. Sleeps; a fatal signal ends it with what was written so
+/// far.
+pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
     if iocb.is_nowait() {
         return Err(EAGAIN);
     }
     let inode = iocb.file().inode();
     let locked = inode.lock_exclusive();
-    if iocb.is_append() {
-        // Others may have made it longer.
-        inode.refresh(Some(iocb.data().fh()))?;
-    }
-    if iocb.write_checks(from)? == 0 {
+    if begin(iocb, from)? == 0 {
         return Ok(0);
     }
-    iocb.modified()?;
-    if direct {
-        drop_cached(inode, iocb.pos(), from.len())?;
+    let total = write_parts(iocb, from, write_through)?;
+    drop(locked);
+    iocb.write_sync(total)
+}
+
+/// What comes before a write: where it goes, and how many bytes it may have. The inode is locked.
+pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+    if iocb.is_append() {
+        // Others may have made it longer.
+        iocb.file().inode().refresh(Some(iocb.data().fh()))?;
     }
-    let start = iocb.pos();
+    let len = iocb.write_checks(from)?;
+    if len > 0 {
+        iocb.modified()?;
+    }
+    Ok(len)
+}
+
+/// Writes with one request after the other, each by `once`, which returns how many bytes it had, and how many the daemon took.
+pub(crate) fn write_parts(
+    iocb: &mut Kiocb<'_, VirtioFs>,
+    from: &mut IovIterSource<'_>,
+    once: impl Fn(&Kiocb<'_, VirtioFs>, &mut IovIterSource<'_>) -> Result<(usize, usize)>,
+) -> Result<usize> {
+    let inode = iocb.file().inode();
     let mut total: usize = 0;
     while !from.is_empty() {
-        let once = if direct {
-            write_direct(iocb, from)
-        } else {
-            write_through(iocb, from)
-        };
-        match once {
+        match once(iocb, from) {
             Ok((asked, written)) => {
                 total = total.saturating_add(written);
                 let end = iocb.pos().saturating_add_unsigned(written as u64);
@@ -102,31 +106,11 @@ pub(crate) fn write(
             Err(_) => break,
         }
     }
-    if direct {
-        // Readers may have brought in again what was there before.
-        drop_cached(inode, start, total)?;
-    }
-    drop(locked);
-    iocb.write_sync(total)
-}
-
-/// Drops what is cached of a range, after it was written back.
-fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Result {
-    let Some(last) = (len as u64).checked_sub(1) else {
-        return Ok(());
-    };
-    if !inode.has_pages() {
-        return Ok(());
-    }
-    let end = pos.saturating_add_unsigned(last);
-    inode.write_and_wait_range(pos, end)?;
-    // A page that is being read stays, and is read anew when it is read next.
-    let _ = inode.invalidate_range(pos, end);
-    Ok(())
+    Ok(total)
 }
 
 /// The file has bytes up to `end` at least, and its attributes have changed.
-fn grow(inode: &Inode<VirtioFs>, end: i64) {
+pub(crate) fn grow(inode: &Inode<VirtioFs>, end: i64) {
     let mut locked = inode.lock();
     if end > inode.size() {
         locked.attrs().set_size(end);
@@ -135,21 +119,7 @@ fn grow(inode: &Inode<VirtioFs>, end: i64) {
     inode.data().changed();
 }
 
-/// One request of a write past the page cache; returns how many bytes it had, and how many the daemon took.
-fn write_direct(
-    iocb: &Kiocb<'_, VirtioFs>,
-    from: &mut IovIterSource<'_>,
-) -> Result<(usize, usize)> {
-    let session = iocb.file().inode().session()?;
-    let max = session.max_write().min(from.len());
-    let payload = match UserPages::of_source(from, max, session.max_payload() / PAGE_SIZE)? {
-        Some(pages) => Payload::User(pages),
-        None => Payload::Pages(PageBuffer::from_iter(max, from)?),
-    };
-    send(iocb, payload).map(|(asked, written, _)| (asked, written))
-}
-
-/// One request of a write through the page cache; returns as [`write_direct`].
+/// One request of a write through the page cache; returns how many bytes it had, and how many the daemon took.
 fn write_through(
     iocb: &Kiocb<'_, VirtioFs>,
     from: &mut IovIterSource<'_>,
@@ -207,7 +177,7 @@ fn collect(
 }
 
 /// Sends a WRITE at the position of `iocb`, and waits for it.
-fn send(
+pub(crate) fn send(
     iocb: &Kiocb<'_, VirtioFs>,
     payload: Payload,
 ) -> Result<(usize, usize, Arc<Transfer<Request>>)> {
