@@ -23,6 +23,7 @@ import children
 import console
 import images
 import kernel as kernels
+import snapshot
 from jsonsocket import JsonSocket, RemoteError
 
 VIRTIOFSD = "/usr/libexec/virtiofsd"
@@ -142,6 +143,9 @@ class Guest:
     to the page, and does not see that a daemon wrote to it; so the guest's kernel clears every page before it is used. Without
     it, what a driver forgets to clear is seen.
 
+    `warm` lets it go on from the state of such a guest just after its boot (see snapshot.py), which takes a fraction of a boot.
+    Guests with ports for hotplug, and those on real hardware, boot all the same.
+
     Leaving the context powers it off, stops all it started, and raises GuestError when the kernel reported a fault that
     `expected` (regular expressions on log lines) does not name.
     """
@@ -161,10 +165,11 @@ class Guest:
         programs=True,
         shell=False,
         source=None,
+        warm=False,
     ):
         self.shares, self.kernel, self.driver, self.cpus, self.memory = list(shares), kernel, driver, cpus, memory
         self.append, self.qemu_args, self.expected, self.shell = append, list(qemu_args), list(expected), shell
-        self.kmemleak, self.programs = kmemleak, programs
+        self.kmemleak, self.programs, self.warm = kmemleak, programs, warm
         self.judged = 0
         self.source = source or Path(os.environ.get("VIRTIOFS_SOURCE", kernels.TOP))
         self.patience = PATIENCE[kernel]
@@ -197,28 +202,56 @@ class Guest:
         build = kernels.build_kernel(self.kernel)
         root = images.root_image()
         modules = images.modules_image(self.kernel, self.driver, self.source)
+        state = None
+        if self.warm and not self.shell and "tcg" in accelerator()[1] and not any(share.hotplug for share in self.shares):
+            state = snapshot.snapshot_of(self.base_command(build, root), self.save_state, str(self.logs))
         self.sockets = Path(tempfile.mkdtemp(prefix="guest-", dir="/run"))
         begin = time.monotonic()
         for number in range(len(self.shares)):
             self.start_daemon(number)
-        command = self.qemu_command(build, root, modules)
+        command = self.base_command(build, root) + self.more_arguments(modules)
+        self.start_emulator([*command, "-incoming", "defer"] if state else command)
+        self.meet_agent(state)
+        if state:
+            # Its clock stands at the time of the snapshot, and what is new on its bus has to be found.
+            self.run(f"attach {time.time():.3f}")
+        self.seconds["boot"] = time.monotonic() - begin
+        return self
+
+    def start_emulator(self, command):
+        """Starts the emulator and meets its monitor."""
         (self.logs / "qemu.command").write_text(shlex.join(command) + "\n", encoding="utf-8")
-        options = {"stdin": None, "stdout": None, "stderr": None} if self.shell else {}
         if self.shell:
             # The emulator talks to the terminal itself, so it stays in the terminal's process group.
-            self.qemu = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], **options)
+            self.qemu = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command])
         else:
             self.qemu = children.start(command, self.logs / "qemu.log")
-        deadline = begin + 90 * self.patience
-        self.monitor = JsonSocket(self.sockets / "qmp", deadline, self.must_run)
+        self.monitor = JsonSocket(self.sockets / "qmp", time.monotonic() + 90, self.must_run)
         self.monitor.greet_monitor(timeout=30)
-        self.agent = JsonSocket(self.sockets / "agent", deadline, self.must_run)
+
+    def meet_agent(self, state=None):
+        """Waits until the guest's agent answers; it goes on from `state`, or boots."""
+        deadline = time.monotonic() + 90 * self.patience
         try:
+            if state:
+                snapshot.restore(self.monitor, state)
+            self.agent = JsonSocket(self.sockets / "agent", deadline, self.must_run)
             self.agent.greet_agent(deadline)
         except (TimeoutError, ConnectionError) as error:
             raise GuestError(self.tell(f"the guest did not come up: {error}")) from error
-        self.seconds["boot"] = time.monotonic() - begin
-        return self
+
+    def save_state(self, path):
+        """Boots a guest like this one, with nothing of its own, and saves its state in a file."""
+        like = ("kernel", "driver", "cpus", "memory", "append", "kmemleak", "programs")
+        bare = Guest((), name="snapshot", **{key: getattr(self, key) for key in like})
+        bare.sockets = Path(tempfile.mkdtemp(prefix="guest-", dir="/run"))
+        try:
+            bare.start_emulator(bare.base_command(kernels.build_kernel(self.kernel), images.root_image()))
+            bare.meet_agent()
+            bare.check_console()
+            snapshot.save(bare.monitor, path)
+        finally:
+            bare.kill()
 
     def start_daemon(self, number):
         """Starts the daemon of a share and waits until it listens."""
@@ -233,8 +266,8 @@ class Guest:
                 raise GuestError(f"the daemon did not start: {share.log.read_text(errors='replace')}")
             time.sleep(0.005)
 
-    def qemu_command(self, build, root, modules):
-        """The emulator's command line."""
+    def base_command(self, build, root):
+        """The emulator's command line, as far as guests without shares have it, too."""
         cmdline = "console=ttyS0 root=/dev/vda ro rootfstype=ext4 oops=panic panic=-1 printk.time=1 random.trust_cpu=on"
         cmdline += " guest.shell" if self.shell else ""
         if self.kernel == "debug":
@@ -251,22 +284,31 @@ class Guest:
         # The daemons reach the guest's memory through this file.
         command += ["-object", f"memory-backend-memfd,id=mem,size={self.memory},share=on", "-numa", "node,memdev=mem"]
         command += ["-kernel", build / "arch/x86/boot/bzImage", "-append", f"{cmdline} {self.append}".strip()]
-        for number, disk in enumerate((root, modules)):
-            drive = f"file={disk},format=raw,if=none,readonly=on,id=disk{number},file.locking=off"
-            command += ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number}"]
+        command += self.disk(0, root)
         command += ["-chardev", f"file,id=console,path={self.console_log}", "-serial", "chardev:console"]
         command += ["-device", "virtio-serial-pci"]
-        if self.shell:
-            command += ["-chardev", "stdio,id=shell,signal=off", "-device", "virtconsole,chardev=shell"]
         command += ["-chardev", f"socket,id=agent,path={self.sockets}/agent,server=on,wait=off"]
         command += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
         command += ["-qmp", f"unix:{self.sockets}/qmp,server=on,wait=off"]
+        return list(map(str, command))
+
+    def more_arguments(self, modules):
+        """The rest of the command line: what a guest can find on its bus later, too."""
+        arguments = self.disk(1, modules)
+        if self.shell:
+            arguments += ["-chardev", "stdio,id=shell,signal=off", "-device", "virtconsole,chardev=shell"]
         for number, share in enumerate(self.shares):
             if share.hotplug:
-                command += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
-            command += ["-chardev", f"socket,id=share{number},path={self.sockets}/share{number}"]
-            command += ["-device", share.device_option(number)]
-        return list(map(str, [*command, *self.qemu_args]))
+                arguments += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
+            arguments += ["-chardev", f"socket,id=share{number},path={self.sockets}/share{number}"]
+            arguments += ["-device", share.device_option(number)]
+        return list(map(str, [*arguments, *self.qemu_args]))
+
+    @staticmethod
+    def disk(number, image):
+        """The arguments for a disk that cannot be written."""
+        drive = f"file={image},format=raw,if=none,readonly=on,id=disk{number},file.locking=off"
+        return ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number}"]
 
     def must_run(self):
         """Raises when the emulator has ended."""
@@ -446,12 +488,14 @@ def main():
     parser.add_argument("--tag", default="kataShared", help="its tag")
     parser.add_argument("--queues", type=int, default=1, help="request queues")
     parser.add_argument("--daemon-arg", action="append", default=[], help="an argument for virtiofsd; may be repeated")
+    parser.add_argument("--cold", action="store_true", help="boot, instead of going on from the saved state of a guest that booted")
     parser.add_argument("--no-mount", action="store_true", help="load and mount nothing")
     parser.add_argument("--timeout", type=float, default=300, help="seconds that the command may take")
     parser.add_argument("command", help="shell command to run in the guest")
     args = parser.parse_args()
     share = Share(args.share, args.tag, args.queues, daemon_args=args.daemon_arg or ["--cache=auto"])
     options = {key: getattr(args, key) for key in ("kernel", "driver", "cpus", "memory", "append")}
+    options["warm"] = not args.cold
     try:
         with Guest([share], name="command", **options) as guest:
             if not args.no_mount:

@@ -102,7 +102,7 @@ def boot(request, kernel, driver):
     running = []
 
     def start(*shares, load=True, wedged=False, **options):
-        options = {"kernel": kernel, "driver": driver, "programs": False, "name": request.node.name.replace("/", "-")[:60], **options}
+        options = {"kernel": kernel, "driver": driver, "warm": True, "programs": False, "name": request.node.name.replace("/", "-")[:60], **options}
         guest = guests.Guest(shares, **options)
         running.append((guest, wedged))
         guest.__enter__()
@@ -236,7 +236,7 @@ class SharedGuest:
 @pytest.fixture(scope="module")
 def shared_guest(request, kernel, driver, tmp_path_factory):
     """The guest that the tests of a file share."""
-    options = {"kernel": kernel, "driver": driver, "programs": False}
+    options = {"kernel": kernel, "driver": driver, "warm": True, "programs": False}
     name = Path(request.node.name).stem
     shared = SharedGuest(name, options, tmp_path_factory.mktemp("standard") / "share")
     yield shared

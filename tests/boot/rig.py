@@ -132,6 +132,7 @@ class Rig:
 
     def __init__(self, name, shares=1, daxd=None, share=None, settings=None, ports=False, **options):
         self.name, self.options, self.share_options = name, options, share or {}
+        self.options.setdefault("warm", True)
         self.settings = {"entry_timeout": 0, "attr_timeout": 0, **(settings or {})}
         self.daxd_options = daxd or {}
         self.shares, self.daxds, self.guest, self._hand = shares, [], None, None
