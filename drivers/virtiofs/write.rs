@@ -305,6 +305,10 @@ pub(crate) fn fallocate(
         mode: mode.bits(),
     };
     let _locked = inode.lock_exclusive();
+    if !mode.keep_size() {
+        inode.check_new_size(end)?;
+    }
+    file.modified()?;
     // What is read meanwhile must be neither what was there before nor half of it.
     let _unread = mode.zeroes().then(|| inode.lock_invalidate());
     if mode.zeroes() {
@@ -339,6 +343,7 @@ pub(crate) fn copy_file_range(
     let from_end = from_pos.saturating_add_unsigned(len as u64);
     source.write_and_wait_range(from_pos, from_end)?;
     let _locked = target.lock_exclusive();
+    to.modified()?;
     drop_cached(target, to_pos, len)?;
     let mut op = CopyFileRange {
         node_in: source.known()?.node(),

@@ -117,6 +117,16 @@ impl<T: FileSystem> File<T> {
         unsafe { Inode::from_raw((*self.as_raw()).f_inode) }
     }
 
+    /// The contents are about to be modified: drops set-id bits and capabilities where that is due, and updates times.
+    ///
+    /// May sleep; to be called with the inode locked.
+    ///
+    /// C: `file_modified()`.
+    pub fn modified(&self) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::file_modified(self.as_raw()) })
+    }
+
     /// The name that it has been opened by.
     pub fn dentry(&self) -> &Dentry<T> {
         // SAFETY: Set when the file was opened; the file holds a reference.

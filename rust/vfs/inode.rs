@@ -311,6 +311,16 @@ impl<T: FileSystem> Inode<T> {
         ExclusiveGuard(self, NotThreadSafe)
     }
 
+    /// Whether the caller may make the file `size` bytes long. To be called with the inode locked.
+    ///
+    /// Errors: `EFBIG` when the caller's limit or that of the filesystem is below, and `SIGXFSZ` is sent where it should.
+    ///
+    /// C: `inode_newsize_ok()`.
+    pub fn check_new_size(&self, size: i64) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::inode_newsize_ok(self.as_raw(), size) })
+    }
+
     /// Takes the inode out of the inode cache, so that it is not found again, and marks it stale:
     /// the file it stood for is gone. Its users keep it until they are done. Never undone.
     ///

@@ -95,14 +95,19 @@ pub enum SetMode {
     Create,
     /// There must be one (`XATTR_REPLACE`).
     Replace,
+    /// Both, so that it fails either way, each with its error.
+    CreateAndReplace,
 }
 
 impl SetMode {
+    const BOTH: u32 = bindings::XATTR_CREATE | bindings::XATTR_REPLACE;
+
     fn from_raw(flags: c_int) -> Result<Self> {
         match u32::try_from(flags)? {
             0 => Ok(Self::Any),
             bindings::XATTR_CREATE => Ok(Self::Create),
             bindings::XATTR_REPLACE => Ok(Self::Replace),
+            Self::BOTH => Ok(Self::CreateAndReplace),
             _ => Err(EINVAL),
         }
     }
@@ -113,6 +118,7 @@ impl SetMode {
             Self::Any => 0,
             Self::Create => bindings::XATTR_CREATE,
             Self::Replace => bindings::XATTR_REPLACE,
+            Self::CreateAndReplace => Self::BOTH,
         }
     }
 }
