@@ -368,7 +368,9 @@ pub(crate) fn set_size_and_times(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr
     attrs.set_ctime(timespec(attr.ctime));
 }
 
+/// Sets what the daemon said but for size and times. ACLs are as old as the attributes: they go.
 pub(crate) fn set_attributes(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
+    attrs.forget_acls();
     attrs.set_permissions(attr.permissions);
     attrs.set_owner(attr.uid, attr.gid);
     attrs.set_nlink(attr.nlink);
@@ -448,21 +450,21 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
     set_attributes(&mut inode.attrs(), attr);
     set_size_and_times(&mut inode.attrs(), attr);
     inode.data().freshness.renew(ttl);
+    let session = inode.super_block().data().session()?;
+    let submounts = session.has(InitFlags::SUBMOUNTS);
+    // A folio is read by one request.
+    let pages = session.max_payload() / PAGE_SIZE;
+    if !session.has(InitFlags::POSIX_ACL) && attr.kind != FileType::Symlink {
+        inode.set_acls_passive();
+    }
     match attr.kind {
         FileType::Directory => {
-            let submounts = inode
-                .super_block()
-                .data()
-                .session()?
-                .has(InitFlags::SUBMOUNTS);
             if submounts && attr.flags.contains(AttrFlags::SUBMOUNT) {
                 inode.set_automount();
             }
             Ok(inode.into_directory::<Directory, DirectoryFiles>())
         }
         FileType::Regular => {
-            // A folio is read by one request.
-            let pages = inode.super_block().data().session()?.max_payload() / PAGE_SIZE;
             let order = pages.checked_ilog2().unwrap_or(0);
             inode.set_max_folio_order(order.min(MAX_FOLIO_ORDER));
             // The device reads folios while they are written back.
@@ -517,6 +519,22 @@ macro_rules! impl_inode_operations {
 
             fn listxattr(inode: &Inode<VirtioFs>, names: &mut ::vfs::xattr::Buffer<'_>) -> Result {
                 $crate::xattr::list(inode, names)
+            }
+
+            fn get_acl(
+                inode: &Inode<VirtioFs>,
+                kind: ::vfs::acl::AclType,
+            ) -> Result<Option<::vfs::acl::Acl>> {
+                $crate::acl::get(inode, kind)
+            }
+
+            fn set_acl(
+                idmap: &::vfs::cred::Idmap,
+                inode: &Inode<VirtioFs>,
+                kind: ::vfs::acl::AclType,
+                acl: Option<&::vfs::acl::Acl>,
+            ) -> Result {
+                $crate::acl::set(idmap, inode, kind, acl)
             }
         }
     };

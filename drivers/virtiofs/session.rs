@@ -76,6 +76,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::READDIRPLUS_AUTO)
     .with(InitFlags::PARALLEL_DIROPS)
+    .with(InitFlags::POSIX_ACL)
     .with(InitFlags::MAX_PAGES)
     .with(InitFlags::CACHE_SYMLINKS)
     .with(InitFlags::NO_OPEN_SUPPORT)

@@ -304,7 +304,8 @@ impl VirtioFs {
         let agreed = session.agreed();
         sb.set_magic(MAGIC)
             .set_time_granularity(agreed.time_gran)
-            .set_unverifiable();
+            .set_unverifiable()
+            .set_posix_acl();
         if session.has(InitFlags::DONT_MASK) {
             sb.set_no_umask();
         }

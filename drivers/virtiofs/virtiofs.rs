@@ -25,9 +25,11 @@
 //! - [`symlink`]: targets of symbolic links.
 //! - [`mod@write`]: contents that are written.
 //! - [`xattr`]: extended attributes.
+//! - [`acl`]: access control lists.
 //!
 //! There is no `unsafe` in this crate, and none is to be added: it belongs into the crates below rust/.
 
+mod acl;
 mod device;
 mod dir;
 mod direct;

@@ -50,46 +50,63 @@ impl vfs::xattr::Handler for AnyXattr {
             name: name.to_bytes(),
             size: room(value),
         };
-        let bytes = fetch(inode, &op, op.size, value)?;
-        if op.size > 0 {
-            value.push(&bytes)?;
+        if op.size == 0 {
+            return value.push_size(ask_size(inode, &op)?);
         }
-        Ok(())
+        value.push(&fetch(inode, &op, op.size)?)
     }
 
     fn set(inode: &Inode<VirtioFs>, name: &CStr, value: &[u8], how: SetMode) -> Result {
-        let session = inode.session()?;
-        let op = Setxattr {
-            node: inode.node_id()?,
-            name: name.to_bytes(),
-            size: u32::try_from(value.len())?,
-            flags: how.bits(),
-            acl_kill_sgid: session.has(InitFlags::SETXATTR_EXT).then_some(false),
-        };
-        let payload = if value.is_empty() {
-            Payload::None
-        } else {
-            let mut pages = PageBuffer::new(value.len())?;
-            pages.write(0, value)?;
-            Payload::Pages(pages)
-        };
-        let caller = caller(inode.super_block());
-        let done = session.exchange(&op, &caller, payload, Direction::ToDevice);
-        // The time of the last change, and with an ACL the mode.
-        inode.data().changed_attributes();
-        done.map_err(unsupported)?;
-        Ok(())
+        set(inode, name, value, how, false)
     }
 
     fn remove(inode: &Inode<VirtioFs>, name: &CStr) -> Result {
-        let op = Removexattr {
-            node: inode.node_id()?,
-            name: name.to_bytes(),
-        };
-        let done = inode.session()?.call(&op, &caller(inode.super_block()));
-        inode.data().changed_attributes();
-        done.map_err(unsupported)
+        remove(inode, name)
     }
+}
+
+/// Gives an extended attribute a value. If it is an ACL for access, the set-group-id bit can go with it: `acl_kill_sgid`.
+pub(crate) fn set(
+    inode: &Inode<VirtioFs>,
+    name: &CStr,
+    value: &[u8],
+    how: SetMode,
+    acl_kill_sgid: bool,
+) -> Result {
+    let session = inode.session()?;
+    let op = Setxattr {
+        node: inode.node_id()?,
+        name: name.to_bytes(),
+        size: u32::try_from(value.len())?,
+        flags: how.bits(),
+        acl_kill_sgid: session
+            .has(InitFlags::SETXATTR_EXT)
+            .then_some(acl_kill_sgid),
+    };
+    let payload = if value.is_empty() {
+        Payload::None
+    } else {
+        let mut pages = PageBuffer::new(value.len())?;
+        pages.write(0, value)?;
+        Payload::Pages(pages)
+    };
+    let caller = caller(inode.super_block());
+    let done = session.exchange(&op, &caller, payload, Direction::ToDevice);
+    // The time of the last change, and with an ACL the mode.
+    inode.data().changed_attributes();
+    done.map_err(unsupported)?;
+    Ok(())
+}
+
+/// Takes an extended attribute away.
+pub(crate) fn remove(inode: &Inode<VirtioFs>, name: &CStr) -> Result {
+    let op = Removexattr {
+        node: inode.node_id()?,
+        name: name.to_bytes(),
+    };
+    let done = inode.session()?.call(&op, &caller(inode.super_block()));
+    inode.data().changed_attributes();
+    done.map_err(unsupported)
 }
 
 /// What user space knows the lack of extended attributes as.
@@ -107,17 +124,17 @@ pub(crate) fn list(inode: &Inode<VirtioFs>, names: &mut Buffer<'_>) -> Result {
         node: inode.node_id()?,
         size: room(names),
     };
-    let bytes = fetch(inode, &op, op.size, names)?;
-    if op.size > 0 {
-        let list = XattrNames::new(&bytes).map_err(|e| {
-            if let Ok(session) = inode.session() {
-                session.complain(&op, e);
-            }
-            Error::from_errno(e.to_errno())
-        })?;
-        names.push(list.as_bytes())?;
+    if op.size == 0 {
+        return names.push_size(ask_size(inode, &op)?);
     }
-    Ok(())
+    let bytes = fetch(inode, &op, op.size)?;
+    let list = XattrNames::new(&bytes).map_err(|e| {
+        if let Ok(session) = inode.session() {
+            session.complain(&op, e);
+        }
+        Error::from_errno(e.to_errno())
+    })?;
+    names.push(list.as_bytes())
 }
 
 /// Bytes that the caller has room for; 0 when it only wants to know the size.
@@ -126,23 +143,25 @@ fn room(buffer: &Buffer<'_>) -> u32 {
     u32::try_from(capacity).unwrap_or(u32::MAX).min(XATTR_MAX)
 }
 
-/// Sends `op`, which asks for at most `size` bytes, and returns a copy of what came. If `size` is 0, `buffer` is told the
-/// size instead.
-fn fetch<O: Operation<Reply = usize>>(
+/// Sends `op`, which asks for a size alone.
+fn ask_size<O: Operation<Reply = usize>>(inode: &Inode<VirtioFs>, op: &O) -> Result<usize> {
+    inode
+        .session()?
+        .call(op, &caller(inode.super_block()))
+        .map_err(unsupported)
+}
+
+/// Sends `op`, which asks for at most `size` bytes, and returns a copy of what came. Errors: `ENODATA`, `ERANGE`, `EOPNOTSUPP`.
+pub(crate) fn fetch<O: Operation<Reply = usize>>(
     inode: &Inode<VirtioFs>,
     op: &O,
     size: u32,
-    buffer: &mut Buffer<'_>,
 ) -> Result<KVVec<u8>> {
     let pages = PageBuffer::new(size as usize)?;
     let (len, transfer) = inode
         .session()?
         .call_into(op, &caller(inode.super_block()), pages)
         .map_err(unsupported)?;
-    if size == 0 {
-        buffer.push_size(len)?;
-        return Ok(KVVec::new());
-    }
     let Payload::Pages(pages) = transfer.payload() else {
         return Err(EIO);
     };

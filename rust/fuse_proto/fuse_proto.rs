@@ -32,7 +32,7 @@
 //! Data of files, listings of directories, targets of links and values of extended attributes
 //! are the *payload* of a request or a reply. It is in pages of its own, and an operation knows
 //! only its length. Where the payload has a structure, a type of its own checks it:
-//! [`Dirents`], [`DirentsPlus`], [`XattrNames`], and the function [`link_target`].
+//! [`Dirents`], [`DirentsPlus`], [`XattrNames`], [`PosixAcl`], and the function [`link_target`].
 //!
 //! # How to add an opcode
 //!
@@ -52,6 +52,7 @@
 pub mod opcode;
 pub mod wire;
 
+mod acl;
 mod control;
 mod data;
 mod dirent;
@@ -69,6 +70,7 @@ mod reply;
 mod value;
 mod xattr;
 
+pub use acl::PosixAcl;
 pub use control::{Interrupt, Ioctl, IoctlReply, Poll, Syncfs};
 pub use data::{CopyFileRange, Fallocate, Fsync, Read, Write};
 pub use dirent::{Dirent, DirentPlus, Dirents, DirentsPlus, Plus, Readdir, NAME_MAX};

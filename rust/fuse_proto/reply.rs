@@ -108,6 +108,8 @@ pub enum Impossible {
     XattrSize,
     /// A list of extended attributes that is not names with a NUL each.
     XattrList,
+    /// An access control list that is not complete and in order.
+    Acl,
     /// An alignment of mappings of 2^32 bytes or more.
     MapAlignment,
     /// A lock of no known type, or with its end before its start.
@@ -185,6 +187,7 @@ impl Impossible {
             Self::Count => "byte count",
             Self::XattrSize => "size of an extended attribute",
             Self::XattrList => "list of extended attributes",
+            Self::Acl => "access control list",
             Self::MapAlignment => "alignment of mappings",
             Self::Lock => "lock",
             Self::IoctlRetry => "ioctl retry",

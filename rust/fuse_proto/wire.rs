@@ -632,3 +632,13 @@ wire! {
         0 nr_groups: u32,
     }
 }
+
+wire! {
+    /// `struct posix_acl_xattr_entry`: an entry of an access control list, in the byte order of little endian. Of Linux, not
+    /// of FUSE.
+    AclEntry: 8 {
+        0 tag: u16,
+        2 perm: u16,
+        4 id: u32,
+    }
+}

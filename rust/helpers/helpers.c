@@ -90,6 +90,29 @@ gid_t virtiofs_helper_supplementary_group(struct mnt_idmap *idmap, const struct 
 	return from_kgid(i_user_ns(dir), dir->i_gid);
 }
 
+bool virtiofs_helper_in_group_or_capable(struct mnt_idmap *idmap, const struct inode *inode)
+{
+	return in_group_or_capable(idmap, inode, i_gid_into_vfsgid(idmap, inode));
+}
+
+/* Only for an inode that nobody can find yet. */
+void virtiofs_helper_make_acls_passive(struct inode *inode)
+{
+#ifdef CONFIG_FS_POSIX_ACL
+	inode->i_acl = ACL_DONT_CACHE;
+	inode->i_default_acl = ACL_DONT_CACHE;
+#endif
+}
+
+bool virtiofs_helper_acls_are_passive(const struct inode *inode)
+{
+#ifdef CONFIG_FS_POSIX_ACL
+	return READ_ONCE(inode->i_acl) == ACL_DONT_CACHE;
+#else
+	return true;
+#endif
+}
+
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc)
 {
 	return vma_desc_test(desc, VMA_MAYSHARE_BIT);

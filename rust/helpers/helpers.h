@@ -41,6 +41,9 @@ uid_t virtiofs_helper_iattr_uid(struct mnt_idmap *idmap, struct user_namespace *
 gid_t virtiofs_helper_iattr_gid(struct mnt_idmap *idmap, struct user_namespace *ns,
 				const struct iattr *attr);
 gid_t virtiofs_helper_supplementary_group(struct mnt_idmap *idmap, const struct inode *dir);
+bool virtiofs_helper_in_group_or_capable(struct mnt_idmap *idmap, const struct inode *inode);
+void virtiofs_helper_make_acls_passive(struct inode *inode);
+bool virtiofs_helper_acls_are_passive(const struct inode *inode);
 
 /* work */
 struct workqueue_struct *virtiofs_helper_alloc_workqueue(const char *name);

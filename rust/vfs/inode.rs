@@ -349,6 +349,15 @@ impl<T: FileSystem> Inode<T> {
         })
     }
 
+    /// Whether the current task may keep the set-group-id bit of what it changes: it is in the group of the inode, or has
+    /// `CAP_FSETID` over it.
+    ///
+    /// C: `in_group_or_capable()`.
+    pub fn keeps_setgid(&self, idmap: &Idmap) -> bool {
+        // SAFETY: Valid references.
+        unsafe { bindings::virtiofs_helper_in_group_or_capable(idmap.as_raw(), self.as_raw()) }
+    }
+
     /// Forgets all names of this inode that nobody uses. May sleep.
     pub fn prune_aliases(&self) {
         // SAFETY: Valid by the type invariant.
@@ -459,6 +468,14 @@ impl<T: FileSystem> AttrsMut<'_, T> {
                 bindings::drop_nlink(self.0);
             }
         }
+    }
+
+    /// ACLs that are cached are read anew when they are wanted. An ACL that is being read meanwhile is not cached.
+    ///
+    /// C: `forget_all_cached_acls()`.
+    pub fn forget_acls(&mut self) {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::forget_all_cached_acls(self.0) };
     }
 
     /// Sets the size. Pages beyond it stay in the page cache: see

@@ -190,7 +190,7 @@ impl<T: FileSystem> NewSuperBlock<T> {
         self
     }
 
-    /// It has POSIX ACLs.
+    /// It has POSIX ACLs, which includes that the VFS leaves the umask to the filesystem. Kernels without ACLs ignore it.
     pub fn set_posix_acl(&mut self) -> &mut Self {
         self.set_flag(bindings::SB_POSIXACL);
         self

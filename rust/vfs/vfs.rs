@@ -32,6 +32,7 @@
 
 #![crate_name = "vfs"]
 
+pub mod acl;
 pub mod attr;
 pub mod child;
 pub mod context;

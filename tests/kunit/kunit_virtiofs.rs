@@ -8,6 +8,8 @@
 // What the suites do not use is used by the driver.
 #![allow(dead_code)]
 
+#[path = "../../drivers/virtiofs/acl.rs"]
+mod acl;
 #[path = "../../drivers/virtiofs/device.rs"]
 mod device;
 #[path = "../../drivers/virtiofs/dir.rs"]

@@ -93,6 +93,7 @@ proptest! {
         visit_all(&seed, &mut Arbitrary { bytes: &bytes, used });
         let _ = check_header(&bytes, used, 7, 400);
         let _ = link_target(&bytes);
+        let _ = PosixAcl::new(&bytes);
         if let Ok(names) = XattrNames::new(&bytes) {
             prop_assert!(names.iter().all(|name| !name.is_empty() && !name.contains(&0)));
             let len: usize = names.iter().map(|name| name.len() + 1).sum();

@@ -522,6 +522,72 @@ fn xattrs() {
 }
 
 #[test]
+fn acls() {
+    let value = |version: u32, entries: &[(u16, u16, u32)]| {
+        let mut bytes = version.to_le_bytes().to_vec();
+        for (tag, perm, id) in entries {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(perm.to_le_bytes());
+            bytes.extend(id.to_le_bytes());
+        }
+        bytes
+    };
+    const NONE: u32 = u32::MAX;
+    let (owner, group, mask) = ((1, 7, NONE), (4, 5, NONE), (16, 7, NONE));
+    let (other, user, named_group) = ((32, 0, NONE), (2, 6, 1000), (8, 1, 0));
+    for good in [
+        &[][..],
+        &[owner, group, other],
+        &[owner, group, mask, other],
+        &[owner, user, user, group, named_group, mask, other],
+        &[owner, user, group, mask, other],
+        &[owner, group, named_group, named_group, mask, other],
+    ] {
+        let bytes = value(2, good);
+        assert_eq!(PosixAcl::new(&bytes).unwrap().as_bytes(), bytes);
+        // Nothing else fits behind, and no other version is known.
+        for len in (0..bytes.len()).filter(|len| len % 8 != 4) {
+            assert!(PosixAcl::new(&bytes[..len]).is_err());
+        }
+        for version in [0, 1, 3, 0x0200_0000] {
+            assert!(PosixAcl::new(&value(version, good)).is_err());
+        }
+    }
+    for bad in [
+        &[owner][..],
+        &[owner, group],
+        &[group, other],
+        &[owner, other],
+        &[owner, group, mask],
+        // Named users and groups without a mask.
+        &[owner, user, group, other],
+        &[owner, group, named_group, other],
+        // Twice, or out of place.
+        &[owner, owner, group, other],
+        &[owner, group, group, other],
+        &[owner, group, mask, mask, other],
+        &[owner, group, other, other],
+        &[group, owner, other],
+        &[owner, named_group, group, mask, other],
+        &[owner, group, user, mask, other],
+        &[owner, group, mask, named_group, other],
+        &[owner, group, other, mask],
+        &[other, group, owner],
+        // Ids, permissions and tags that there are not.
+        &[owner, (2, 6, NONE), group, mask, other],
+        &[owner, group, (8, 6, NONE), mask, other],
+        &[owner, group, (32, 8, NONE)],
+        &[(1, 0xfff7, NONE), group, other],
+        &[owner, group, (64, 0, NONE), other],
+        &[owner, group, (0, 0, NONE), other],
+        &[owner, group, (3, 0, 1), other],
+    ] {
+        let checked = PosixAcl::new(&value(2, bad)).map(|_| ());
+        assert_eq!(checked, impossible(Impossible::Acl), "{bad:?}");
+    }
+}
+
+#[test]
 fn locks() {
     let lock = FileLock {
         start: 0,

@@ -218,6 +218,15 @@ impl<T: FileSystem> NewInode<T> {
         self.set_flag(bindings::S_AUTOMOUNT);
     }
 
+    /// Its ACLs pass between user space and [`Operations::get_acl`] and [`Operations::set_acl`], but do not decide about access
+    /// here: the server does. They are not cached.
+    ///
+    /// C: `ACL_DONT_CACHE`.
+    pub fn set_acls_passive(&mut self) {
+        // SAFETY: Ours while it is new.
+        unsafe { bindings::virtiofs_helper_make_acls_passive(self.as_raw()) };
+    }
+
     /// Its page cache may have folios of up to two to the power of `order` pages.
     pub fn set_max_folio_order(&mut self, order: u32) {
         // SAFETY: Ours while it is new: the mapping has no pages.

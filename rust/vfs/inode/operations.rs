@@ -7,6 +7,10 @@ use super::{
     RcuInode, //
 };
 use crate::{
+    acl::{
+        Acl,
+        AclType, //
+    },
     attr::{
         NewAttributes,
         Stat,
@@ -16,7 +20,10 @@ use crate::{
     filesystem::FileSystem,
     xattr, //
 };
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    ptr, //
+};
 use kernel::{
     build_error,
     error::{
@@ -121,6 +128,31 @@ pub trait Operations: Sized + 'static {
     ///
     /// May sleep; `i_rwsem` is held or not. Without it, there are none.
     fn listxattr(_inode: &Inode<Self::FileSystem>, _names: &mut xattr::Buffer<'_>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Reads an ACL. Not asked of symbolic links.
+    ///
+    /// The VFS caches the answer, also that there is none, until
+    /// [`forget_acls`](super::AttrsMut::forget_acls), unless the inode is one with
+    /// [`set_acls_passive`](super::NewInode::set_acls_passive).
+    ///
+    /// May sleep; `i_rwsem` is held or not. Errors: `EOPNOTSUPP` where there are no ACLs, which is the same as none when access
+    /// is decided about; any other error denies the access. Without it, there are none.
+    fn get_acl(_inode: &Inode<Self::FileSystem>, _kind: AclType) -> Result<Option<Acl>> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Stores an ACL, or with [`None`] removes it. The mode changes with an ACL for access: that is up to the filesystem.
+    ///
+    /// The VFS has checked that the caller may do it, that the ACL is complete and in order, and that only directories have
+    /// one to be inherited. Not asked of symbolic links. May sleep; `i_rwsem` of the inode is held. Without it, `EOPNOTSUPP`.
+    fn set_acl(
+        _idmap: &Idmap,
+        _inode: &Inode<Self::FileSystem>,
+        _kind: AclType,
+        _acl: Option<&Acl>,
+    ) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
@@ -267,6 +299,70 @@ impl<I: Operations> Callbacks<I> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS, with an inode of `I::FileSystem` that is no symbolic link, to which there is a reference unless `rcu`;
+    /// the RCU read lock is held then.
+    unsafe extern "C" fn get_inode_acl(
+        inode: *mut bindings::inode,
+        kind: c_int,
+        rcu: bool,
+    ) -> *mut bindings::posix_acl {
+        // SAFETY: The inode is valid, and what this reads is set before it can be found.
+        if unsafe { bindings::virtiofs_helper_acls_are_passive(inode) } {
+            return ptr::null_mut();
+        }
+        if rcu {
+            return ECHILD.to_ptr();
+        }
+        // SAFETY: As the caller says.
+        let inode = unsafe { Inode::from_raw(inode) };
+        match AclType::from_raw(kind).and_then(|kind| I::get_acl(inode, kind)) {
+            Ok(acl) => Acl::into_raw(acl),
+            Err(e) if e == EOPNOTSUPP => ptr::null_mut(),
+            Err(e) => e.to_ptr(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a dentry of an inode of `I::FileSystem`.
+    unsafe extern "C" fn get_acl(
+        _idmap: *mut bindings::mnt_idmap,
+        dentry: *mut bindings::dentry,
+        kind: c_int,
+    ) -> *mut bindings::posix_acl {
+        // SAFETY: As the caller says; a dentry in use holds a reference to its inode.
+        let inode = unsafe { Inode::from_raw((*dentry).d_inode) };
+        match AclType::from_raw(kind).and_then(|kind| I::get_acl(inode, kind)) {
+            Ok(acl) => Acl::into_raw(acl),
+            Err(e) => e.to_ptr(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a dentry of an inode of `I::FileSystem` that is locked, and an ACL or null.
+    unsafe extern "C" fn set_acl(
+        idmap: *mut bindings::mnt_idmap,
+        dentry: *mut bindings::dentry,
+        acl: *mut bindings::posix_acl,
+        kind: c_int,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says; a dentry in use holds a reference to its inode. The VFS keeps the ACL for the call.
+            let (idmap, inode, acl) = unsafe {
+                (
+                    Idmap::from_raw(idmap),
+                    Inode::from_raw((*dentry).d_inode),
+                    Acl::borrow(acl),
+                )
+            };
+            I::set_acl(idmap, inode, AclType::from_raw(kind)?, (*acl).as_ref())?;
+            Ok(0)
+        })
+    }
+
     pub(super) const VTABLE: bindings::inode_operations = bindings::inode_operations {
         setattr: if I::HAS_SETATTR {
             Some(Self::setattr)
@@ -285,6 +381,21 @@ impl<I: Operations> Callbacks<I> {
         },
         listxattr: if I::HAS_LISTXATTR {
             Some(Self::listxattr)
+        } else {
+            None
+        },
+        get_inode_acl: if I::HAS_GET_ACL {
+            Some(Self::get_inode_acl)
+        } else {
+            None
+        },
+        get_acl: if I::HAS_GET_ACL {
+            Some(Self::get_acl)
+        } else {
+            None
+        },
+        set_acl: if I::HAS_SET_ACL {
+            Some(Self::set_acl)
         } else {
             None
         },
@@ -331,6 +442,10 @@ impl<I: SymlinkOperations> Callbacks<I> {
 
     const SYMLINK: bindings::inode_operations = bindings::inode_operations {
         get_link: Some(Self::get_link),
+        // Symbolic links have no ACLs.
+        get_inode_acl: None,
+        get_acl: None,
+        set_acl: None,
         ..Self::VTABLE
     };
 }
