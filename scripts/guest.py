@@ -22,6 +22,7 @@ from pathlib import Path
 import children
 import console
 import images
+import interpreter
 import kernel as kernels
 import snapshot
 from jsonsocket import JsonSocket, RemoteError
@@ -107,18 +108,16 @@ class Process:
     def poll(self):
         """The result when the command has ended, else None."""
         if self.result is None:
-            try:
-                status = self.guest.agent.call("guest-exec-status", pid=self.pid, timeout=30 * self.guest.patience)
-            except (TimeoutError, ConnectionError) as error:
-                raise GuestError(self.guest.tell(f"the guest does not answer: {error}")) from error
-            if status["exited"]:
-                text = [
-                    base64.b64decode(status.get(key, "")).decode(errors="surrogateescape")
-                    for key in ("out-data", "err-data")
-                ]
-                rc = status.get("exitcode", 128 + status.get("signal", 127))
-                self.result = Result(self.command, rc, *text)
+            self.result = self._poll()
         return self.result
+
+    def _poll(self):
+        """The result when the command has ended."""
+        status = self.guest.ask(self.guest.agent.call, "guest-exec-status", pid=self.pid, timeout=30 * self.guest.patience)
+        if not status["exited"]:
+            return None
+        text = [base64.b64decode(status.get(key, "")).decode(errors="surrogateescape") for key in ("out-data", "err-data")]
+        return Result(self.command, status.get("exitcode", 128 + status.get("signal", 127)), *text)
 
     def wait(self, timeout=60.0):
         """Waits for the command's end."""
@@ -134,6 +133,18 @@ class Process:
     def kill(self, number=9):
         """Sends a signal to the command's process in the guest."""
         self.guest.run(f"kill -{number} {self.pid}", check=False)
+
+
+class Script(Process):
+    """A Python script that runs in the guest."""
+
+    def __init__(self, guest, command, number, pid):
+        super().__init__(guest, command, pid)
+        self.number = number
+
+    def _poll(self):
+        ended = self.guest.ask(self.guest.interpreter.poll, self.number)
+        return ended and Result(self.command, *ended)
 
 
 class Guest:
@@ -173,7 +184,7 @@ class Guest:
         self.judged = 0
         self.source = source or Path(os.environ.get("VIRTIOFS_SOURCE", kernels.TOP))
         self.patience = PATIENCE[kernel]
-        self.qemu = self.agent = self.monitor = None
+        self.qemu = self.agent = self.monitor = self.interpreter = None
         self.sockets = None
         self.logs = new_log_directory(name)
         self.console_log = self.logs / "console.log"
@@ -237,6 +248,7 @@ class Guest:
                 snapshot.restore(self.monitor, state)
             self.agent = JsonSocket(self.sockets / "agent", deadline, self.must_run)
             self.agent.greet_agent(deadline)
+            self.interpreter = interpreter.Interpreter(self.sockets / "interpreter", deadline, self.must_run)
         except (TimeoutError, ConnectionError) as error:
             raise GuestError(self.tell(f"the guest did not come up: {error}")) from error
 
@@ -287,8 +299,9 @@ class Guest:
         command += self.disk(0, root)
         command += ["-chardev", f"file,id=console,path={self.console_log}", "-serial", "chardev:console"]
         command += ["-device", "virtio-serial-pci"]
-        command += ["-chardev", f"socket,id=agent,path={self.sockets}/agent,server=on,wait=off"]
-        command += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
+        for port, name in (("agent", AGENT_PORT), ("interpreter", interpreter.PORT)):
+            command += ["-chardev", f"socket,id={port},path={self.sockets}/{port},server=on,wait=off"]
+            command += ["-device", f"virtserialport,chardev={port},name={name}"]
         command += ["-qmp", f"unix:{self.sockets}/qmp,server=on,wait=off"]
         return list(map(str, command))
 
@@ -339,7 +352,7 @@ class Guest:
 
     def kill(self):
         """Stops the emulator and the daemons, however they are."""
-        for connection in (self.agent, self.monitor):
+        for connection in (self.agent, self.interpreter, self.monitor):
             if connection:
                 connection.close()
         for child in [self.qemu, *(share.process for share in self.shares)]:
@@ -366,20 +379,28 @@ class Guest:
 
     def spawn(self, command, stdin=None):
         """Starts a shell command in the guest."""
-        self.must_run()
         arguments = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
         if stdin is not None:
             data = stdin if isinstance(stdin, bytes) else stdin.encode()
             arguments["input-data"] = base64.b64encode(data).decode()
+        answer = self.ask(self.agent.call, "guest-exec", timeout=30 * self.patience, **arguments)
+        return Process(self, command, answer["pid"])
+
+    def ask(self, call, *arguments, **options):
+        """Makes a call to the guest, which must answer."""
+        self.must_run()
         try:
-            answer = self.agent.call("guest-exec", timeout=30 * self.patience, **arguments)
+            return call(*arguments, **options)
         except (TimeoutError, ConnectionError) as error:
             raise GuestError(self.tell(f"the guest does not answer: {error}")) from error
-        return Process(self, command, answer["pid"])
 
     def run(self, command, check=True, timeout=60.0, stdin=None):
         """Runs a shell command in the guest to its end."""
-        result = self.spawn(command, stdin).wait(timeout)
+        return self.ended(self.spawn(command, stdin), check, timeout)
+
+    def ended(self, process, check, timeout):
+        """The result of a process at its end, which must be a good one for a `check`."""
+        result = process.wait(timeout)
         if check and result.rc:
             raise CommandError(self.tell(f"{result}"))
         return result
@@ -390,13 +411,13 @@ class Guest:
 
     def python(self, script, *arguments, check=True, timeout=60.0):
         """Runs a Python script in the guest."""
-        command = "exec python3 - " + " ".join(shlex.quote(str(argument)) for argument in arguments)
-        return self.run(command, check=check, timeout=timeout, stdin=script)
+        return self.ended(self.spawn_python(script, *arguments), check, timeout)
 
     def spawn_python(self, script, *arguments):
         """Starts a Python script in the guest."""
-        command = "exec python3 - " + " ".join(shlex.quote(str(argument)) for argument in arguments)
-        return self.spawn(command, stdin=script)
+        number, pid = self.ask(self.interpreter.start, script, arguments, self.patience)
+        command = " ".join(["python3", *(shlex.quote(str(argument)) for argument in arguments), "\n" + script])
+        return Script(self, command, number, pid)
 
     def value(self, script, *arguments, timeout=60.0):
         """What a Python script in the guest prints as JSON."""
