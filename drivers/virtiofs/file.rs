@@ -6,6 +6,7 @@ use crate::{
     direct,
     inode::NodeInode,
     readdir,
+    setattr::resize,
     superblock::{
         caller,
         VirtioFs, //
@@ -140,15 +141,21 @@ impl Handle {
                 op.open_flags = OpenFlags::KILL_SUIDGID;
             }
         }
+        let locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
         if truncate {
-            // What mappings have written comes before the truncation. Errors stay with the file.
+            // What was written before comes before the truncation. Errors stay with the file.
             let _ = inode.write_and_wait();
         }
         let opened = session.call(&op, &caller(inode.super_block()));
         if truncate {
-            // Also if nobody knows. The VFS goes on with a truncation, which makes the page cache follow.
-            inode.data().changed();
+            match &opened {
+                // The page cache follows at once, as what others write from here on is the new contents.
+                Ok(_) => resize(inode, 0),
+                // Nobody knows whether it was truncated.
+                Err(_) => inode.data().changed(),
+            }
         }
+        drop(locked);
         match opened {
             Ok(reply) => {
                 handle.opened(reply);

@@ -48,14 +48,9 @@ const SET_GID: u16 = 0o2000;
 /// chmod(2), chown(2), truncate(2), utimensat(2) and what else changes attributes.
 pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, VirtioFs>) -> Result {
     attrs.prepare()?;
+    // The OPEN before this may have done it, and what was written since then stays.
     let opened = attrs.file().is_some_and(|file| file.data().truncated());
     let truncated = attrs.is_open() && opened;
-    if truncated {
-        // The OPEN before this did it. What the daemon says about times and blocks now is not known.
-        let filling = inode.lock_invalidate();
-        resize(inode, 0);
-        drop(filling);
-    }
     let session = inode.session()?;
     let Some(op) = request(inode, attrs, session, truncated)? else {
         return Ok(());
@@ -73,12 +68,13 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
 /// Sends `op`, which gives the file another size. Inode and page cache follow. Sleeps.
 ///
 /// When the file is cut, the page cache is first: no folio beyond the new end may be written back afterwards, which would make
-/// the file longer again. For the same reason none may be brought in meanwhile: `invalidate_lock` is held across the request.
+/// the file longer again. For the same reason none may be brought in or dirtied meanwhile: `invalidate_lock` is held across the
+/// request.
 fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
     let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
+    let filling = inode.lock_invalidate();
     // Should the request fail, nothing is lost. Errors stay with the file.
     let _ = inode.write_and_wait();
-    let filling = inode.lock_invalidate();
     let old = inode.size();
     if size < old {
         resize(inode, size);
@@ -101,7 +97,7 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
 /// The file has another size: inode and page cache follow. Attributes that were asked for before do not undo it.
 ///
 /// To be called with `i_rwsem` and `invalidate_lock` held. Sleeps.
-fn resize(inode: &Inode<VirtioFs>, size: i64) {
+pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
     let old = inode.size();
     if size > old {
         // A mapping may have written behind the end, where zeroes are to appear.

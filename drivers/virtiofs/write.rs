@@ -309,7 +309,7 @@ pub(crate) fn fallocate(
         inode.check_new_size(end)?;
     }
     file.modified()?;
-    // What is read meanwhile must be neither what was there before nor half of it.
+    // What is read meanwhile must be neither what was there before nor half of it, and what mappings store comes before or after.
     let _unread = mode.zeroes().then(|| inode.lock_invalidate());
     if mode.zeroes() {
         inode.write_and_wait_range(offset, end.saturating_sub(1))?;
@@ -344,6 +344,8 @@ pub(crate) fn copy_file_range(
     source.write_and_wait_range(from_pos, from_end)?;
     let _locked = target.lock_exclusive();
     to.modified()?;
+    // As for a hole: see `fallocate`.
+    let _unread = target.lock_invalidate();
     drop_cached(target, to_pos, len)?;
     let mut op = CopyFileRange {
         node_in: source.known()?.node(),
@@ -372,7 +374,6 @@ pub(crate) fn copy_file_range(
         }
     })?;
     let copied = usize::try_from(copied)?;
-    drop_cached(target, to_pos, copied)?;
     if copied > 0 {
         grow(target, to_pos.saturating_add_unsigned(copied as u64));
     }

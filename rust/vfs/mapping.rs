@@ -275,7 +275,32 @@ pub(crate) fn vtable<M: Operations>() -> *const bindings::address_space_operatio
     &Callbacks::<M>::VTABLE
 }
 
-/// The page cache of a file, which is locked against being filled (`invalidate_lock`).
+/// What the memory management asks of mappings of the page cache into memory.
+pub(crate) static MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
+    fault: Some(bindings::filemap_fault),
+    map_pages: Some(bindings::filemap_map_pages),
+    page_mkwrite: Some(page_mkwrite),
+    ..pin_init::zeroed()
+};
+
+/// A page of a shared mapping is about to be stored to. The folio becomes dirty, and is returned locked.
+///
+/// # Safety
+///
+/// Called by the memory management, with a fault in a mapping of a regular file of a filesystem of this crate.
+unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: As the caller says: mapped files are there until they are unmapped.
+    unsafe {
+        let mapping = (*(*(*fault).__bindgen_anon_1.vma).vm_file).f_mapping;
+        bindings::filemap_invalidate_lock_shared(mapping);
+        let done = bindings::filemap_page_mkwrite(fault);
+        bindings::filemap_invalidate_unlock_shared(mapping);
+        done
+    }
+}
+
+/// The page cache of a file, which is locked against being filled, and against clean folios becoming dirty through mappings
+/// (`invalidate_lock`).
 pub struct InvalidateGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
 
 impl<T: FileSystem> Drop for InvalidateGuard<'_, T> {
@@ -291,7 +316,8 @@ impl<T: FileSystem> Inode<T> {
         unsafe { (*self.as_raw()).i_mapping }
     }
 
-    /// Keeps pages from being brought into the page cache. May sleep.
+    /// Keeps pages from being brought into the page cache, and clean ones from becoming dirty through mappings. What is dirty
+    /// can be stored to until it has been [written back](Inode::write_and_wait). May sleep.
     pub fn lock_invalidate(&self) -> InvalidateGuard<'_, T> {
         // SAFETY: The mapping is valid.
         unsafe { bindings::filemap_invalidate_lock(self.mapping()) };

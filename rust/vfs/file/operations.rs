@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     filesystem::FileSystem,
-    inode::Inode, //
+    inode::Inode,
+    mapping::MAPPED, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -220,12 +221,16 @@ impl<T: FileSystem> Mapping<'_, T> {
         to_result(unsafe { bindings::generic_file_readonly_mmap_prepare(self.desc) })
     }
 
-    /// Maps the page cache.
+    /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to.
     ///
     /// C: `generic_file_mmap_prepare()`.
     pub fn map(&mut self) -> Result {
-        // SAFETY: Valid by the type invariant.
-        to_result(unsafe { bindings::generic_file_mmap_prepare(self.desc) })
+        // SAFETY: Valid by the type invariant; the operations are for files of this crate, and static.
+        unsafe {
+            to_result(bindings::generic_file_mmap_prepare(self.desc))?;
+            (*self.desc).vm_ops = &MAPPED;
+        }
+        Ok(())
     }
 }
 
