@@ -5,6 +5,10 @@
 use crate::{
     direct,
     inode::NodeInode,
+    lock::{
+        self,
+        Claims, //
+    },
     readdir,
     setattr::resize,
     superblock::{
@@ -17,12 +21,15 @@ use fuse_proto::{
     Fh,
     Flush,
     InitFlags,
+    LockOwner,
     Lseek,
     Opcode, //
     Open,
     OpenFlags,
     OpenReply,
     OpenReplyFlags,
+    Release,
+    ReleaseFlags,
 };
 use kernel::{
     fs::file::flags,
@@ -30,7 +37,11 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::{
+        Arc,
+        SetOnce, //
+    },
 };
 use vfs::{
     cred::keeps_setid,
@@ -38,6 +49,8 @@ use vfs::{
         DirEmitter,
         FallocateMode,
         Kiocb,
+        LockOutcome,
+        LockRequest,
         Mapping,
         NewFile,
         Released,
@@ -58,12 +71,25 @@ pub(crate) struct Handle {
     writes: bool,
     /// Whether the daemon truncated the file when it was opened.
     truncated: bool,
+    /// Set once it was asked for a lock that the daemon keeps.
+    claims: SetOnce<Arc<Claims>>,
 }
 
 impl Handle {
     /// The daemon's name for it.
     pub(crate) fn fh(&self) -> Fh {
         self.fh
+    }
+
+    /// What it may have locked at the daemon. Sleeps.
+    pub(crate) fn claims(&self) -> Result<&Arc<Claims>> {
+        loop {
+            if let Some(claims) = self.claims.as_ref() {
+                return Ok(claims);
+            }
+            // Should another one be setting it, it is there the next time.
+            self.claims.populate(Claims::new()?);
+        }
     }
 
     /// Whether the daemon truncated the file when it was opened.
@@ -80,6 +106,7 @@ impl Handle {
                 counted: false,
                 writes: false,
                 truncated: false,
+                claims: SetOnce::new(),
             },
             GFP_KERNEL,
         )?)
@@ -192,13 +219,33 @@ impl Handle {
         let _ = inode.write_and_wait();
     }
 
-    fn release(&self, inode: &Inode<VirtioFs>, dir: bool, flags: u32) {
+    /// Gives the handle back, and with it the locks of the open file, `owner`.
+    fn release(&self, inode: &Inode<VirtioFs>, dir: bool, flags: u32, owner: usize) {
+        // Also of a file whose inode is stale: the handle is as good as ever.
+        let (Ok(session), Ok(known)) = (inode.session(), inode.known()) else {
+            return;
+        };
+        let owner = session.lock_owner(owner);
         if !self.counted {
+            if self.claims.as_ref().is_some() {
+                lock::drop_of_open_file(inode, self, owner);
+            }
             return;
         }
-        // Also of a file whose inode is stale: the handle is as good as ever.
-        if let (Ok(session), Ok(known)) = (inode.session(), inode.known()) {
-            session.release(known.node(), dir, self.fh, flags);
+        let op = Release {
+            node: known.node(),
+            dir,
+            fh: self.fh,
+            flags,
+            release_flags: ReleaseFlags::NONE,
+            lock_owner: LockOwner::default(),
+        };
+        let op = match self.claims.as_ref() {
+            Some(claims) => claims.close(op, owner),
+            None => Some(op),
+        };
+        if let Some(op) = op {
+            session.give_back(&op);
         }
     }
 }
@@ -210,10 +257,12 @@ pub(crate) struct RegularFiles;
 impl vfs::file::Operations for RegularFiles {
     type FileSystem = VirtioFs;
 
+    const LEASES: bool = true;
+
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
         let mut handle = Handle::open(inode, file, false)?;
         if let Err(e) = handle.join_writers(inode, file.flags()) {
-            handle.release(inode, false, file.flags());
+            handle.release(inode, false, file.flags(), 0);
             return Err(e);
         }
         handle.finish_open(inode, file);
@@ -222,30 +271,49 @@ impl vfs::file::Operations for RegularFiles {
 
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
         handle.leave_writers(inode);
-        handle.release(inode, false, file.flags());
+        handle.release(inode, false, file.flags(), file.lock_owner());
     }
 
-    /// A FLUSH reports the errors of writes and drops locks. A file that was opened for reading has neither, so none is
-    /// sent; the C driver asks the daemon all the same.
+    /// A FLUSH reports the errors of writes and drops locks. A file that was opened for reading, of an inode that nobody has
+    /// locked, has neither, so none is sent; the C driver asks the daemon all the same.
     fn flush(file: &File<VirtioFs>, owner: usize) -> Result {
         let handle = file.data();
         let inode = file.inode();
-        if file.flags() & flags::O_ACCMODE == flags::O_RDONLY {
-            return Ok(());
-        }
-        file.write_and_wait_range(0, i64::MAX)?;
-        if handle.flags.contains(OpenReplyFlags::NOFLUSH) {
-            return Ok(());
+        let session = inode.session()?;
+        let writes = file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
+        let locked = inode.data().may_be_locked();
+        let written = if writes {
+            file.write_and_wait_range(0, i64::MAX)
+        } else {
+            Ok(())
+        };
+        let reports = writes && !handle.flags.contains(OpenReplyFlags::NOFLUSH);
+        if !locked && (written.is_err() || !reports) {
+            return written;
         }
         let op = Flush {
             node: inode.known()?.node(),
             fh: handle.fh,
-            lock_owner: fuse_proto::LockOwner(owner as u64),
+            lock_owner: session.lock_owner(owner),
         };
-        match inode.session()?.call(&op, &caller(inode.super_block())) {
+        let flushed = match session.call(&op, &caller(inode.super_block())) {
+            Err(e) if e == ENOSYS && locked => lock::drop_of_process(file, op.lock_owner),
             Err(e) if e == ENOSYS => Ok(()),
             done => done,
-        }
+        };
+        written.and(flushed)
+    }
+
+    fn get_lock(request: &mut LockRequest<'_, VirtioFs>) -> Result {
+        lock::get(request)
+    }
+
+    fn set_lock(request: &mut LockRequest<'_, VirtioFs>) -> Result<LockOutcome> {
+        lock::set(request)
+    }
+
+    fn flock(request: &mut LockRequest<'_, VirtioFs>) -> Result {
+        lock::flock(request)
     }
 
     fn llseek(file: &File<VirtioFs>, offset: i64, whence: Whence) -> Result<i64> {
@@ -348,7 +416,7 @@ impl vfs::file::DirectoryOperations for DirectoryFiles {
     }
 
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
-        handle.release(inode, true, file.flags());
+        handle.release(inode, true, file.flags(), file.lock_owner());
     }
 
     fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, VirtioFs>) -> Result {

@@ -155,6 +155,8 @@ pub(crate) struct Node {
     changed_attributes: Atomic<u64>,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
+    /// Whether a process has ever asked the daemon for a lock on it.
+    locked: Atomic<i32>,
     /// For a symbolic link: its target, where the daemon says that it may be kept.
     pub(crate) target: SetOnce<CString>,
 }
@@ -176,6 +178,7 @@ impl Node {
             writers <- new_mutex!(KVec::new(), "Node::writers"),
             changed_attributes: Atomic::new(0),
             want_plus: Atomic::new(0),
+            locked: Atomic::new(0),
             target: SetOnce::new(),
         })
     }
@@ -244,6 +247,16 @@ impl Node {
     /// Whether names were wanted since this was asked last.
     pub(crate) fn take_names_wanted(&self) -> bool {
         self.want_plus.xchg(0, ordering::Relaxed) != 0
+    }
+
+    /// A process asks the daemon for a lock.
+    pub(crate) fn locked(&self) {
+        self.locked.store(1, ordering::Relaxed);
+    }
+
+    /// Whether a process may have a lock that the daemon keeps.
+    pub(crate) fn may_be_locked(&self) -> bool {
+        self.locked.load(ordering::Relaxed) != 0
     }
 
     fn stands_for(&self, node: NodeId) -> bool {

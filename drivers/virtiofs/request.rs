@@ -7,6 +7,7 @@ use crate::{
     forget::insist,
     inode::Freshness,
     lane::Lane,
+    lock::LostLock,
     session::Session, //
 };
 use fuse_proto::{
@@ -15,6 +16,7 @@ use fuse_proto::{
     Caller,
     Destroy,
     Forget,
+    Interrupt,
     NodeId,
     Opcode,
     Operation,
@@ -48,8 +50,16 @@ pub(crate) struct Request {
     unique: u64,
     node: Option<NodeId>,
     purpose: Purpose,
-    /// Set when the waiter was killed: the session that has to undo what the request did.
-    orphaned: SetOnce<Arc<Session>>,
+    /// Set when the waiter was killed.
+    orphaned: SetOnce<Orphan>,
+}
+
+/// What is to be undone of a request whose waiter was killed.
+pub(crate) struct Orphan {
+    /// The session that has to undo it.
+    pub(crate) session: Arc<Session>,
+    /// If it was a request for a lock, that.
+    pub(crate) lock: Option<LostLock>,
 }
 
 /// What happens at the end of a request.
@@ -77,6 +87,21 @@ impl Request {
     /// What was asked for.
     pub(crate) fn opcode(&self) -> Opcode {
         self.opcode
+    }
+
+    /// Its number, which the daemon knows it by.
+    pub(crate) fn unique(&self) -> u64 {
+        self.unique
+    }
+
+    /// What is to be undone.
+    pub(crate) fn orphaned(&self) -> Option<&Orphan> {
+        self.orphaned.as_ref()
+    }
+
+    /// Its waiter is about to give it up: what is to be undone if it is answered after that.
+    pub(crate) fn orphan(&self, orphan: Orphan) {
+        self.orphaned.populate(orphan);
     }
 
     /// The inode it was asked of.
@@ -132,8 +157,8 @@ impl virtio::Owner for Request {
                 }
             }
             (Purpose::Waited, Outcome::Late(used)) => {
-                if let Some(session) = request.orphaned.as_ref().cloned() {
-                    Session::undo_later(session, transfer.clone(), used);
+                if let Some(orphan) = request.orphaned() {
+                    Session::undo_later(orphan.session.clone(), transfer.clone(), used);
                 }
             }
             (Purpose::Unwatched, _) => lane.background_ends(),
@@ -173,6 +198,27 @@ fn encode_error(e: fuse_proto::EncodeError) -> Error {
     }
 }
 
+/// A request that is on its way, and whose reply somebody wants.
+pub(crate) struct Sent<'a> {
+    lane: &'a Lane,
+    transfer: Arc<Transfer<Request>>,
+}
+
+impl Sent<'_> {
+    /// Its buffers and its state.
+    pub(crate) fn transfer(&self) -> &Transfer<Request> {
+        &self.transfer
+    }
+
+    /// The reply to `op`, of a request that has ended like this. `ENOTCONN` when there is none.
+    pub(crate) fn check<O: Operation>(&self, op: &O, outcome: Outcome) -> Result<O::Reply> {
+        match outcome {
+            Outcome::Returned(used) => check(self.lane, &self.transfer, op, used),
+            _ => Err(ENOTCONN),
+        }
+    }
+}
+
 impl Instance {
     fn prepare<O: Operation>(
         &self,
@@ -183,7 +229,17 @@ impl Instance {
         direction: Direction,
         purpose: Purpose,
     ) -> Result<NewTransfer<Request>> {
-        let unique = lane.next_unique();
+        Self::prepare_as(lane.next_unique(), op, caller, payload, direction, purpose)
+    }
+
+    fn prepare_as<O: Operation>(
+        unique: u64,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+        purpose: Purpose,
+    ) -> Result<NewTransfer<Request>> {
         let reply_len = match op.answer() {
             Answer::Nothing => 0,
             _ => fuse_proto::REPLY_HEADER_LEN + op.reply_len(),
@@ -219,22 +275,47 @@ impl Instance {
         direction: Direction,
         session: Option<&Arc<Session>>,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
+        let sent = self.begin(op, caller, payload, direction)?;
+        let outcome = sent.transfer.wait(|| {
+            if let Some(session) = session {
+                sent.transfer.owner().orphan(Orphan {
+                    session: session.clone(),
+                    lock: None,
+                });
+            }
+        })?;
+        let reply = sent.check(op, outcome)?;
+        Ok((reply, sent.transfer))
+    }
+
+    /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
+    pub(crate) fn begin<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+    ) -> Result<Sent<'_>> {
         let queue = self.request_queue()?;
         let lane = queue.data();
         let new = self.prepare(lane, op, caller, payload, direction, Purpose::Waited)?;
         let transfer = queue.submit(new)?;
-        let outcome = transfer.wait(|| {
-            if let Some(session) = session {
-                transfer.owner().orphaned.populate(session.clone());
-            }
-        })?;
-        match outcome {
-            Outcome::Returned(used) => {
-                let reply = check(lane, &transfer, op, used)?;
-                Ok((reply, transfer))
-            }
-            _ => Err(ENOTCONN),
-        }
+        Ok(Sent { lane, transfer })
+    }
+
+    /// Asks the daemon to give up another request, on the queue that does not wait behind requests. Sleeps for memory alone.
+    pub(crate) fn begin_interrupt(&self, op: &Interrupt) -> Result<Sent<'_>> {
+        let queue = self.hiprio_queue()?;
+        let (payload, direction) = (Payload::None, Direction::ToDevice);
+        let caller = Caller::default();
+        // The lowest bit tells it from the other one (`FUSE_INT_REQ_BIT`).
+        let unique = op.target | 1;
+        let new = Self::prepare_as(unique, op, &caller, payload, direction, Purpose::Waited)?;
+        let transfer = queue.submit(new)?;
+        Ok(Sent {
+            lane: queue.data(),
+            transfer,
+        })
     }
 
     /// Sends DESTROY and waits for its reply, as [`Instance::call`] does; for want of memory it is not left out.

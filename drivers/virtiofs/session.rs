@@ -14,7 +14,8 @@ use crate::{
     namespace::late_create,
     request::{
         check,
-        Request, //
+        Request,
+        Sent, //
     },
 };
 use fuse_proto::{
@@ -24,6 +25,7 @@ use fuse_proto::{
     Fh,
     Init,
     InitFlags,
+    LockOwner,
     Lookup,
     LookupReply,
     Negotiated,
@@ -53,7 +55,10 @@ use kernel::{
         WorkItem, //
     },
 };
-use kernel_ext::pages::PageBuffer;
+use kernel_ext::{
+    pages::PageBuffer,
+    siphash::SipHash, //
+};
 use virtio::{
     transfer::Direction,
     Payload,
@@ -69,9 +74,11 @@ const OTHER_SEGMENTS: usize = 2;
 
 /// What this driver can do. A flag is offered here when what it promises is implemented, and not before.
 const OFFERED: InitFlags = InitFlags::ASYNC_READ
-    .with(InitFlags::BIG_WRITES)
+    .with(InitFlags::POSIX_LOCKS)
     .with(InitFlags::ATOMIC_O_TRUNC)
+    .with(InitFlags::BIG_WRITES)
     .with(InitFlags::DONT_MASK)
+    .with(InitFlags::FLOCK_LOCKS)
     .with(InitFlags::AUTO_INVAL_DATA)
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::READDIRPLUS_AUTO)
@@ -113,6 +120,7 @@ fn is_optional(opcode: Opcode) -> bool {
             | Opcode::Access
             | Opcode::Lseek
             | Opcode::Statx
+            | Opcode::Interrupt
     )
 }
 
@@ -125,6 +133,8 @@ pub(crate) struct Session {
     max_payload: usize,
     /// Opcodes that the daemon does not know, a bit each.
     unknown: Atomic<u64>,
+    /// What owners of locks are called at the daemon.
+    owners: SipHash,
     /// Cleared for good when the session is to end now.
     connected: Atomic<i32>,
     /// Superblocks of the session.
@@ -175,6 +185,7 @@ impl Session {
                 agreed,
                 max_payload,
                 unknown: Atomic::new(0),
+                owners: SipHash::random(),
                 connected: Atomic::new(1),
                 superblocks: Atomic::new(0),
                 forgets,
@@ -263,14 +274,38 @@ impl Session {
         self.instance
             .exchange(op, caller, payload, direction, Some(self))
             .inspect_err(|e| {
-                if *e == ENOSYS && is_optional(op.opcode()) {
-                    let bit = op.opcode().bit();
-                    let mut old = self.unknown.load(ordering::Relaxed);
-                    while let Err(now) = self.unknown.cmpxchg(old, old | bit, ordering::Relaxed) {
-                        old = now;
-                    }
+                if *e == ENOSYS {
+                    self.learn_lack(op.opcode());
                 }
             })
+    }
+
+    /// The daemon does not know `opcode`, as it has just said: that is remembered if it may be so for good.
+    pub(crate) fn learn_lack(&self, opcode: Opcode) {
+        if !is_optional(opcode) {
+            return;
+        }
+        let mut old = self.unknown.load(ordering::Relaxed);
+        while let Err(now) = self
+            .unknown
+            .cmpxchg(old, old | opcode.bit(), ordering::Relaxed)
+        {
+            old = now;
+        }
+    }
+
+    /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
+    pub(crate) fn begin<O: Operation>(&self, op: &O, caller: &Caller) -> Result<Sent<'_>> {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        self.instance
+            .begin(op, caller, Payload::None, Direction::ToDevice)
+    }
+
+    /// What the owner of locks is called at the daemon: its address is nothing for others to know.
+    pub(crate) fn lock_owner(&self, owner: usize) -> LockOwner {
+        LockOwner(self.owners.of(owner as u64))
     }
 
     /// Sends `op` and goes on; see [`Instance::send`].
@@ -382,6 +417,12 @@ impl Session {
                     }
                 }
             }
+            Opcode::Setlk | Opcode::Setlkw => {
+                if let Some(lost) = request.orphaned().and_then(|orphan| orphan.lock.as_ref()) {
+                    let granted = self.recheck(transfer, lost.op(), used).is_ok();
+                    lost.settle(self, granted);
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -398,16 +439,20 @@ impl Session {
 
     /// Gives a handle back, without waiting for it.
     pub(crate) fn release(&self, node: NodeId, dir: bool, fh: Fh, flags: u32) {
-        let op = Release {
+        self.give_back(&Release {
             node,
             dir,
             fh,
             flags,
             release_flags: ReleaseFlags::NONE,
             lock_owner: Default::default(),
-        };
+        });
+    }
+
+    /// As [`Session::release`].
+    pub(crate) fn give_back(&self, op: &Release) {
         // A session that has ended has no handles either.
-        let _ = insist(|| self.send(&op, &Caller::default()));
+        let _ = insist(|| self.send(op, &Caller::default()));
     }
 }
 
@@ -448,6 +493,7 @@ mod tests {
             Opcode::Access,
             Opcode::Lseek,
             Opcode::Statx,
+            Opcode::Interrupt,
         ];
         let all = optional.iter().fold(0, |bits, opcode| {
             assert!(is_optional(*opcode));

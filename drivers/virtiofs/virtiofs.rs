@@ -20,6 +20,7 @@
 //! - [`readdir`]: the listing of a directory.
 //! - [`setattr`]: changes of attributes.
 //! - [`mod@file`]: open files.
+//! - [`mod@lock`]: locks that the daemon keeps, and signals.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
 //! - [`symlink`]: targets of symbolic links.
@@ -37,6 +38,7 @@ mod file;
 mod forget;
 mod inode;
 mod lane;
+mod lock;
 mod namespace;
 mod options;
 mod page_cache;

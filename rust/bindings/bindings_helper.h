@@ -18,6 +18,7 @@
 #include <linux/rcupdate.h>
 #include <linux/scatterlist.h>
 #include <linux/seq_file.h>
+#include <linux/siphash.h>
 #include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/statfs.h>
@@ -58,6 +59,8 @@ const fmode_t RUST_CONST_HELPER_FMODE_READ = FMODE_READ;
 const fmode_t RUST_CONST_HELPER_FMODE_WRITE = FMODE_WRITE;
 const int RUST_CONST_HELPER_IOCB_APPEND = IOCB_APPEND;
 const int RUST_CONST_HELPER_IOCB_NOWAIT = IOCB_NOWAIT;
+const unsigned int RUST_CONST_HELPER_FL_SLEEP = FL_SLEEP;
+const unsigned int RUST_CONST_HELPER_FL_OFDLCK = FL_OFDLCK;
 const loff_t RUST_CONST_HELPER_MAX_LFS_FILESIZE = MAX_LFS_FILESIZE;
 const slab_flags_t RUST_CONST_HELPER_SLAB_RECLAIM_ACCOUNT = SLAB_RECLAIM_ACCOUNT;
 const slab_flags_t RUST_CONST_HELPER_SLAB_ACCOUNT = SLAB_ACCOUNT;

@@ -5,6 +5,7 @@
 #include <linux/mm.h>
 #include <linux/mnt_idmapping.h>
 #include <linux/pagemap.h>
+#include <linux/pid_namespace.h>
 #include <linux/uidgid.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -111,6 +112,13 @@ bool virtiofs_helper_acls_are_passive(const struct inode *inode)
 #else
 	return true;
 #endif
+}
+
+/* The process if there is one with this number of the initial namespace, else 0. */
+pid_t virtiofs_helper_known_pid(pid_t nr)
+{
+	guard(rcu)();
+	return pid_nr(find_pid_ns(nr, &init_pid_ns));
 }
 
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc)

@@ -44,6 +44,7 @@ gid_t virtiofs_helper_supplementary_group(struct mnt_idmap *idmap, const struct 
 bool virtiofs_helper_in_group_or_capable(struct mnt_idmap *idmap, const struct inode *inode);
 void virtiofs_helper_make_acls_passive(struct inode *inode);
 bool virtiofs_helper_acls_are_passive(const struct inode *inode);
+pid_t virtiofs_helper_known_pid(pid_t nr);
 
 /* work */
 struct workqueue_struct *virtiofs_helper_alloc_workqueue(const char *name);

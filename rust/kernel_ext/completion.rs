@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Completions whose waiters a fatal signal ends.
+//! Completions whose waiters a signal ends.
 //!
 //! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
 
@@ -8,6 +8,7 @@ use crate::bindings;
 use kernel::{
     error::to_result,
     prelude::*,
+    time::Jiffies,
     types::Opaque, //
 };
 
@@ -52,5 +53,21 @@ impl Completion {
     pub fn wait_killable(&self) -> Result {
         // SAFETY: `inner` was initialised by `new`.
         to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })
+    }
+
+    /// Sleeps until the event has happened, or any signal ends the wait with `ERESTARTSYS`.
+    pub fn wait_interruptible(&self) -> Result {
+        // SAFETY: `inner` was initialised by `new`.
+        to_result(unsafe { bindings::wait_for_completion_interruptible(self.inner.get()) })
+    }
+
+    /// As [`Completion::wait_killable`], for `timeout` at most: whether the event has happened.
+    pub fn wait_killable_timeout(&self, timeout: Jiffies) -> Result<bool> {
+        // SAFETY: `inner` was initialised by `new`.
+        match unsafe { bindings::wait_for_completion_killable_timeout(self.inner.get(), timeout) } {
+            0 => Ok(false),
+            left if left > 0 => Ok(true),
+            _ => Err(ERESTARTSYS),
+        }
     }
 }

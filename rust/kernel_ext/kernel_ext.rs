@@ -12,6 +12,7 @@
 //! - [`pages`]: kernel pages as one buffer.
 //! - [`ratelimit`]: a limit on log lines.
 //! - [`scatterlist`]: building scatterlists.
+//! - [`siphash`]: a hash with a secret key.
 //! - [`static_mutex`]: a mutex that can be a static.
 //! - [`user_pages`]: pinned memory of a user's buffer.
 //! - [`workqueue`]: a work queue of one's own.
@@ -27,6 +28,7 @@ pub mod kobject;
 pub mod pages;
 pub mod ratelimit;
 pub mod scatterlist;
+pub mod siphash;
 pub mod static_mutex;
 pub mod user_pages;
 pub mod workqueue;

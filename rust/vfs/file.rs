@@ -6,6 +6,7 @@
 
 mod directory;
 mod kiocb;
+mod lock;
 mod operations;
 
 pub(crate) use directory::vtable as directory_vtable;
@@ -14,6 +15,12 @@ pub use directory::{
     DirectoryOperations, //
 };
 pub use kiocb::Kiocb;
+pub use lock::{
+    HeldLock,
+    LockKind,
+    LockOutcome,
+    LockRequest, //
+};
 pub(crate) use operations::vtable;
 pub use operations::{
     FallocateMode,
@@ -256,6 +263,11 @@ impl<T: FileSystem> Released<'_, T> {
     pub fn flags(&self) -> u32 {
         // SAFETY: Valid by the type invariant.
         unsafe { (*self.0).f_flags }
+    }
+
+    /// What [`LockRequest::owner`] was for locks that belong to this open file.
+    pub fn lock_owner(&self) -> usize {
+        self.0.addr()
     }
 }
 

@@ -39,6 +39,7 @@ use kernel::{
         Arc,
         UniqueArc, //
     },
+    time::Jiffies,
     types::Opaque, //
 };
 use kernel_ext::{
@@ -265,11 +266,7 @@ impl<O: Owner> Transfer<O> {
     pub fn wait(&self, before_abandoning: impl FnOnce()) -> Result<Outcome> {
         if self.completion.wait_killable().is_err() {
             before_abandoning();
-            if self
-                .state
-                .cmpxchg(PENDING, ABANDONED, ordering::Full)
-                .is_ok()
-            {
+            if self.abandon() {
                 return Err(EINTR);
             }
             // It ended at the same moment, and whoever ended it is about to complete.
@@ -285,6 +282,35 @@ impl<O: Owner> Transfer<O> {
     /// ends as it would without anybody who waits.
     pub fn linger(&self) {
         let _ = self.completion.wait_killable();
+    }
+
+    /// Sleeps until it has ended, or there is any signal: `EINTR`. Unlike [`Transfer::wait`] this gives nothing up.
+    pub fn wait_for_signal(&self) -> Result {
+        self.completion.wait_interruptible().map_err(|_| EINTR)
+    }
+
+    /// Sleeps for `timeout` at most, until it has ended, or there is a fatal signal: `EINTR`. Whether it has ended. Unlike
+    /// [`Transfer::wait`] this gives nothing up.
+    pub fn wait_at_most(&self, timeout: Jiffies) -> Result<bool> {
+        self.completion
+            .wait_killable_timeout(timeout)
+            .map_err(|_| EINTR)
+    }
+
+    /// How it ended, for one whose waiter has not given it up; [`None`] as long as it has not.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.state.load(ordering::Acquire) {
+            RETURNED => Some(Outcome::Returned(self.written.load(ordering::Relaxed))),
+            ABORTED => Some(Outcome::Aborted),
+            _ => None,
+        }
+    }
+
+    /// Nobody waits for it any more, as after [`Transfer::wait`] with a fatal signal: `false` when it has ended before.
+    pub fn abandon(&self) -> bool {
+        self.state
+            .cmpxchg(PENDING, ABANDONED, ordering::Full)
+            .is_ok()
     }
 
     /// Whether somebody still wants it done: false for one that was abandoned or aborted before the device had it.

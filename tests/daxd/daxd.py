@@ -14,6 +14,7 @@ README.md beside this file explains options, faults and counters.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -38,7 +39,8 @@ class DaxdError(Exception):
 
 def build():
     """Builds the daemon, if it is not built yet, and returns its path."""
-    target = CACHE / "target-daxd"
+    # Checkouts whose daemons differ do not disturb each other.
+    target = CACHE / f"target-daxd-{hashlib.sha256(str(HERE).encode()).hexdigest()[:16]}"
     target.mkdir(parents=True, exist_ok=True)
     command = ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", HERE / "Cargo.toml"]
     if shutil.which("bwrap"):
@@ -190,6 +192,15 @@ class Client:
     def mark_dax(self, path, dax=True):
         """Marks a file, named by its path below the shared directory, for DAX (needs inode_dax="listed")."""
         self.call("dax", path=str(path), dax=dax)
+
+    def lock(self, path, kind, **members):
+        """Takes a lock as if for another guest: whether it was free. `kind`: read, write, unlock; members: flock, start, end, pid.
+
+        The file is named by its path below the share; the guest must know it already.
+        """
+        whole = os.path.realpath(os.path.join(self.directory, path))
+        node = next(inode["nodeid"] for inode in self.live()["inodes"] if inode["path"] == whole)
+        return self.call("lock", nodeid=node, kind=kind, **members)["taken"]
 
     def live(self):
         """Inodes and handles that the guest has."""

@@ -36,6 +36,7 @@ SENT_AS = {
     "Readdirplus": "Readdir",
     "Rmdir": "Unlink",
     "Rename2": "Rename",
+    "Setlkw": "Setlk",
     "Tmpfile": "Create",
     "CopyFileRange64": "CopyFileRange",
 }

@@ -15,6 +15,8 @@ pub mod pages;
 pub mod ratelimit;
 #[path = "../../rust/kernel_ext/scatterlist.rs"]
 pub mod scatterlist;
+#[path = "../../rust/kernel_ext/siphash.rs"]
+pub mod siphash;
 #[path = "../../rust/kernel_ext/static_mutex.rs"]
 pub mod static_mutex;
 

@@ -24,6 +24,8 @@ mod forget;
 mod inode;
 #[path = "../../drivers/virtiofs/lane.rs"]
 mod lane;
+#[path = "../../drivers/virtiofs/lock.rs"]
+mod lock;
 #[path = "../../drivers/virtiofs/namespace.rs"]
 mod namespace;
 #[path = "../../drivers/virtiofs/options.rs"]

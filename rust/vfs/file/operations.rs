@@ -4,6 +4,10 @@
 
 use super::{
     kiocb::count,
+    lock::{
+        LockOutcome,
+        LockRequest, //
+    },
     position,
     File,
     Kiocb,
@@ -271,6 +275,27 @@ pub trait Operations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Tells by [`LockRequest::answer`] who has a POSIX lock that is in the way of this one (`F_GETLK`).
+    ///
+    /// May sleep. Without [`set_lock`](Operations::set_lock), locks are those of this kernel.
+    fn get_lock(_request: &mut LockRequest<'_, Self::FileSystem>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Takes a POSIX lock, or gives it back (`F_SETLK`, `F_SETLKW`).
+    ///
+    /// May sleep. Errors: `EAGAIN` when somebody has it and the request does not [wait](LockRequest::waits); `ERESTARTSYS`
+    /// when a signal ends the wait. Unless the lock is this kernel's, [`flush`](Operations::flush) and
+    /// [`release`](Operations::release) give it back.
+    fn set_lock(_request: &mut LockRequest<'_, Self::FileSystem>) -> Result<LockOutcome> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Takes a lock of `flock(2)`, or gives it back. As [`set_lock`](Operations::set_lock).
+    fn flock(_request: &mut LockRequest<'_, Self::FileSystem>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Has the bytes from `start` to `end`, and the metadata, reach stable storage; with `datasync`
     /// only the metadata that is needed to read them.
     ///
@@ -374,6 +399,40 @@ impl<F: Operations> Callbacks<F> {
             F::flush(unsafe { File::from_raw(file) }, owner.addr())?;
             Ok(0)
         })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened, and a POSIX lock that is the caller's alone.
+    unsafe extern "C" fn lock(
+        file: *mut bindings::file,
+        cmd: c_int,
+        lock: *mut kernel::bindings::file_lock,
+    ) -> c_int {
+        // SAFETY: As the caller says. CAST: `kernel` has the type without its fields.
+        let mut request = unsafe { LockRequest::new(file, lock.cast()) };
+        from_result(|| match cmd as u32 {
+            bindings::F_GETLK => F::get_lock(&mut request).map(|()| 0),
+            // Of what nobody waits for any more.
+            bindings::F_CANCELLK => Ok(0),
+            _ => Ok(match F::set_lock(&mut request)? {
+                LockOutcome::Done => 0,
+                LockOutcome::Deferred => bindings::FILE_LOCK_DEFERRED as c_int,
+            }),
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened, and a lock of `flock(2)` that is the caller's alone.
+    unsafe extern "C" fn flock(
+        file: *mut bindings::file,
+        _cmd: c_int,
+        lock: *mut kernel::bindings::file_lock,
+    ) -> c_int {
+        // SAFETY: As the caller says. CAST: `kernel` has the type without its fields.
+        let mut request = unsafe { LockRequest::new(file, lock.cast()) };
+        from_result(|| F::flock(&mut request).map(|()| 0))
     }
 
     /// # Safety
@@ -536,6 +595,16 @@ impl<F: Operations> Callbacks<F> {
         release: Some(Self::release),
         flush: if F::HAS_FLUSH {
             Some(Self::flush)
+        } else {
+            None
+        },
+        lock: if F::HAS_SET_LOCK {
+            Some(Self::lock)
+        } else {
+            None
+        },
+        flock: if F::HAS_FLOCK {
+            Some(Self::flock)
         } else {
             None
         },

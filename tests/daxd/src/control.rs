@@ -15,6 +15,7 @@ use serde_json::{json, Map, Value};
 
 use crate::device::SharedDevice;
 use crate::faults::Rule;
+use crate::fs::LockKind;
 use crate::parking::Selection;
 use crate::wire::Opcode;
 
@@ -49,6 +50,19 @@ enum Command {
     Configure { settings: Map<String, Value> },
     /// Marks a file for DAX.
     Dax { path: String, dax: bool },
+    /// Takes a lock on a node as if for another guest, or gives it back.
+    Lock {
+        nodeid: u64,
+        #[serde(default)]
+        flock: bool,
+        #[serde(default)]
+        start: u64,
+        #[serde(default = "last_byte")]
+        end: u64,
+        kind: LockKind,
+        #[serde(default)]
+        pid: u32,
+    },
     /// Live inodes and handles.
     Live,
     /// Live maps.
@@ -69,6 +83,11 @@ enum Command {
         #[serde(default)]
         code: i32,
     },
+}
+
+/// The last byte that a file can have.
+fn last_byte() -> u64 {
+    i64::MAX as u64
 }
 
 /// Listens on `path`, on threads of their own.
@@ -153,6 +172,16 @@ fn carry_out(command: Command, device: &SharedDevice) -> Result<Value, String> {
                 .map_err(|e| format!("{path}: {e}"))?;
             json!({})
         }
+        Command::Lock {
+            nodeid,
+            flock,
+            start,
+            end,
+            kind,
+            pid,
+        } => {
+            json!({"taken": device.server.fs.locks.lock_as_another((nodeid, flock), start..=end, kind, pid)})
+        }
         Command::Live => {
             let handles = device.server.fs.handles.list().into_iter();
             let handles: Vec<_> = handles
@@ -182,6 +211,7 @@ fn carry_out(command: Command, device: &SharedDevice) -> Result<Value, String> {
 fn counters(device: &SharedDevice) -> Value {
     let (inodes, lookups) = device.server.fs.inodes.live();
     let (maps, map_bytes) = device.server.window.live();
+    let (locks, waiting) = device.server.fs.locks.live();
     let live = json!({
         "inodes": inodes,
         "lookups": lookups,
@@ -189,6 +219,8 @@ fn counters(device: &SharedDevice) -> Value {
         "maps": maps,
         "map_bytes": map_bytes,
         "held": device.parking.list().len(),
+        "locks": locks,
+        "waiting": waiting,
     });
     let mut counters = json!(*device.counters.lock());
     counters["live"] = live;

@@ -297,7 +297,7 @@ impl Device {
         };
         self.counters
             .served(header.opcode, Some(Errno::from_raw_os_error(number)));
-        Some(match header.opcode.has_reply() {
+        Some(match header.opcode.has_reply(true) {
             true => wire::reply(header.unique, -number, &[]),
             false => Vec::new(),
         })

@@ -68,7 +68,7 @@ impl Server {
         };
         self.counters.served(header.opcode, error);
         Some(match outcome {
-            _ if !header.opcode.has_reply() => Vec::new(),
+            _ if !header.opcode.has_reply(error.is_some()) => Vec::new(),
             Ok(body) => wire::reply(header.unique, 0, &body),
             Err(_) => wire::reply(
                 header.unique,
@@ -107,7 +107,7 @@ impl Server {
             self.counters
                 .complain(format!("{opcode}: {} bytes too many", request.args.left()));
         }
-        if opcode.has_reply() && body.len() > request.capacity {
+        if opcode.has_reply(false) && body.len() > request.capacity {
             let text = format!(
                 "the reply is {} bytes with room for {}",
                 body.len(),

@@ -52,12 +52,13 @@ impl Opcode {
         known.map(|(_, value)| Opcode(*value))
     }
 
-    /// Whether the sender waits for a reply.
-    pub fn has_reply(self) -> bool {
-        !matches!(
-            self,
-            Opcode::FORGET | Opcode::BATCH_FORGET | Opcode::INTERRUPT
-        )
+    /// Whether the sender gets a reply to a request that has `failed` or not: of an INTERRUPT only if it has.
+    pub fn has_reply(self, failed: bool) -> bool {
+        match self {
+            Opcode::FORGET | Opcode::BATCH_FORGET => false,
+            Opcode::INTERRUPT => failed,
+            _ => true,
+        }
     }
 }
 
@@ -127,6 +128,8 @@ pub const FSYNC_DATASYNC: u32 = 1 << 0;
 pub const GETATTR_FH: u32 = 1 << 0;
 /// RELEASE: give the locks of flock(2) back.
 pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+/// The RELEASE is also a FLUSH, in that it drops the owner's POSIX locks.
+pub const RELEASE_FLUSH: u32 = 1 << 0;
 /// GETLK, SETLK and SETLKW: a lock of flock(2).
 pub const LK_FLOCK: u32 = 1 << 0;
 /// SETUPMAPPING: the range will be written.

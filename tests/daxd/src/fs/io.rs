@@ -68,6 +68,9 @@ impl Fs {
         if release_flags & wire::RELEASE_FLOCK_UNLOCK != 0 {
             self.locks.release(request.header.nodeid, true, owner);
         }
+        if release_flags & wire::RELEASE_FLUSH != 0 {
+            self.locks.release(request.header.nodeid, false, owner);
+        }
         match self.handles.remove(fh) {
             true => Ok(Vec::new()),
             false => Err(Failure::Malformed(format!("handle {fh} is not open"))),

@@ -6,9 +6,11 @@
 //! them only when the settings say so.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
 use rustix::io::Errno;
+use serde::Deserialize;
 
 use super::{Failure, Fs, Outcome, Request};
 use crate::lock;
@@ -17,6 +19,18 @@ use crate::wire::{self, Opcode, Reader, Writer};
 /// Kinds of locks, as the protocol has them; 0 is for reading.
 const WRITE: u32 = 1;
 const UNLOCK: u32 = 2;
+
+/// The owner of locks that are taken as if for another guest.
+const ANOTHER: u64 = u64::MAX;
+
+/// What a lock is for, as the control socket says it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockKind {
+    Read,
+    Write,
+    Unlock,
+}
 
 /// A lock on the bytes `start..=end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,12 +112,14 @@ impl Locks {
         *lock::mutex(&self.0) = Table::default();
     }
 
-    /// Ends the wait of the request `unique`, if it waits; its sender is then told.
-    pub fn interrupt(&self, unique: u64) {
+    /// Ends the wait of the request `unique`; its sender is then told. `EAGAIN` if it does not wait: it may not have been seen yet.
+    pub fn interrupt(&self, unique: u64) -> Result<(), Failure> {
         let mut table = lock::mutex(&self.0);
-        if table.waiting.contains(&unique) {
-            table.interrupted.insert(unique);
+        if !table.waiting.contains(&unique) {
+            return Err(Errno::AGAIN.into());
         }
+        table.interrupted.insert(unique);
+        Ok(())
     }
 
     /// Takes the lock `new`, for the request `unique` if it may wait.
@@ -131,6 +147,31 @@ impl Locks {
         }
         table.waiting.insert(unique);
         Err(Failure::Wait)
+    }
+
+    /// Takes a lock on a node, by whether it is one of flock(2), as if for another guest; says whether it was free.
+    pub fn lock_as_another(
+        &self,
+        file: (u64, bool),
+        bytes: RangeInclusive<u64>,
+        kind: LockKind,
+        pid: u32,
+    ) -> bool {
+        let lock = Lock {
+            start: *bytes.start(),
+            end: *bytes.end(),
+            kind: kind as u32,
+            pid,
+            owner: ANOTHER,
+        };
+        self.set(file, lock, None).is_ok()
+    }
+
+    /// How many locks are held, and how many requests wait for one.
+    pub fn live(&self) -> (usize, usize) {
+        let table = lock::mutex(&self.0);
+        let held = table.held.values().map(|held| held.0.len()).sum();
+        (held, table.waiting.len())
     }
 
     /// Gives back what `owner` has of a file.
@@ -195,7 +236,7 @@ impl Fs {
 
     /// INTERRUPT.
     pub fn interrupt(&self, request: &mut Request<'_>) -> Outcome {
-        self.locks.interrupt(request.args.u64()?);
+        self.locks.interrupt(request.args.u64()?)?;
         Ok(Vec::new())
     }
 }
@@ -251,8 +292,8 @@ mod tests {
             locks.set(FILE, lock(0, 9, WRITE, 2), Some(7)),
             Err(Failure::Wait)
         ));
-        locks.interrupt(8);
-        locks.interrupt(7);
+        assert!(locks.interrupt(8).is_err());
+        locks.interrupt(7).unwrap();
         let interrupted = locks.set(FILE, lock(0, 9, WRITE, 2), Some(7));
         assert!(matches!(interrupted, Err(Failure::Errno(Errno::INTR))));
         assert!(matches!(

@@ -31,7 +31,7 @@ use crate::wire::{self, InHeader, Malformed, Reader, Writer};
 
 pub use handle::Handles;
 pub use inode::{Inode, Inodes};
-pub use locks::Locks;
+pub use locks::{LockKind, Locks};
 
 /// A request: its header, its arguments, and the room for its reply.
 pub struct Request<'a> {
@@ -95,7 +95,7 @@ pub struct Fs {
     /// Files and directories that the guest has open.
     pub handles: Handles,
     /// Locks that the guest holds.
-    locks: Locks,
+    pub locks: Locks,
     /// What INIT agreed on.
     session: RwLock<Session>,
     /// Held for reading by whatever looks at or changes a file's size, and for writing while a file is grown for a map.

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Locks of files that the daemon keeps, so that they hold between guests, and between guests and the host.
+//!
+//! Which ones these are INIT agrees on: POSIX locks (`POSIX_LOCKS`), those of flock(2) (`FLOCK_LOCKS`). The others are locks of
+//! this kernel. Of the daemon's this kernel keeps no account, as the C driver does not: what a process or an open file holds
+//! goes with its last FLUSH or RELEASE, which tell the daemon whose locks to drop.
+//!
+//! # Signals
+//!
+//! A lock that somebody else has can be long in coming, so any signal ends the wait: the daemon is sent an INTERRUPT, and answers
+//! the request with `EINTR`, or grants it at the same moment. A daemon that does not know INTERRUPT is waited for. Who is killed
+//! does not wait at all. If the lock is then granted, it is given back (POSIX), or is held by the open file until that is closed.
+//! The handle stays open at the daemon as long as it may still answer such a request: see [`Claims`].
+//!
+//! All other operations are those of a disk file system, in which POSIX has no place for `EINTR`: they wait on, unless the
+//! signal is fatal. Programs rely on that, some of which are sent signals all the time (timers, the Go runtime).
+
+use crate::{
+    file::Handle,
+    inode::NodeInode,
+    request::{
+        Orphan,
+        Request, //
+    },
+    session::Session,
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
+};
+use fuse_proto::{
+    Caller,
+    FileLock,
+    Getlk,
+    InitFlags,
+    Interrupt,
+    LockOwner,
+    Opcode,
+    Release,
+    ReleaseFlags,
+    Setlk,
+    MAX_OFFSET, //
+};
+use kernel::{
+    current,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc,
+        SetOnce, //
+    },
+    time::msecs_to_jiffies,
+};
+use vfs::{
+    file::{
+        HeldLock,
+        LockKind,
+        LockOutcome,
+        LockRequest, //
+    },
+    File,
+    Inode, //
+};
+use virtio::{
+    Outcome,
+    Transfer, //
+};
+
+/// Milliseconds after which it is first looked whether an INTERRUPT has to be sent again; doubled each time.
+const FIRST_LOOK: u32 = 10;
+/// Milliseconds between two such looks at most.
+const LAST_LOOK: u32 = 1000;
+
+/// What an open file may have locked at the daemon, and who still needs its handle: the open file itself, and requests for locks
+/// whose waiter was killed. The last of them sends the RELEASE.
+pub(crate) struct Claims {
+    users: Atomic<i32>,
+    /// Set when the file is closed.
+    release: SetOnce<Release>,
+    /// Whether it was asked for a lock of flock(2).
+    flock: Atomic<i32>,
+    /// Whether it was asked for a POSIX lock that belongs to the open file.
+    open_file: Atomic<i32>,
+}
+
+impl Claims {
+    /// Those of an open file that has not locked anything yet. Sleeps.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Self {
+                users: Atomic::new(1),
+                release: SetOnce::new(),
+                flock: Atomic::new(0),
+                open_file: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The file is closed by `release`, which is to drop the locks of `owner`: what to send, if nobody needs the handle any more.
+    pub(crate) fn close(&self, mut release: Release, owner: LockOwner) -> Option<Release> {
+        if self.flock.load(ordering::Relaxed) != 0 {
+            release.release_flags = release.release_flags.with(ReleaseFlags::FLOCK_UNLOCK);
+        }
+        if self.open_file.load(ordering::Relaxed) != 0 {
+            // Nothing else drops POSIX locks.
+            release.release_flags = release.release_flags.with(ReleaseFlags::FLUSH);
+        }
+        if !release.release_flags.is_empty() {
+            release.lock_owner = owner;
+        }
+        self.release.populate(release);
+        self.leave()
+    }
+
+    fn join(&self) {
+        self.users.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// One less needs the handle: what to send, if nobody does.
+    fn leave(&self) -> Option<Release> {
+        if self.users.fetch_sub(1, ordering::Full) == 1 {
+            self.release.copy()
+        } else {
+            None
+        }
+    }
+}
+
+/// A request for a lock whose waiter was killed.
+pub(crate) struct LostLock {
+    op: Setlk,
+    /// Whether the lock would belong to a process, which is gone, and not to the open file.
+    of_process: bool,
+    claims: Arc<Claims>,
+}
+
+impl LostLock {
+    /// What was asked for.
+    pub(crate) fn op(&self) -> &Setlk {
+        &self.op
+    }
+
+    /// The daemon has answered: gives the lock back if it was `granted` to a process, and the handle. Sleeps for memory alone.
+    pub(crate) fn settle(&self, session: &Arc<Session>, granted: bool) {
+        if granted && self.of_process && self.op.lock.kind != fuse_proto::LockKind::Unlock {
+            let op = Setlk {
+                lock: FileLock {
+                    kind: fuse_proto::LockKind::Unlock,
+                    ..self.op.lock
+                },
+                wait: false,
+                ..self.op
+            };
+            // The handle is needed until that is answered, too.
+            if session.set_lock_unwatched(&op, &self.claims).is_ok() {
+                return;
+            }
+        }
+        if let Some(release) = self.claims.leave() {
+            session.give_back(&release);
+        }
+    }
+}
+
+fn wire_kind(kind: LockKind) -> fuse_proto::LockKind {
+    match kind {
+        LockKind::Read => fuse_proto::LockKind::Read,
+        LockKind::Write => fuse_proto::LockKind::Write,
+        LockKind::Unlock => fuse_proto::LockKind::Unlock,
+    }
+}
+
+/// The lock of a request, and its owner.
+fn wire_lock(
+    request: &LockRequest<'_, VirtioFs>,
+    session: &Session,
+) -> Result<(FileLock, LockOwner)> {
+    let lock = FileLock {
+        start: u64::try_from(request.start())?,
+        end: u64::try_from(request.end())?,
+        kind: wire_kind(request.kind()),
+        pid: request.pid(),
+    };
+    Ok((lock, session.lock_owner(request.owner())))
+}
+
+/// Who has a POSIX lock that is in the way. Sleeps.
+pub(crate) fn get(request: &mut LockRequest<'_, VirtioFs>) -> Result {
+    let file = request.file();
+    let inode = file.inode();
+    let session = inode.session()?;
+    if !session.has(InitFlags::POSIX_LOCKS) {
+        request.get_local();
+        return Ok(());
+    }
+    let (lock, owner) = wire_lock(request, session)?;
+    let op = Getlk {
+        node: inode.node_id()?,
+        fh: file.data().fh(),
+        owner,
+        lock,
+    };
+    let held = session.call(&op, &caller(inode.super_block()))?;
+    let held = held.map(|held| -> Result<HeldLock> {
+        Ok(HeldLock {
+            kind: match held.kind {
+                fuse_proto::LockKind::Read => LockKind::Read,
+                fuse_proto::LockKind::Write => LockKind::Write,
+                fuse_proto::LockKind::Unlock => LockKind::Unlock,
+            },
+            start: i64::try_from(held.start)?,
+            end: i64::try_from(held.end)?,
+            pid: held.pid,
+        })
+    });
+    request.answer(held.transpose()?);
+    Ok(())
+}
+
+/// Takes a POSIX lock, or gives it back. Sleeps.
+pub(crate) fn set(request: &mut LockRequest<'_, VirtioFs>) -> Result<LockOutcome> {
+    let file = request.file();
+    if !file.inode().session()?.has(InitFlags::POSIX_LOCKS) {
+        return request.set_local();
+    }
+    if request.is_of_open_file() {
+        let claims = file.data().claims()?;
+        claims.open_file.store(1, ordering::Relaxed);
+    } else {
+        // Before a close looks for it.
+        file.inode().data().locked();
+    }
+    set_remote(request, false)?;
+    Ok(LockOutcome::Done)
+}
+
+/// Takes a lock of flock(2), or gives it back. Sleeps.
+pub(crate) fn flock(request: &mut LockRequest<'_, VirtioFs>) -> Result {
+    let file = request.file();
+    if !file.inode().session()?.has(InitFlags::FLOCK_LOCKS) {
+        return request.flock_local();
+    }
+    file.data().claims()?.flock.store(1, ordering::Relaxed);
+    set_remote(request, true)
+}
+
+fn set_remote(request: &LockRequest<'_, VirtioFs>, flock: bool) -> Result {
+    if request.wants_callback() {
+        // There is no notification queue, by which the daemon could call.
+        return Err(ENOLCK);
+    }
+    let file = request.file();
+    let inode = file.inode();
+    let session = inode.session()?;
+    let (lock, owner) = wire_lock(request, session)?;
+    let op = Setlk {
+        node: inode.known()?.node(),
+        fh: file.data().fh(),
+        owner,
+        lock,
+        flock,
+        wait: request.waits(),
+    };
+    let of_process = !flock && !request.is_of_open_file();
+    let claims = file.data().claims()?;
+    session
+        .set_lock(&op, &caller(inode.super_block()), of_process, claims)
+        .map_err(|e| {
+            // The system call is made again, if the signal's handler says so; without a signal nobody would see to that.
+            if e == EINTR && current!().signal_pending() {
+                ERESTARTSYS
+            } else {
+                e
+            }
+        })
+}
+
+/// A process closes a file: its POSIX locks go, though the daemon knows no FLUSH. Sleeps.
+pub(crate) fn drop_of_process(file: &File<VirtioFs>, owner: LockOwner) -> Result {
+    drop_owned(file.inode(), file.data(), owner, false)
+}
+
+/// The daemon knows no handles, so that no RELEASE drops the locks of an open file. Sleeps.
+pub(crate) fn drop_of_open_file(inode: &Inode<VirtioFs>, handle: &Handle, owner: LockOwner) {
+    let Ok(claims) = handle.claims() else { return };
+    for (asked, flock) in [(&claims.flock, true), (&claims.open_file, false)] {
+        if asked.load(ordering::Relaxed) != 0 {
+            // There is nobody to tell of an error.
+            let _ = drop_owned(inode, handle, owner, flock);
+        }
+    }
+}
+
+fn drop_owned(inode: &Inode<VirtioFs>, handle: &Handle, owner: LockOwner, flock: bool) -> Result {
+    let op = Setlk {
+        node: inode.known()?.node(),
+        fh: handle.fh(),
+        owner,
+        lock: FileLock {
+            start: 0,
+            end: MAX_OFFSET,
+            kind: fuse_proto::LockKind::Unlock,
+            pid: 0,
+        },
+        flock,
+        wait: false,
+    };
+    inode.session()?.call(&op, &caller(inode.super_block()))
+}
+
+impl Session {
+    /// Sends SETLK or SETLKW and waits for its reply. Sleeps; a signal ends it as the [module](self) says, with `EINTR`.
+    fn set_lock(
+        self: &Arc<Self>,
+        op: &Setlk,
+        caller: &Caller,
+        of_process: bool,
+        claims: &Arc<Claims>,
+    ) -> Result {
+        let sent = self.begin(op, caller)?;
+        if op.wait && sent.transfer().wait_for_signal().is_err() {
+            self.interrupt(sent.transfer());
+        }
+        let mut given_up = false;
+        let outcome = sent.transfer().wait(|| {
+            claims.join();
+            given_up = true;
+            sent.transfer().owner().orphan(Orphan {
+                session: self.clone(),
+                lock: Some(LostLock {
+                    op: *op,
+                    of_process,
+                    claims: claims.clone(),
+                }),
+            });
+        })?;
+        if given_up {
+            // It ended at that moment. The file is open, so this was not the last one.
+            let _ = claims.leave();
+        }
+        sent.check(op, outcome)
+    }
+
+    /// Sends a SETLK that nobody waits for, but that needs the handle, for which `claims` counts it already.
+    fn set_lock_unwatched(self: &Arc<Self>, op: &Setlk, claims: &Arc<Claims>) -> Result {
+        let sent = self.begin(op, &Caller::default())?;
+        sent.transfer().owner().orphan(Orphan {
+            session: self.clone(),
+            lock: Some(LostLock {
+                op: *op,
+                of_process: true,
+                claims: claims.clone(),
+            }),
+        });
+        if sent.transfer().abandon() {
+            Ok(())
+        } else {
+            Err(EALREADY)
+        }
+    }
+
+    /// Asks the daemon to give `request` up, and once more when it had not seen that yet (`EAGAIN`). Returns when the request
+    /// has ended, the daemon has heard, or there is a fatal signal.
+    fn interrupt(&self, request: &Transfer<Request>) {
+        let op = Interrupt {
+            target: request.owner().unique(),
+        };
+        let send = || {
+            if self.lacks(Opcode::Interrupt) {
+                return Err(ENOSYS);
+            }
+            self.instance().begin_interrupt(&op)
+        };
+        let Ok(mut sent) = send() else { return };
+        let mut pause = FIRST_LOOK;
+        while let Ok(false) = request.wait_at_most(msecs_to_jiffies(pause)) {
+            pause = pause.saturating_mul(2).min(LAST_LOOK);
+            let answer = match sent.transfer().outcome() {
+                None => continue,
+                Some(Outcome::Aborted) => return,
+                Some(outcome) => sent.check(&op, outcome),
+            };
+            match answer {
+                Err(e) if e == EAGAIN => match send() {
+                    Ok(again) => sent = again,
+                    Err(_) => return,
+                },
+                Err(e) if e == ENOSYS => return self.learn_lack(Opcode::Interrupt),
+                _ => return,
+            }
+        }
+    }
+}
