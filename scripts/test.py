@@ -26,7 +26,7 @@ PART_TIMEOUT = 3600
 # What a run leaves out unless it is told --every-file. Of the debug kernel: all but the files whose tests share a guest, as booting
 # one for each test costs too much there. Of the others: those that take minutes, or have to keep pace with the limit on log lines.
 DEBUG_FILES = ["test_names.py", "test_namespace.py", "test_read.py", "test_readdir.py"]
-LONG_FILES = ["test_hostile_device.py", "test_hostile_init.py", "test_hostile_replies.py", "test_lifetimes.py", "test_references.py"]
+LONG_FILES = ["test_hostile_device.py", "test_hostile_init.py", "test_hostile_replies.py", "test_lifetimes.py", "test_references.py", "test_workloads.py"]
 
 
 def boot_files(kernel, every_file):
