@@ -5,6 +5,7 @@
 use crate::{
     direct,
     inode::NodeInode,
+    killpriv,
     lock::{
         self,
         Claims, //
@@ -44,7 +45,6 @@ use kernel::{
     },
 };
 use vfs::{
-    cred::keeps_setid,
     file::{
         DirEmitter,
         FallocateMode,
@@ -164,9 +164,7 @@ impl Handle {
             && file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
         if truncate {
             op.flags |= flags::O_TRUNC;
-            if session.has(InitFlags::HANDLE_KILLPRIV_V2) && !keeps_setid() {
-                op.open_flags = OpenFlags::KILL_SUIDGID;
-            }
+            op.open_flags = killpriv::open_flags(session);
         }
         let locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
         if truncate {
@@ -181,6 +179,7 @@ impl Handle {
                 // Nobody knows whether it was truncated.
                 Err(_) => inode.data().changed(),
             }
+            killpriv::mode_may_have_changed(inode);
         }
         drop(locked);
         match opened {

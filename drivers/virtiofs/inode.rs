@@ -15,6 +15,7 @@ use crate::{
         RegularFiles, //
     },
     forget::Known,
+    killpriv,
     page_cache::Pages,
     session::Session,
     superblock::{
@@ -464,10 +465,12 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
     set_size_and_times(&mut inode.attrs(), attr);
     inode.data().freshness.renew(ttl);
     let session = inode.super_block().data().session()?;
+    let by_daemon = killpriv::by_daemon(session);
     let submounts = session.has(InitFlags::SUBMOUNTS);
     // A folio is read by one request.
     let pages = session.max_payload() / PAGE_SIZE;
-    if !session.has(InitFlags::POSIX_ACL) && attr.kind != FileType::Symlink {
+    let passive_acls = !session.has(InitFlags::POSIX_ACL);
+    if passive_acls && attr.kind != FileType::Symlink {
         inode.set_acls_passive();
     }
     match attr.kind {
@@ -480,6 +483,9 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
         FileType::Regular => {
             let order = pages.checked_ilog2().unwrap_or(0);
             inode.set_max_folio_order(order.min(MAX_FOLIO_ORDER));
+            if by_daemon {
+                inode.set_nosec();
+            }
             // The device reads folios while they are written back.
             inode.set_stable_writes();
             Ok(inode.into_regular::<Attributes, RegularFiles, Pages>())

@@ -12,6 +12,11 @@ use crate::{
         Asked,
         NodeInode, //
     },
+    killpriv::{
+        self,
+        SET_GID,
+        SET_UID, //
+    },
     session::Session,
     superblock::{
         caller,
@@ -36,14 +41,9 @@ use vfs::{
         NewAttributes,
         NewTime, //
     },
-    cred::keeps_setid,
     time::Timespec,
     Inode, //
 };
-
-/// Permission bits that say on whose behalf a file is executed.
-const SET_UID: u16 = 0o4000;
-const SET_GID: u16 = 0o2000;
 
 /// chmod(2), chown(2), truncate(2), utimensat(2) and what else changes attributes.
 pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, VirtioFs>) -> Result {
@@ -118,12 +118,14 @@ fn request(
     session: &Session,
     truncated: bool,
 ) -> Result<Option<Setattr>> {
-    let kills = session.has(InitFlags::HANDLE_KILLPRIV_V2);
     let mut op = Setattr::new(inode.node_id()?);
     op.uid = attrs.uid();
     op.gid = attrs.gid();
     op.size = attrs.size().map(u64::try_from).transpose()?;
-    op.mode = permissions(inode, attrs, kills)?
+    // Truncated or not: then the OPEN said it.
+    let by_daemon =
+        killpriv::by_daemon(session) && (op.size.is_some() || op.uid.is_some() || op.gid.is_some());
+    op.mode = permissions(inode, attrs, by_daemon)?
         .map(|permissions| u32::from(permissions | inode.file_type().mode()));
     op.atime = attrs.atime().map(set_time);
     op.mtime = attrs.mtime().and_then(|mtime| match mtime {
@@ -157,21 +159,22 @@ fn request(
         op.fh = attrs.file().map(|file| file.data().fh());
     }
     let owner = (op.uid.is_some() || op.gid.is_some()) && !inode.is_dir();
-    op.kill_suidgid = kills && (owner || (op.size.is_some() && !keeps_setid()));
+    op.kill_suidgid = (owner && killpriv::by_request(session))
+        || (op.size.is_some() && killpriv::is_due(session));
     Ok(Some(op))
 }
 
-/// The permissions to set. Set-id bits that go because of another change are the daemon's business if it `kills` them;
+/// The permissions to set. Set-id bits that go because of another change are not among them if the daemon takes these away;
 /// otherwise the mode that they are taken from must not be an old one.
 fn permissions(
     inode: &Inode<VirtioFs>,
     attrs: &NewAttributes<'_, VirtioFs>,
-    kills: bool,
+    by_daemon: bool,
 ) -> Result<Option<u16>> {
     if !attrs.kills_suid() && !attrs.kills_sgid() {
         return Ok(attrs.permissions());
     }
-    if kills {
+    if by_daemon {
         return Ok(None);
     }
     inode.refresh_if_expired(None)?;

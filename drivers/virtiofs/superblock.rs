@@ -16,6 +16,7 @@ use crate::{
         Node,
         NodeInode, //
     },
+    killpriv,
     options::{
         Dax,
         Options,
@@ -306,6 +307,9 @@ impl VirtioFs {
             .set_time_granularity(agreed.time_gran)
             .set_unverifiable()
             .set_posix_acl();
+        if killpriv::by_daemon(session) {
+            sb.set_nosec();
+        }
         if session.has(InitFlags::DONT_MASK) {
             sb.set_no_umask();
         }

@@ -25,6 +25,7 @@
 //! - [`direct`]: contents that are not.
 //! - [`symlink`]: targets of symbolic links.
 //! - [`mod@write`]: contents that are written.
+//! - [`killpriv`]: set-id bits and capabilities that go.
 //! - [`xattr`]: extended attributes.
 //! - [`acl`]: access control lists.
 //!
@@ -37,6 +38,7 @@ mod direct;
 mod file;
 mod forget;
 mod inode;
+mod killpriv;
 mod lane;
 mod lock;
 mod namespace;

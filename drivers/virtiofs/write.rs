@@ -14,6 +14,7 @@ use crate::{
         Node,
         NodeInode, //
     },
+    killpriv,
     request::Request,
     superblock::{
         caller,
@@ -183,6 +184,7 @@ pub(crate) fn send(
 ) -> Result<(usize, usize, Arc<Transfer<Request>>)> {
     let file = iocb.file();
     let inode = file.inode();
+    let session = inode.session()?;
     let len = payload.len();
     let op = Write {
         node: inode.node_id()?,
@@ -190,14 +192,12 @@ pub(crate) fn send(
         offset: u64::try_from(iocb.pos())?,
         size: u32::try_from(len)?,
         flags: file.flags(),
-        write_flags: WriteFlags::NONE,
+        write_flags: killpriv::write_flags(session),
         lock_owner: None,
     };
     let caller = caller(inode.super_block());
-    let (written, transfer) =
-        inode
-            .session()?
-            .exchange(&op, &caller, payload, Direction::ToDevice)?;
+    let (written, transfer) = session.exchange(&op, &caller, payload, Direction::ToDevice)?;
+    killpriv::mode_may_have_changed(inode);
     Ok((len, written, transfer))
 }
 
@@ -308,7 +308,7 @@ pub(crate) fn fallocate(
     if !mode.keep_size() {
         inode.check_new_size(end)?;
     }
-    file.modified()?;
+    killpriv::before_change(file)?;
     // What is read meanwhile must be neither what was there before nor half of it, and what mappings store comes before or after.
     let _unread = mode.zeroes().then(|| inode.lock_invalidate());
     if mode.zeroes() {
@@ -343,7 +343,7 @@ pub(crate) fn copy_file_range(
     let from_end = from_pos.saturating_add_unsigned(len as u64);
     source.write_and_wait_range(from_pos, from_end)?;
     let _locked = target.lock_exclusive();
-    to.modified()?;
+    killpriv::before_change(to)?;
     // As for a hole: see `fallocate`.
     let _unread = target.lock_invalidate();
     drop_cached(target, to_pos, len)?;

@@ -349,6 +349,15 @@ impl<T: FileSystem> Inode<T> {
         })
     }
 
+    /// The next change of contents has the VFS look for set-id bits and capabilities once more. To be called with the inode
+    /// locked (`i_rwsem`).
+    ///
+    /// C: clears `S_NOSEC`.
+    pub fn check_security(&self) {
+        // SAFETY: Valid by the type invariant; the flag is protected by `i_rwsem`.
+        unsafe { bindings::inode_set_flags(self.as_raw(), 0, bindings::S_NOSEC) };
+    }
+
     /// Whether the current task may keep the set-group-id bit of what it changes: it is in the group of the inode, or has
     /// `CAP_FSETID` over it.
     ///

@@ -22,6 +22,8 @@ mod file;
 mod forget;
 #[path = "../../drivers/virtiofs/inode.rs"]
 mod inode;
+#[path = "../../drivers/virtiofs/killpriv.rs"]
+mod killpriv;
 #[path = "../../drivers/virtiofs/lane.rs"]
 mod lane;
 #[path = "../../drivers/virtiofs/lock.rs"]

@@ -218,6 +218,14 @@ impl<T: FileSystem> NewInode<T> {
         self.set_flag(bindings::S_AUTOMOUNT);
     }
 
+    /// Set-id bits and capabilities are the server's business: the VFS does not look for them before contents are changed, until
+    /// this kernel gives the file some, or [`Inode::check_security`].
+    ///
+    /// Only on superblocks with [`set_nosec`](crate::NewSuperBlock::set_nosec).
+    pub fn set_nosec(&mut self) {
+        self.set_flag(bindings::S_NOSEC);
+    }
+
     /// Its ACLs pass between user space and [`Operations::get_acl`] and [`Operations::set_acl`], but do not decide about access
     /// here: the server does. They are not cached.
     ///
