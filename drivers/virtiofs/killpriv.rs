@@ -22,6 +22,7 @@ use fuse_proto::{
 use kernel::prelude::*;
 use vfs::{
     cred::keeps_setid,
+    file::Kiocb,
     File,
     Inode, //
 };
@@ -72,6 +73,17 @@ pub(crate) fn mode_may_have_changed(inode: &Inode<VirtioFs>) {
     if has_setid(inode) {
         inode.data().changed_attributes();
     }
+}
+
+/// Contents are about to be written. The inode is locked. Sleeps.
+pub(crate) fn before_write(iocb: &mut Kiocb<'_, VirtioFs>) -> Result {
+    let inode = iocb.file().inode();
+    let session = inode.session()?;
+    // What is written back later says nothing of who wrote it.
+    if session.has(InitFlags::WRITEBACK_CACHE) && has_setid(inode) && by_daemon(session) {
+        inode.check_security();
+    }
+    iocb.modified()
 }
 
 /// Contents are about to be changed by a request that can't say that set-id bits go. The inode is locked. Sleeps.

@@ -79,7 +79,7 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     }
     let len = iocb.write_checks(from)?;
     if len > 0 {
-        iocb.modified()?;
+        killpriv::before_write(iocb)?;
     }
     Ok(len)
 }
