@@ -436,6 +436,11 @@ pub(crate) fn get(
     }
 }
 
+/// The inode for a nodeid, if it is in the cache. Sleeps.
+pub(crate) fn find(sb: &SuperBlock<VirtioFs>, node: NodeId) -> Option<ARef<Inode<VirtioFs>>> {
+    sb.find_inode(node.get(), |data| data.stands_for(node))
+}
+
 /// The root of a superblock.
 pub(crate) fn root(
     sb: &SuperBlock<VirtioFs>,

@@ -76,6 +76,7 @@ const OTHER_SEGMENTS: usize = 2;
 const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::POSIX_LOCKS)
     .with(InitFlags::ATOMIC_O_TRUNC)
+    .with(InitFlags::EXPORT_SUPPORT)
     .with(InitFlags::BIG_WRITES)
     .with(InitFlags::DONT_MASK)
     .with(InitFlags::FLOCK_LOCKS)
@@ -95,6 +96,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::SETXATTR_EXT)
     .with(InitFlags::INIT_EXT)
     .with(InitFlags::CREATE_SUPP_GROUP)
+    .with(InitFlags::NO_EXPORT_SUPPORT)
     .with(InitFlags::ALLOW_IDMAP);
 
 /// Whether a daemon may lack `opcode` for good. Without the others there is no filesystem, so that `ENOSYS` is then an error

@@ -8,6 +8,7 @@
 use crate::{
     device::Instance,
     dir::Entries,
+    export::Handles,
     file::Handle,
     forget::Known,
     inode::{
@@ -316,6 +317,7 @@ impl VirtioFs {
         if !session.has(InitFlags::ALLOW_IDMAP) {
             sb.set_no_idmap();
         }
+        sb.set_export::<Handles>(!session.has(InitFlags::NO_EXPORT_SUPPORT));
         sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE)?;
         let asked = Asked::now();
         let (known, attr, ttl) = match &mount.submount {

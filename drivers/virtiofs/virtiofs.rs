@@ -20,6 +20,7 @@
 //! - [`readdir`]: the listing of a directory.
 //! - [`setattr`]: changes of attributes.
 //! - [`mod@file`]: open files.
+//! - [`export`]: file handles.
 //! - [`mod@lock`]: locks that the daemon keeps, and signals.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
@@ -35,6 +36,7 @@ mod acl;
 mod device;
 mod dir;
 mod direct;
+mod export;
 mod file;
 mod forget;
 mod inode;

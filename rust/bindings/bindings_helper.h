@@ -3,6 +3,7 @@
 #include <linux/hrtimer_types.h>
 #include <linux/completion.h>
 #include <linux/filelock.h>
+#include <linux/exportfs.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>

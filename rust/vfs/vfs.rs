@@ -14,6 +14,7 @@
 //! | [`mapping::Operations`]                  | `address_space_operations`        |
 //! | [`dentry::Operations`]                   | `dentry_operations`               |
 //! | [`xattr::Handler`]                       | `xattr_handler`                   |
+//! | [`export::Operations`]                   | `export_operations`               |
 //!
 //! A driver implements them on types of its choice (empty structs) and names these types when it
 //! makes an inode: [`NewInode::into_regular`](inode::NewInode::into_regular) and its siblings.
@@ -38,6 +39,7 @@ pub mod child;
 pub mod context;
 pub mod cred;
 pub mod dentry;
+pub mod export;
 pub mod file;
 pub mod filesystem;
 pub mod inode;

@@ -16,6 +16,8 @@ mod device;
 mod dir;
 #[path = "../../drivers/virtiofs/direct.rs"]
 mod direct;
+#[path = "../../drivers/virtiofs/export.rs"]
+mod export;
 #[path = "../../drivers/virtiofs/file.rs"]
 mod file;
 #[path = "../../drivers/virtiofs/forget.rs"]

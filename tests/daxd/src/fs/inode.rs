@@ -199,8 +199,8 @@ impl Inodes {
         Ok((inode, stat))
     }
 
-    /// Gives `lookups` of the node `nodeid` back.
-    pub fn forget(&self, nodeid: u64, lookups: u64) -> Forgotten {
+    /// Gives `lookups` of the node `nodeid` back. With `keep`, the node is found again afterwards.
+    pub fn forget(&self, nodeid: u64, lookups: u64, keep: bool) -> Forgotten {
         if nodeid == wire::ROOT {
             return Forgotten::Some;
         }
@@ -212,6 +212,9 @@ impl Inodes {
         known.lookups = known.lookups.saturating_sub(lookups);
         if known.lookups > 0 {
             return Forgotten::Some;
+        }
+        if keep && !too_many {
+            return Forgotten::All;
         }
         let (key, generation) = (known.key, known.inode.generation);
         table.by_id.remove(&nodeid);
@@ -226,7 +229,7 @@ impl Inodes {
 
     /// Takes back the lookup that [`Self::look_up`] counted, for an entry that did not reach the guest.
     pub fn undo(&self, inode: &Inode) {
-        self.forget(inode.id, 1);
+        self.forget(inode.id, 1, false);
     }
 
     /// Forgets all inodes.
@@ -245,7 +248,11 @@ impl Inodes {
     pub fn live(&self) -> (u64, u64) {
         let table = lock::mutex(&self.table);
         (
-            table.by_id.len() as u64,
+            table
+                .by_id
+                .values()
+                .filter(|known| known.lookups > 0)
+                .count() as u64,
             table.by_id.values().map(|known| known.lookups).sum(),
         )
     }
@@ -293,9 +300,9 @@ mod tests {
         let (again, _) = inodes.look_up(open(&path), false).unwrap();
         assert_eq!(a.id(), again.id());
         assert_eq!(inodes.live(), (1, 2));
-        assert_eq!(inodes.forget(a.id(), 1), Forgotten::Some);
-        assert_eq!(inodes.forget(a.id(), 1), Forgotten::All);
-        assert_eq!(inodes.forget(a.id(), 1), Forgotten::Unknown);
+        assert_eq!(inodes.forget(a.id(), 1, false), Forgotten::Some);
+        assert_eq!(inodes.forget(a.id(), 1, false), Forgotten::All);
+        assert_eq!(inodes.forget(a.id(), 1, false), Forgotten::Unknown);
         assert_eq!(inodes.live(), (0, 0));
     }
 
@@ -305,7 +312,7 @@ mod tests {
         let inodes = Inodes::new(open(dir.path())).unwrap();
         let (root, _) = inodes.look_up(open(dir.path()), false).unwrap();
         assert_eq!((root.id(), inodes.live()), (wire::ROOT, (0, 0)));
-        assert_eq!(inodes.forget(wire::ROOT, 9), Forgotten::Some);
+        assert_eq!(inodes.forget(wire::ROOT, 9, false), Forgotten::Some);
     }
 
     #[test]
@@ -314,7 +321,7 @@ mod tests {
         std::fs::write(dir.path().join("a"), "").unwrap();
         let inodes = Inodes::new(open(dir.path())).unwrap();
         let (a, _) = inodes.look_up(open(&dir.path().join("a")), true).unwrap();
-        assert_eq!(inodes.forget(a.id(), 5), Forgotten::TooMany);
+        assert_eq!(inodes.forget(a.id(), 5, false), Forgotten::TooMany);
         let (again, _) = inodes.look_up(open(&dir.path().join("a")), true).unwrap();
         assert_eq!(
             (again.id(), again.generation()),

@@ -37,10 +37,15 @@ impl Fs {
     /// LOOKUP.
     pub fn lookup(&self, request: &mut Request<'_>) -> Outcome {
         let name = request.args.name()?;
-        let parent = self.inode(request.header.nodeid)?;
+        let parent = match name.to_bytes() {
+            // Asked by who opens files by handle; the node may be any file, or made up.
+            b"." => self.inodes.get(request.header.nodeid).ok_or(Errno::STALE)?,
+            _ => self.inode(request.header.nodeid)?,
+        };
         let mut w = Writer::default();
         let found = match name.to_bytes() {
-            // Asked by who opens files by handle; the node may be any file, and there is nothing above the root.
+            b"." if parent.stat()?.st_nlink == 0 => Err(Errno::STALE),
+            // There is nothing above the root.
             b"." => parent.open(OFlags::PATH).map(OwnedFd::from),
             b".." if parent.id() == wire::ROOT => parent.open(OFlags::PATH).map(OwnedFd::from),
             _ => open_path(&parent, name),
@@ -69,7 +74,9 @@ impl Fs {
         numbers.forget.nodes += 1;
         numbers.forget.lookups += lookups;
         drop(numbers);
-        match self.inodes.forget(nodeid, lookups) {
+        // File handles lead to nodes that are forgotten.
+        let keep = self.agreed(wire::init::EXPORT_SUPPORT);
+        match self.inodes.forget(nodeid, lookups, keep) {
             Forgotten::Some | Forgotten::All => {}
             wrong => self.counters.complain(format!(
                 "FORGET of node {nodeid}, {lookups} lookups: {wrong:?}"
