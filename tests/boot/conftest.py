@@ -37,9 +37,8 @@ def pytest_addoption(parser):
     """The choices."""
     parser.addoption("--kernel", choices=["kata", "debug"], default="kata", help="the guest's kernel")
     parser.addoption("--driver", choices=["rust", "c"], default="rust", help="this driver, or the kernel's own")
-
-
     parser.addoption("--every-case", action="store_true", help="every case and cache mode on the debug kernel, too")
+    parser.addoption("--one-case", action="store_true", help="as few cases on any kernel as by default on the debug kernel")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -49,7 +48,8 @@ def pytest_collection_modifyitems(config, items):
     one mode, and those that boot a guest for each of their cases take the first case alone. With the kernel's own driver, tests
     of what only this one does are expected to fail, or make no sense.
     """
-    if config.getoption("kernel") == "debug" and not config.getoption("--every-case"):
+    few = config.getoption("kernel") == "debug" and not config.getoption("--every-case")
+    if few or config.getoption("--one-case"):
         seen = set()
         left_out = []
         for item in items:
