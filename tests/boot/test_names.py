@@ -179,6 +179,28 @@ def test_host_changes_appear(boot, tree):
     appears("dir", ["inside"])
 
 
+def test_host_changes_of_an_open_file(boot, tree):
+    """fstat of an open file, which looks up no name, shows what the host changes: at once, or after the timeout."""
+    tree.file("open", "one")
+    guest = fresh(boot, tree, "never", "auto")
+    for cache in ("never", "auto"):
+        script = f"""
+import os, time
+fd = os.open("/run/{cache}/open", os.O_RDONLY)
+def seen():
+    return os.fstat(fd).st_size, os.fstat(fd).st_mode & 0o7777
+print(seen(), flush=True)
+open("/run/open-{cache}", "w").close()
+while seen() != (11, 0o600):
+    time.sleep(0.02)
+"""
+        tree.file("open", "one").chmod(0o644)
+        process = guest.spawn_python(script)
+        guest.wait_until(lambda: guest.run(f"test -e /run/open-{cache}", check=False).rc == 0, "the file is open")
+        tree.file("open", "one and two").chmod(0o600)
+        assert process.wait().stdout.strip() == "(3, 420)"
+
+
 def test_always_keeps_what_it_knows(boot, tree):
     """With cache=always the attributes and names that the guest knows stay as they are; new names are found."""
     tree.file("known", "old")
