@@ -23,6 +23,8 @@ import kunit
 TOP = kernels.TOP
 # A debug kernel under an emulator is slow; a part that takes longer than this hangs.
 PART_TIMEOUT = 3600
+# What is tested with pytest beside the driver: what documents and tables say, the daemon of the tests, the tables of the bench.
+PYTEST_DIRECTORIES = ("tests/docs", "tests/daxd", "tests/bench")
 # What a run leaves out unless it is told --every-file. Of the debug kernel: all but the files whose tests share a guest, as booting
 # one for each test costs too much there. Of the others: those that take minutes, or have to keep pace with the limit on log lines.
 DEBUG_FILES = ["test_names.py", "test_namespace.py", "test_read.py", "test_readdir.py"]
@@ -40,8 +42,9 @@ def boot_files(kernel, every_file):
 
 
 def crates():
-    """The crates that build and are tested on the host."""
-    return sorted(path.parent for path in (TOP / "rust").glob("*/Cargo.toml"))
+    """The crates that build and are tested on the host: the pure ones of the module, and the tools of the tests."""
+    manifests = [*(TOP / "rust").glob("*/Cargo.toml"), *(TOP / "tests").glob("**/Cargo.toml")]
+    return sorted(path.parent for path in manifests)
 
 
 def cargo_part(crate):
@@ -57,11 +60,11 @@ def cargo_part(crate):
     return passed, failed
 
 
-def documentation_part():
-    """Checks what documents say against the code; returns (passed, failed)."""
-    command = ["pytest", "-q", "-p", "no:cacheprovider", TOP / "tests" / "docs"]
+def pytest_part(directory):
+    """Runs tests that need no guest of this driver; returns (passed, failed)."""
+    command = ["pytest", "-q", "-p", "no:cacheprovider", directory]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=PART_TIMEOUT)
-    passed, failed = (sum(map(int, re.findall(rf"(\d+) {word}", result.stdout))) for word in ("passed", "failed"))
+    passed, failed = (sum(map(int, re.findall(rf"(\d+) (?:{word})", result.stdout))) for word in ("passed", "failed|error"))
     if result.returncode or not passed:
         print(result.stdout)
         failed = max(failed, 1)
@@ -110,7 +113,7 @@ def main():
     plan = []
     if "host" in parts:
         plan += [(f"host tests of {crate.name}", cargo_part, (crate,)) for crate in crates()]
-        plan.append(("tables of the documentation", documentation_part, ()))
+        plan += [(f"tests of {directory}", pytest_part, (TOP / directory,)) for directory in PYTEST_DIRECTORIES]
     for kernel in args.kernel or ["kata", "debug"]:
         if "kunit" in parts:
             plan.append((f"KUnit on the {kernel} kernel", kunit_part, (kernel,)))
