@@ -122,6 +122,7 @@ impl Handle {
     /// What the daemon said about the open file is made so.
     pub(crate) fn finish_open(&self, inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) {
         file.set_can_direct();
+        file.set_nowait();
         if self.flags.contains(OpenReplyFlags::STREAM) {
             file.set_stream();
         } else if self.flags.contains(OpenReplyFlags::NONSEEKABLE) {
@@ -131,6 +132,11 @@ impl Handle {
             // Close-to-open: what others wrote before is seen from here on. Pages that can't be dropped are being read.
             let _ = inode.invalidate_pages();
         }
+    }
+
+    /// Whether the daemon takes direct writes side by side.
+    pub(crate) fn writes_in_parallel(&self) -> bool {
+        self.flags.contains(OpenReplyFlags::PARALLEL_DIRECT_WRITES)
     }
 
     fn is_direct(&self) -> bool {
@@ -342,7 +348,7 @@ impl vfs::file::Operations for RegularFiles {
         }
     }
 
-    fn read_iter(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
+    fn read_iter(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
         let handle = iocb.data();
         if handle.is_direct() || iocb.is_direct() {
             return direct::read(iocb, to);
@@ -350,16 +356,19 @@ impl vfs::file::Operations for RegularFiles {
         let inode = iocb.file().inode();
         let beyond = iocb.pos().saturating_add_unsigned(to.len() as u64) > inode.size();
         if beyond || inode.session()?.has(InitFlags::AUTO_INVAL_DATA) {
+            if iocb.is_nowait() && !inode.is_fresh() {
+                return Err(EAGAIN);
+            }
             inode.refresh_if_expired(Some(handle.fh))?;
         }
         iocb.filemap_read(to)
     }
 
-    fn write_iter(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+    fn write_iter(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
         if iocb.data().is_direct() || iocb.is_direct() {
             return direct::write(iocb, from);
         }
-        write::write(iocb, from)
+        write::write(&mut iocb, from)
     }
 
     fn fsync(file: &File<VirtioFs>, start: i64, end: i64, datasync: bool) -> Result {

@@ -281,6 +281,8 @@ pub(crate) trait NodeInode {
     fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result;
     /// Asks the daemon for the attributes, of the open file `fh` if there is one. Sleeps.
     fn refresh(&self, fh: Option<Fh>) -> Result;
+    /// Whether the attributes are good, so that `refresh_if_expired` does not ask.
+    fn is_fresh(&self) -> bool;
     /// As `refresh`, if they are not good any more.
     fn refresh_if_expired(&self, fh: Option<Fh>) -> Result;
 }
@@ -362,9 +364,13 @@ impl NodeInode for Inode<VirtioFs> {
         Ok(())
     }
 
-    fn refresh_if_expired(&self, fh: Option<Fh>) -> Result {
+    fn is_fresh(&self) -> bool {
         // Users of a stale inode are told so, however good its attributes were.
-        if self.data().freshness.is_fresh() && !self.is_stale() {
+        self.data().freshness.is_fresh() && !self.is_stale()
+    }
+
+    fn refresh_if_expired(&self, fh: Option<Fh>) -> Result {
+        if self.is_fresh() {
             return Ok(());
         }
         self.refresh(fh)

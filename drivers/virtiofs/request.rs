@@ -3,6 +3,7 @@
 //! Requests: one operation of FUSE, encoded, sent, waited for, and its reply checked.
 
 use crate::{
+    aio::Part,
     device::Instance,
     forget::insist,
     inode::Freshness,
@@ -72,6 +73,8 @@ enum Purpose {
     Fill(Fill),
     /// Folios of the page cache are being written back.
     Store(fuse_proto::Write),
+    /// Part of a read or write past the page cache for which nobody waits.
+    Direct(Part),
 }
 
 /// What is known of folios that are to be filled.
@@ -156,6 +159,7 @@ impl virtio::Owner for Request {
                     }));
                 }
             }
+            (Purpose::Direct(part), outcome) => part.ended(lane, transfer, outcome),
             (Purpose::Waited, Outcome::Late(used)) => {
                 if let Some(orphan) = request.orphaned() {
                     Session::undo_later(orphan.session.clone(), transfer.clone(), used);
@@ -208,6 +212,23 @@ impl Sent<'_> {
     /// Its buffers and its state.
     pub(crate) fn transfer(&self) -> &Transfer<Request> {
         &self.transfer
+    }
+
+    /// Waits for the reply to `op`. As [`Instance::exchange`].
+    pub(crate) fn wait<O: Operation>(
+        &self,
+        op: &O,
+        session: Option<&Arc<Session>>,
+    ) -> Result<O::Reply> {
+        let outcome = self.transfer.wait(|| {
+            if let Some(session) = session {
+                self.transfer.owner().orphan(Orphan {
+                    session: session.clone(),
+                    lock: None,
+                });
+            }
+        })?;
+        self.check(op, outcome)
     }
 
     /// The reply to `op`, of a request that has ended like this. `ENOTCONN` when there is none.
@@ -276,15 +297,7 @@ impl Instance {
         session: Option<&Arc<Session>>,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
         let sent = self.begin(op, caller, payload, direction)?;
-        let outcome = sent.transfer.wait(|| {
-            if let Some(session) = session {
-                sent.transfer.owner().orphan(Orphan {
-                    session: session.clone(),
-                    lock: None,
-                });
-            }
-        })?;
-        let reply = sent.check(op, outcome)?;
+        let reply = sent.wait(op, session)?;
         Ok((reply, sent.transfer))
     }
 
@@ -378,6 +391,40 @@ impl Instance {
 }
 
 impl Session {
+    /// As [`Session::begin`], with a payload.
+    pub(crate) fn begin_with<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+    ) -> Result<Sent<'_>> {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        self.instance().begin(op, caller, payload, direction)
+    }
+
+    /// Sends a part of a read or write past the page cache, which is told how it ended. Sleeps for memory alone.
+    pub(crate) fn submit_part<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+        part: Part,
+    ) -> Result {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        let queue = self.instance().request_queue()?;
+        let purpose = Purpose::Direct(part);
+        let instance = self.instance();
+        let new = instance.prepare(queue.data(), op, caller, payload, direction, purpose)?;
+        queue.submit(new)?;
+        Ok(())
+    }
+
     /// Reads into folios and goes on; they are ended when the reply is there. `expected` bytes come if the file, whose
     /// `freshness` this is, has not shrunk. With too many such requests under way it waits for this one, so that nobody runs
     /// ahead without end. Sleeps.

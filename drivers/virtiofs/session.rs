@@ -83,6 +83,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::AUTO_INVAL_DATA)
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::READDIRPLUS_AUTO)
+    .with(InitFlags::ASYNC_DIO)
     .with(InitFlags::PARALLEL_DIROPS)
     .with(InitFlags::HANDLE_KILLPRIV)
     .with(InitFlags::POSIX_ACL)

@@ -24,6 +24,7 @@
 //! - [`mod@lock`]: locks that the daemon keeps, and signals.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
+//! - [`aio`]: those of them that nobody waits for.
 //! - [`symlink`]: targets of symbolic links.
 //! - [`mod@write`]: contents that are written.
 //! - [`killpriv`]: set-id bits and capabilities that go.
@@ -33,6 +34,7 @@
 //! There is no `unsafe` in this crate, and none is to be added: it belongs into the crates below rust/.
 
 mod acl;
+mod aio;
 mod device;
 mod dir;
 mod direct;

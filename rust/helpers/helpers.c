@@ -36,6 +36,11 @@ void virtiofs_helper_set_page_dirty_lock(struct page *page)
 	set_page_dirty_lock(page);
 }
 
+bool virtiofs_helper_page_is_dirty(struct page *page)
+{
+	return folio_test_dirty(page_folio(page));
+}
+
 void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache)
 {
 	return alloc_inode_sb(sb, cache, GFP_KERNEL);

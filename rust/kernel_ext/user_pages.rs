@@ -77,35 +77,43 @@ impl UserPages {
             pages: KVec::with_capacity(max_pages, GFP_KERNEL)?,
             sg: Scatterlist::new(max_pages, GFP_KERNEL)?,
         };
-        let mut array = raw.as_mut_ptr();
-        let mut offset = 0;
-        // SAFETY: `iter` is valid; `array` has room for `max_pages` pointers, and as it is not null it is used.
-        let bytes = unsafe {
-            bindings::iov_iter_extract_pages(
-                iter,
-                &mut array,
-                max_bytes,
-                u32::try_from(max_pages)?,
-                0,
-                &mut offset,
-            )
-        };
-        let mut left = match usize::try_from(bytes) {
-            Ok(0) => return Err(EFAULT),
-            Ok(n) => n,
-            Err(_) => return Err(Error::from_errno(i32::try_from(bytes)?)),
-        };
-        for page in raw.iter().copied().map_while(NonNull::new) {
-            if left == 0 {
-                break;
+        // Each extraction ends with a segment of the buffer.
+        while this.len() < max_bytes && this.pages.len() < max_pages {
+            let mut array = raw.as_mut_ptr();
+            let mut offset = 0;
+            // SAFETY: `iter` is valid; `array` has room for `max_pages` pointers, and as it is not null it is used.
+            let bytes = unsafe {
+                bindings::iov_iter_extract_pages(
+                    iter,
+                    &mut array,
+                    max_bytes - this.len(),
+                    u32::try_from(max_pages - this.pages.len())?,
+                    0,
+                    &mut offset,
+                )
+            };
+            let mut left = match usize::try_from(bytes) {
+                Ok(0) => break,
+                Ok(n) => n,
+                // What there is before goes its way; the next call meets the error again.
+                Err(_) if !this.is_empty() => break,
+                Err(_) => return Err(Error::from_errno(i32::try_from(bytes)?)),
+            };
+            for page in raw.iter().copied().map_while(NonNull::new) {
+                if left == 0 {
+                    break;
+                }
+                // INVARIANT: A user-backed iterator's pages were pinned by the extraction. There is room: at most `max_pages`.
+                let _ = this.pages.push_within_capacity(page);
+                let part = (PAGE_SIZE - offset).min(left);
+                // SAFETY: The page is pinned, so it stays; user pages lie in the linear map, `part` bytes are in this one.
+                unsafe { this.sg.push(page, offset, part)? };
+                left -= part;
+                offset = 0;
             }
-            // INVARIANT: A user-backed iterator's pages were pinned by the extraction. There is room: at most `max_pages`.
-            let _ = this.pages.push_within_capacity(page);
-            let part = (PAGE_SIZE - offset).min(left);
-            // SAFETY: The page is pinned, so it stays; user pages lie in the linear map, `part` bytes are in this one.
-            unsafe { this.sg.push(page, offset, part)? };
-            left -= part;
-            offset = 0;
+        }
+        if this.is_empty() {
+            return Err(EFAULT);
         }
         this.sg.finish();
         Ok(Some(this))
@@ -132,6 +140,15 @@ impl UserPages {
             // SAFETY: The page is pinned by the type invariant, so it is alive.
             unsafe { bindings::virtiofs_helper_set_page_dirty_lock(page.as_ptr()) };
         }
+    }
+
+    /// Whether all pages are marked as written to: true after [`mark_dirty`](UserPages::mark_dirty), unless somebody has written
+    /// them back since. Callable from any context.
+    pub fn are_dirty(&self) -> bool {
+        self.pages.iter().all(|page| {
+            // SAFETY: The page is pinned by the type invariant, so it is alive.
+            unsafe { bindings::virtiofs_helper_page_is_dirty(page.as_ptr()) }
+        })
     }
 }
 

@@ -14,7 +14,10 @@ pub use directory::{
     DirEmitter,
     DirectoryOperations, //
 };
-pub use kiocb::Kiocb;
+pub use kiocb::{
+    Kiocb,
+    QueuedKiocb, //
+};
 pub use lock::{
     HeldLock,
     LockKind,

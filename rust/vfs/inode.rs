@@ -321,6 +321,20 @@ impl<T: FileSystem> Inode<T> {
         to_result(unsafe { bindings::inode_newsize_ok(self.as_raw(), size) })
     }
 
+    /// As [`lock_exclusive`](Inode::lock_exclusive), if nobody holds it now. Does not sleep.
+    pub fn try_lock_exclusive(&self) -> Option<ExclusiveGuard<'_, T>> {
+        // SAFETY: Valid by the type invariant.
+        (unsafe { bindings::inode_trylock(self.as_raw()) } != 0)
+            .then(|| ExclusiveGuard(self, NotThreadSafe))
+    }
+
+    /// As [`lock_shared`](Inode::lock_shared), if nobody holds it exclusively now. Does not sleep.
+    pub fn try_lock_shared(&self) -> Option<SharedGuard<'_, T>> {
+        // SAFETY: Valid by the type invariant.
+        (unsafe { bindings::inode_trylock_shared(self.as_raw()) } != 0)
+            .then(|| SharedGuard(self, NotThreadSafe))
+    }
+
     /// Takes the inode out of the inode cache, so that it is not found again, and marks it stale:
     /// the file it stood for is gone. Its users keep it until they are done. Never undone.
     ///
@@ -548,7 +562,7 @@ pub struct SharedGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
 
 impl<T: FileSystem> Drop for SharedGuard<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: Locked by `Inode::lock_shared`.
+        // SAFETY: Locked by `Inode::lock_shared` or `Inode::try_lock_shared`.
         unsafe { bindings::inode_unlock_shared(self.0.as_raw()) };
     }
 }
@@ -558,7 +572,7 @@ pub struct ExclusiveGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
 
 impl<T: FileSystem> Drop for ExclusiveGuard<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: Locked by `Inode::lock_exclusive`.
+        // SAFETY: Locked by `Inode::lock_exclusive` or `Inode::try_lock_exclusive`.
         unsafe { bindings::inode_unlock(self.0.as_raw()) };
     }
 }

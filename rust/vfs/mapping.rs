@@ -397,4 +397,11 @@ impl<T: FileSystem> Inode<T> {
         // SAFETY: A racing change gives the old or the new count.
         unsafe { (&raw const (*self.mapping()).nrpages).read_volatile() != 0 }
     }
+    /// Whether any page from byte `start` to byte `end`, which is the last, is in the page cache. Does not sleep.
+    ///
+    /// C: `filemap_range_has_page()`.
+    pub fn has_pages_in(&self, start: i64, end: i64) -> bool {
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::filemap_range_has_page(self.mapping(), start, end) }
+    }
 }

@@ -10,6 +10,8 @@
 
 #[path = "../../drivers/virtiofs/acl.rs"]
 mod acl;
+#[path = "../../drivers/virtiofs/aio.rs"]
+mod aio;
 #[path = "../../drivers/virtiofs/device.rs"]
 mod device;
 #[path = "../../drivers/virtiofs/dir.rs"]

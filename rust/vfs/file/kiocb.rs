@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Reads and writes in progress.
+//!
+//! A task waits for most of them. One that it does not wait for (io_submit(2), io_uring) can go on after its call has returned:
+//! [`Kiocb::queue`] makes it a [`QueuedKiocb`], which whoever finishes the work completes.
 
 use super::{
     Borrowed,
     File, //
 };
 use crate::filesystem::FileSystem;
-use core::marker::PhantomData;
+use core::{
+    cell::Cell,
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     error::{
+        from_result,
         to_result,
         Error, //
     },
@@ -17,7 +25,14 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
+    },
 };
 use kernel_ext::bindings;
 
@@ -28,19 +43,139 @@ use kernel_ext::bindings;
 /// The pointer is valid and used by nobody else for the duration of `'a`; the file is one of `T`.
 pub struct Kiocb<'a, T: FileSystem> {
     iocb: *mut bindings::kiocb,
+    call: &'a Call,
     _p: PhantomData<&'a mut File<T>>,
 }
 
-impl<'a, T: FileSystem> Kiocb<'a, T> {
+/// A call of the VFS, which learns here that its request goes on without it.
+pub(super) struct Call(Cell<Option<Arc<Completion>>>);
+
+impl Call {
+    /// Carries a call out: `operate` gets what it is about.
+    ///
     /// # Safety
     ///
-    /// `iocb` meets the type invariants.
-    pub(super) unsafe fn from_raw(iocb: *mut bindings::kiocb) -> Self {
+    /// `iocb` is the request of a `read_iter` or `write_iter` call, for a file of `T` that is opened, and is not used by the caller
+    /// afterwards. The value is to be returned from the call.
+    pub(super) unsafe fn make<T: FileSystem>(
+        iocb: *mut bindings::kiocb,
+        operate: impl FnOnce(Kiocb<'_, T>) -> Result<usize>,
+    ) -> isize {
+        let call = Self(Cell::new(None));
         // INVARIANT: As the caller says.
-        Self {
+        let result = operate(Kiocb {
             iocb,
+            call: &call,
             _p: PhantomData,
+        });
+        match call.0.take() {
+            // From here on the request is the queued one's alone. Where that is done already, this completes it.
+            Some(queued) => {
+                drop(queued);
+                EIOCBQUEUED.to_errno() as isize
+            }
+            None => from_result(|| result.map(|count| count as isize)),
         }
+    }
+}
+
+/// The duty to complete a request. It is shared by the call and by what was queued; whoever lets go last completes it, so that
+/// neither finds it gone.
+///
+/// # Invariants
+///
+/// The request is valid and has a `ki_complete`, which nobody but the drop of this calls. Its call returns `EIOCBQUEUED`.
+struct Completion {
+    iocb: NonNull<bindings::kiocb>,
+    result: Atomic<i64>,
+}
+
+// SAFETY: A request may be completed from any context.
+unsafe impl Send for Completion {}
+// SAFETY: Through a shared reference only the result is changed, which is atomic.
+unsafe impl Sync for Completion {}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        let iocb = self.iocb.as_ptr();
+        let result = self.result.load(ordering::Relaxed);
+        // SAFETY: By the type invariants the request is valid until `ki_complete` was called, and that is here, once.
+        unsafe {
+            if let Some(complete) = (*iocb).ki_complete {
+                complete(iocb, result as c_long);
+            }
+        }
+    }
+}
+
+/// A read or write that goes on after its call has returned. Dropping it completes it with `EIO`.
+///
+/// # Invariants
+///
+/// The completion's request is one for a file of `T`, and used by nobody else as long as this lives.
+pub struct QueuedKiocb<T: FileSystem>(Arc<Completion>, PhantomData<T>);
+
+impl<T: FileSystem> QueuedKiocb<T> {
+    /// The file.
+    pub fn file(&self) -> &File<T> {
+        // SAFETY: The request is valid, and holds a reference to the file, until it is completed: after `self` is gone.
+        unsafe { File::from_raw((*self.0.iocb.as_ptr()).ki_filp) }
+    }
+
+    /// Whether what is written is to reach stable storage (`O_SYNC`, `O_DSYNC`, `RWF_DSYNC`), by [`write_sync`].
+    ///
+    /// [`write_sync`]: QueuedKiocb::write_sync
+    pub fn is_synchronous(&self) -> bool {
+        // SAFETY: Valid and ours by the type invariants.
+        unsafe { (*self.0.iocb.as_ptr()).ki_flags & bindings::IOCB_DSYNC != 0 }
+    }
+
+    /// Moves the position past `bytes` that were transferred.
+    pub fn advance(&mut self, bytes: usize) {
+        // SAFETY: Valid and ours by the type invariants.
+        unsafe {
+            let pos = &raw mut (*self.0.iocb.as_ptr()).ki_pos;
+            *pos = (*pos).saturating_add_unsigned(bytes as u64);
+        }
+    }
+
+    /// As [`Kiocb::write_sync`]. May sleep.
+    pub fn write_sync(&mut self, bytes: usize) -> Result<usize> {
+        // SAFETY: Valid and ours by the type invariants.
+        count(unsafe {
+            bindings::generic_write_sync(self.0.iocb.as_ptr(), isize::try_from(bytes)?)
+        })
+    }
+
+    /// Completes it, with how many bytes were transferred or an error. Callable from any context.
+    pub fn complete(self, result: Result<usize>) {
+        let result = match result {
+            Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
+            Err(e) => e.to_errno().into(),
+        };
+        self.0.result.store(result, ordering::Relaxed);
+    }
+}
+
+impl<'a, T: FileSystem> Kiocb<'a, T> {
+    /// Lets it go on after its call has returned: from here on whatever the call's operation returns does not count. `EINVAL` when
+    /// a task waits for it ([`is_sync`](Kiocb::is_sync)). Sleeps for memory.
+    pub fn queue(self) -> Result<QueuedKiocb<T>> {
+        if self.is_sync() {
+            return Err(EINVAL);
+        }
+        // INVARIANT: A request that is not synchronous has a `ki_complete`, which is called only if `EIOCBQUEUED` is returned; and
+        // that is what `Call::make` does from here on.
+        let completion = Arc::new(
+            Completion {
+                iocb: NonNull::new(self.iocb).ok_or(EINVAL)?,
+                result: Atomic::new(EIO.to_errno().into()),
+            },
+            GFP_KERNEL,
+        )?;
+        self.call.0.set(Some(completion.clone()));
+        // INVARIANT: `self` had the request to itself, and ends here.
+        Ok(QueuedKiocb(completion, PhantomData))
     }
 
     /// The file.
@@ -116,6 +251,18 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
     pub fn modified(&mut self) -> Result {
         // SAFETY: Valid and ours.
         to_result(unsafe { bindings::kiocb_modified(self.iocb) })
+    }
+
+    /// As [`modified`](Kiocb::modified), but only if that changes nothing: else `EAGAIN`. The inode may be locked shared.
+    pub fn modified_nothing(&mut self) -> Result {
+        // SAFETY: Valid and ours; the flag is put back.
+        to_result(unsafe {
+            let flags = (*self.iocb).ki_flags;
+            (*self.iocb).ki_flags |= bindings::IOCB_NOWAIT;
+            let result = bindings::kiocb_modified(self.iocb);
+            (*self.iocb).ki_flags = flags;
+            result
+        })
     }
 
     /// Ends a write of `bytes` up to the position: what was opened `O_SYNC` or `O_DSYNC` is made to reach stable storage.

@@ -3,7 +3,10 @@
 //! What the VFS asks of an open regular file.
 
 use super::{
-    kiocb::count,
+    kiocb::{
+        count,
+        Call, //
+    },
     lock::{
         LockOutcome,
         LockRequest, //
@@ -313,16 +316,16 @@ pub trait Operations: Sized + 'static {
 
     /// Reads from the position on, which is moved, into `to`.
     ///
-    /// May sleep unless [`Kiocb::is_nowait`]; no lock is held. 0 is the end of the file.
-    fn read_iter(iocb: &mut Kiocb<'_, Self::FileSystem>, to: &mut IovIterDest<'_>)
-        -> Result<usize>;
+    /// May sleep unless [`Kiocb::is_nowait`]; no lock is held. 0 is the end of the file. May go on after it has returned, see
+    /// [`Kiocb::queue`].
+    fn read_iter(iocb: Kiocb<'_, Self::FileSystem>, to: &mut IovIterDest<'_>) -> Result<usize>;
 
     /// Writes from `from`, to the position, which is moved. May write less.
     ///
-    /// May sleep unless [`Kiocb::is_nowait`]; no lock is held but that against freezing. Without it, the file cannot be
-    /// written.
+    /// May sleep unless [`Kiocb::is_nowait`]; no lock is held but that against freezing. May go on after it has returned, see
+    /// [`Kiocb::queue`]. Without it, the file cannot be written.
     fn write_iter(
-        _iocb: &mut Kiocb<'_, Self::FileSystem>,
+        _iocb: Kiocb<'_, Self::FileSystem>,
         _from: &mut IovIterSource<'_>,
     ) -> Result<usize> {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -477,8 +480,10 @@ impl<F: Operations> Callbacks<F> {
         to: *mut bindings::iov_iter,
     ) -> isize {
         // SAFETY: As the caller says.
-        let (mut iocb, to) = unsafe { (Kiocb::from_raw(iocb), IovIterDest::from_raw(to)) };
-        from_result(|| F::read_iter(&mut iocb, to).map(|count| count as isize))
+        unsafe {
+            let to = IovIterDest::from_raw(to);
+            Call::make(iocb, |iocb| F::read_iter(iocb, to))
+        }
     }
 
     /// # Safety
@@ -489,8 +494,10 @@ impl<F: Operations> Callbacks<F> {
         from: *mut bindings::iov_iter,
     ) -> isize {
         // SAFETY: As the caller says.
-        let (mut iocb, from) = unsafe { (Kiocb::from_raw(iocb), IovIterSource::from_raw(from)) };
-        from_result(|| F::write_iter(&mut iocb, from).map(|count| count as isize))
+        unsafe {
+            let from = IovIterSource::from_raw(from);
+            Call::make(iocb, |iocb| F::write_iter(iocb, from))
+        }
     }
 
     /// # Safety
