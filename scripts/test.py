@@ -23,8 +23,8 @@ import kunit
 TOP = kernels.TOP
 # A debug kernel under an emulator is slow; a part that takes longer than this hangs.
 PART_TIMEOUT = 3600
-# What is tested with pytest beside the driver: what documents and tables say, the daemon of the tests, the tables of the bench.
-PYTEST_DIRECTORIES = ("tests/docs", "tests/daxd", "tests/bench")
+# What is tested with pytest beside the driver: what documents and tables say, the build, the daemon of the tests, the tables of the bench.
+PYTEST_DIRECTORIES = ("tests/docs", "tests/build", "tests/daxd", "tests/bench")
 # What a run leaves out unless it is told --every-file. Of the debug kernel: all but the files whose tests share a guest, as booting
 # one for each test costs too much there. Of the others: those that take minutes, or have to keep pace with the limit on log lines.
 DEBUG_FILES = ["test_names.py", "test_namespace.py", "test_read.py", "test_readdir.py"]
