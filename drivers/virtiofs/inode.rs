@@ -435,7 +435,9 @@ pub(crate) fn get(
                 return Ok(inode);
             }
             Err(e) => {
-                sb.data().session()?.forget(known);
+                if known.unshare() {
+                    sb.data().session()?.forget(known);
+                }
                 return Err(e);
             }
         }

@@ -89,7 +89,7 @@ impl Mount {
                 instance: mount.instance.clone(),
                 session,
                 dax: mount.dax,
-                submount: Some((inode.known()?.share(), attr)),
+                submount: Some((inode.known()?.clone(), attr)),
             },
             GFP_KERNEL,
         )?)
@@ -289,6 +289,10 @@ impl FileSystem for VirtioFs {
         }
     }
 
+    fn source(sb: &SuperBlock<Self>) -> &CStr {
+        sb.data().instance.tag()
+    }
+
     fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile) -> Result {
         if let Some(dax) = sb.data().dax {
             seq_print!(seq, ",dax={}", dax.as_str());
@@ -321,7 +325,8 @@ impl VirtioFs {
         sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE)?;
         let asked = Asked::now();
         let (known, attr, ttl) = match &mount.submount {
-            Some((known, attr)) => (known.clone(), *attr, Default::default()),
+            // Whoever walks onto the inode that it begins at holds that, and so what the daemon has counted, meanwhile.
+            Some((known, attr)) => (known.share(), *attr, Default::default()),
             None => {
                 let op = Getattr {
                     node: NodeId::ROOT,

@@ -271,6 +271,10 @@ impl<T: FileSystem> Callbacks<T> {
         unsafe {
             (*sb).s_root = bindings::d_make_root(ARef::into_raw(root).as_ptr().cast());
             if (*sb).s_root.is_null() {
+                // Without a root the VFS does not do it.
+                if T::HAS_PUT_SUPER {
+                    T::put_super(SuperBlock::from_raw(sb));
+                }
                 return Err(ENOMEM);
             }
         }

@@ -192,8 +192,8 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Shows the source in `/proc/mounts`, instead of what the mount said.
-    fn show_devname(_sb: &SuperBlock<Self>, _seq: &SeqFile) -> Result {
+    /// The source that `/proc/mounts` shows, instead of what the mount said. Submounts have said nothing.
+    fn source(_sb: &SuperBlock<Self>) -> &CStr {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }

@@ -355,17 +355,13 @@ impl<T: FileSystem> Callbacks<T> {
         seq: *mut bindings::seq_file,
         dentry: *mut bindings::dentry,
     ) -> c_int {
-        from_result(|| {
-            // SAFETY: As the caller says.
-            let (sb, seq) = unsafe {
-                (
-                    SuperBlock::from_raw((*dentry).d_sb),
-                    SeqFile::from_raw(seq), //
-                )
-            };
-            T::show_devname(sb, seq)?;
-            Ok(0)
-        })
+        // SAFETY: As the caller says.
+        let source = T::source(unsafe { SuperBlock::from_raw((*dentry).d_sb) });
+        // SAFETY: As the caller says; the strings end with NUL. What would part fields or lines is escaped.
+        unsafe {
+            bindings::seq_escape(seq, source.as_char_ptr(), c" \t\n\\#".as_char_ptr());
+        }
+        0
     }
 
     const VTABLE: bindings::super_operations = bindings::super_operations {
@@ -403,7 +399,7 @@ impl<T: FileSystem> Callbacks<T> {
         } else {
             None
         },
-        show_devname: if T::HAS_SHOW_DEVNAME {
+        show_devname: if T::HAS_SOURCE {
             Some(Self::show_devname)
         } else {
             None

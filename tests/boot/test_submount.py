@@ -8,6 +8,12 @@ from guest import Share
 
 
 @pytest.fixture
+def sources(driver):
+    """What /proc/mounts shows as the source of the mount and of two submounts: the tag, where the C driver has nothing."""
+    return ["tag"] * 3 if driver == "rust" else ["tag", "none", "none"]
+
+
+@pytest.fixture
 def nested(tree):
     """A tree with two filesystems mounted inside it on the host, one within the other."""
     tree.file("file", "outer\n")
@@ -24,7 +30,7 @@ def nested(tree):
         subprocess.run(["umount", "-l", where], check=True)
 
 
-def test_submounts_are_automounted(boot, nested):
+def test_submounts_are_automounted(boot, nested, sources):
     """Each submount has a device number of its own, its files, its statfs, and a line in /proc/mounts once it was entered."""
     guest = boot(Share(nested.path, "tag", daemon_args=["--announce-submounts"]))
     guest.mount("tag")
@@ -32,6 +38,7 @@ def test_submounts_are_automounted(boot, nested):
     devices = guest.out("stat -c %d /mnt/file /mnt/sub/file /mnt/sub/inner/file").split()
     assert len(set(devices)) == 3
     assert guest.out("findmnt -rno TARGET -t virtiofs").split() == ["/mnt", "/mnt/sub", "/mnt/sub/inner"]
+    assert guest.out("sed -n 's/ .*virtiofs.*//p' /proc/mounts").split() == sources
     assert guest.out("stat -c %d /mnt/sub /mnt/sub/inner").split() == devices[1:]
     sizes = guest.out("stat -f -c %b /mnt /mnt/sub").split()
     assert sizes[0] != sizes[1]
