@@ -190,21 +190,22 @@ def rig(request, kernel, driver, shared_rig, tmp_path_factory):
 
 
 class SharedGuest:
-    """One guest for all tests of a file, with the standard tree mounted in every cache mode; booted anew when it died."""
+    """One guest for all tests of a file, with the standard tree behind every daemon, by their names and arguments; booted anew when
+    it died."""
 
-    def __init__(self, name, options, directory):
-        self.name, self.options = name, options
+    def __init__(self, name, options, directory, daemons):
+        self.name, self.options, self.daemons = name, options, daemons
         self.tree = trees.standard(directory)
         self.guest = None
 
     def get(self):
         """The running guest."""
         if self.guest is None:
-            shares = [guests.Share(self.tree.path, f"tag-{mode}", daemon_args=[f"--cache={mode}"]) for mode in CACHES]
+            shares = [guests.Share(self.tree.path, f"tag-{mode}", daemon_args=words) for mode, words in self.daemons.items()]
             self.guest = guests.Guest(shares, name=self.name, **self.options)
             self.guest.__enter__()
             self.guest.load()
-            for mode in CACHES:
+            for mode in self.daemons:
                 self.guest.mount(f"tag-{mode}", f"/run/{mode}")
         return self.guest
 
@@ -225,7 +226,7 @@ class SharedGuest:
         if guest is None:
             return
         try:
-            for mode in CACHES:
+            for mode in self.daemons:
                 guest.umount(f"/run/{mode}")
             guest.unload()
             guest.poweroff()
@@ -235,10 +236,11 @@ class SharedGuest:
 
 @pytest.fixture(scope="module")
 def shared_guest(request, kernel, driver, tmp_path_factory):
-    """The guest that the tests of a file share."""
+    """The guest that the tests of a file share. The file may name other daemons than those of the cache modes: DAEMONS."""
     options = {"kernel": kernel, "driver": driver, "warm": True, "programs": False}
     name = Path(request.node.name).stem
-    shared = SharedGuest(name, options, tmp_path_factory.mktemp("standard") / "share")
+    daemons = getattr(request.module, "DAEMONS", {mode: [f"--cache={mode}"] for mode in CACHES})
+    shared = SharedGuest(name, options, tmp_path_factory.mktemp("standard") / "share", daemons)
     yield shared
     shared.close()
 

@@ -415,7 +415,6 @@ def space():
         ("FIGETBSZ", 2),
         ("FIONREAD", 0x541B),
         ("FIOQSIZE", 0x5460),
-        ("FIFREEZE", 0xC0045877),
         ("FITRIM", 0xC0185879),
         ("TCGETS", 0x5401),
         ("unknown", 0x12345678),
