@@ -22,12 +22,12 @@ def test_row(row):
     """A row names an observation, modes of test_differences, two values that differ, and why."""
     name, modes, ours, theirs, why = row
     assert any(re.fullmatch(pattern, name) for pattern in NAMES), name
-    assert modes == "all" or set(modes.split()) <= {"auto", "never", "always"}
+    assert modes == "all" or set(modes.split()) <= {"auto", "never", "always", "acl"}
     assert differences.value(ours) != differences.value(theirs)
     assert len(why) > 5
 
 
 def test_no_row_twice():
     """For one mode there is at most one row about an observation."""
-    seen = [(row[0], mode) for row in differences.rows() for mode in row[1].replace("all", "auto never always").split()]
+    seen = [(row[0], mode) for row in differences.rows() for mode in row[1].replace("all", "auto never always acl").split()]
     assert len(seen) == len(set(seen))
