@@ -113,6 +113,7 @@ def main():
     """Parses the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", help="only this mutant; may be repeated")
+    parser.add_argument("--after", help="only those that come after this mutant")
     parser.add_argument("--kernel", choices=kernels.FRAGMENTS, default="kata", help="the guest's kernel")
     parser.add_argument("--check", action="store_true", help="only look whether each mutant fits the source")
     parser.add_argument("--unproven", action="store_true", help="only list the boot tests that no mutant has to break")
@@ -124,6 +125,9 @@ def main():
         print("\n".join(unproven()))
         return
     chosen = {name: mutant for name, mutant in mutants().items() if not args.only or name in args.only}
+    if args.after:
+        names = list(chosen)
+        chosen = {name: chosen[name] for name in names[names.index(args.after) + 1 :]}
     if not chosen:
         sys.exit("there is no such mutant")
     if args.check:
