@@ -6,6 +6,7 @@ use crate::{
     direct,
     inode::NodeInode,
     killpriv,
+    listing::Cursor,
     lock::{
         self,
         Claims, //
@@ -73,6 +74,8 @@ pub(crate) struct Handle {
     truncated: bool,
     /// Set once it was asked for a lock that the daemon keeps.
     claims: SetOnce<Arc<Claims>>,
+    /// For a directory: where its reader is in what is kept of the listing.
+    cursor: Cursor,
 }
 
 impl Handle {
@@ -102,11 +105,12 @@ impl Handle {
         Ok(KBox::new(
             Self {
                 fh: Fh(0),
-                flags: OpenReplyFlags::KEEP_CACHE,
+                flags: OpenReplyFlags::KEEP_CACHE.with(OpenReplyFlags::CACHE_DIR),
                 counted: false,
                 writes: false,
                 truncated: false,
                 claims: SetOnce::new(),
+                cursor: Cursor::new(),
             },
             GFP_KERNEL,
         )?)
@@ -132,6 +136,13 @@ impl Handle {
             // Close-to-open: what others wrote before is seen from here on. Pages that can't be dropped are being read.
             let _ = inode.invalidate_pages();
         }
+    }
+
+    /// For a directory: where its reader is in what is kept of the listing, if that may be kept.
+    pub(crate) fn cursor(&self) -> Option<&Cursor> {
+        self.flags
+            .contains(OpenReplyFlags::CACHE_DIR)
+            .then_some(&self.cursor)
     }
 
     /// Whether the daemon takes direct writes side by side.
@@ -420,7 +431,11 @@ impl vfs::file::DirectoryOperations for DirectoryFiles {
     type FileSystem = VirtioFs;
 
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
-        Handle::open(inode, file, true)
+        let handle = Handle::open(inode, file, true)?;
+        if !handle.flags.contains(OpenReplyFlags::KEEP_CACHE) {
+            inode.data().forget_listing(inode);
+        }
+        Ok(handle)
     }
 
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {

@@ -16,6 +16,7 @@ use crate::{
     },
     forget::Known,
     killpriv,
+    listing::Listing,
     page_cache::Pages,
     session::Session,
     superblock::{
@@ -24,6 +25,7 @@ use crate::{
     },
     symlink::Symlink, //
 };
+use core::pin::Pin;
 use fuse_proto::{
     Attr,
     AttrFlags,
@@ -158,6 +160,8 @@ pub(crate) struct Node {
     want_plus: Atomic<i32>,
     /// Whether a process has ever asked the daemon for a lock on it.
     locked: Atomic<i32>,
+    /// For a directory: what is kept of its listing.
+    pub(crate) listing: SetOnce<Pin<KBox<Listing>>>,
     /// For a symbolic link: its target, where the daemon says that it may be kept.
     pub(crate) target: SetOnce<CString>,
 }
@@ -180,6 +184,7 @@ impl Node {
             changed_attributes: Atomic::new(0),
             want_plus: Atomic::new(0),
             locked: Atomic::new(0),
+            listing: SetOnce::new(),
             target: SetOnce::new(),
         })
     }
@@ -223,7 +228,7 @@ impl Node {
     }
 
     /// Whether what was asked for then may be older than a change of attributes.
-    fn is_out_of_date(&self, asked: Asked) -> bool {
+    pub(crate) fn is_out_of_date(&self, asked: Asked) -> bool {
         asked.0 <= self.changed_attributes.load(ordering::Acquire)
     }
 

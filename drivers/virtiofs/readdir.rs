@@ -5,6 +5,8 @@
 //! One request is made for each call of getdents(2), for as many bytes as the reader has room for: a record of FUSE is never
 //! smaller than the reader's, so what comes fits, and nothing is asked for twice.
 //!
+//! Where the daemon allows it, what is listed is kept ([`crate::listing`]), and asked for only once.
+//!
 //! READDIRPLUS brings what LOOKUP would, and saves those requests where somebody looks up the names next. Adaptive use
 //! (`READDIRPLUS_AUTO`): at the start of a directory, and again whenever names in it were looked up meanwhile.
 
@@ -16,6 +18,7 @@ use crate::{
         Asked,
         NodeInode, //
     },
+    listing::Served,
     superblock::{
         caller,
         VirtioFs, //
@@ -51,16 +54,32 @@ const DEFAULT_SIZE: usize = 8 * PAGE_SIZE;
 
 /// Gives the reader the records after its position.
 pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, VirtioFs>) -> Result {
-    let dir = file.inode();
+    let (dir, handle) = (file.inode(), file.data());
     let session = dir.session()?;
+    let node = dir.node_id()?;
+    let listing = match handle.cursor() {
+        Some(cursor) => {
+            let (listing, pos) = (dir.data().listing()?, emitter.pos());
+            if pos == 0 {
+                listing.start(dir)?;
+            }
+            let start = u64::try_from(pos)?;
+            let served = listing.serve(dir, cursor, start, |dirent| emit(emitter, dirent))?;
+            if served == Served::All || emitter.pos() != pos {
+                return Ok(());
+            }
+            Some(listing)
+        }
+        None => None,
+    };
     let size = emitter
         .room()
         .unwrap_or(DEFAULT_SIZE)
         .clamp(PAGE_SIZE, session.max_payload().max(PAGE_SIZE));
     let op = Readdir {
-        node: dir.node_id()?,
+        node,
         plus: wants_plus(dir, emitter.pos())?,
-        fh: file.data().fh(),
+        fh: handle.fh(),
         offset: u64::try_from(emitter.pos())?,
         size: u32::try_from(size)?,
         flags: file.flags(),
@@ -72,13 +91,25 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
         return Err(EIO);
     };
     // The host can change the pages until they were copied: what is checked is the copy.
-    let mut listing = KVVec::from_elem(0, len, GFP_KERNEL)?;
-    pages.read(0, &mut listing)?;
+    let mut records = KVVec::from_elem(0, len, GFP_KERNEL)?;
+    pages.read(0, &mut records)?;
 
+    // Where the next record begins.
+    let mut at = op.offset;
+    let mut keep = |dirent: &Dirent<'_>| {
+        if let Some(listing) = listing {
+            listing.keep(dir, at, dirent);
+        }
+        at = dirent.offset;
+    };
+    if let (Some(listing), 0) = (listing, len) {
+        listing.end(op.offset);
+    }
     let mut room = true;
     if op.plus {
-        for record in DirentsPlus::new(&listing) {
+        for record in DirentsPlus::new(&records) {
             let DirentPlus { dirent, plus } = record.map_err(|e| complain(dir, &op, e))?;
+            keep(&dirent);
             room = room && emit(emitter, &dirent);
             // The daemon has counted a lookup for this record, also if the reader takes no more.
             match plus {
@@ -91,10 +122,10 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
             }
         }
     } else {
-        for record in Dirents::new(&listing) {
-            if !emit(emitter, &record.map_err(|e| complain(dir, &op, e))?) {
-                break;
-            }
+        for record in Dirents::new(&records) {
+            let dirent = record.map_err(|e| complain(dir, &op, e))?;
+            keep(&dirent);
+            room = room && emit(emitter, &dirent);
         }
     }
     Ok(())

@@ -18,6 +18,7 @@
 //! - [`dir`]: names: lookup, revalidation, submounts.
 //! - [`namespace`]: names that are made, moved and removed.
 //! - [`readdir`]: the listing of a directory.
+//! - [`listing`]: listings that are kept.
 //! - [`setattr`]: changes of attributes.
 //! - [`mod@file`]: open files.
 //! - [`export`]: file handles.
@@ -44,6 +45,7 @@ mod forget;
 mod inode;
 mod killpriv;
 mod lane;
+mod listing;
 mod lock;
 mod namespace;
 mod options;

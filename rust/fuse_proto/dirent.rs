@@ -12,7 +12,7 @@ use crate::value::{Entry, Fh, FileType, NodeId, MAX_OFFSET};
 use crate::wire;
 use crate::{EncodeError, Encoder, Opcode, Operation};
 use core::mem::size_of;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// READDIR and READDIRPLUS: records of a directory, which are the payload of the reply.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,27 @@ pub struct Dirent<'a> {
 }
 
 impl Dirent<'_> {
+    /// The length of its record in bytes, as READDIR has it.
+    pub fn record_len(&self) -> usize {
+        size_of::<wire::Dirent>() + self.name.len().next_multiple_of(8)
+    }
+
+    /// Writes its record, with zeroes for padding, to the start of `to`, and returns its length; [`None`] when there is no room.
+    pub fn encode(&self, to: &mut [u8]) -> Option<usize> {
+        let record = to.get_mut(..self.record_len())?;
+        record.fill(0);
+        let raw = wire::Dirent {
+            ino: self.ino,
+            off: self.offset,
+            namelen: u32::try_from(self.name.len()).ok()?,
+            kind: self.kind.map_or(0, |kind| kind.dirent().into()),
+        };
+        let (head, name) = record.split_at_mut_checked(size_of::<wire::Dirent>())?;
+        head.copy_from_slice(raw.as_bytes());
+        name.get_mut(..self.name.len())?.copy_from_slice(self.name);
+        Some(self.record_len())
+    }
+
     /// Whether this is the directory itself or the one above it.
     pub fn is_dot(&self) -> bool {
         matches!(self.name, b"." | b"..")

@@ -64,6 +64,14 @@ struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping, p
 				   mapping_gfp_mask(mapping));
 }
 
+/* A folio of a page cache that is not read from anywhere: locked, on demand made. */
+struct folio *virtiofs_helper_data_folio(struct address_space *mapping, pgoff_t index, bool create)
+{
+	return __filemap_get_folio(mapping, index,
+				   FGP_LOCK | FGP_ACCESSED | (create ? FGP_CREAT : 0),
+				   mapping_gfp_mask(mapping));
+}
+
 uid_t virtiofs_helper_mapped_fsuid(struct mnt_idmap *idmap, struct user_namespace *ns)
 {
 	return from_kuid(ns, mapped_fsuid(idmap, ns));

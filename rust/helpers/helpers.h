@@ -29,6 +29,8 @@ void virtiofs_helper_set_page_dirty_lock(struct page *page);
 bool virtiofs_helper_page_is_dirty(struct page *page);
 struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping,
 						unsigned long index, size_t len);
+struct folio *virtiofs_helper_data_folio(struct address_space *mapping, unsigned long index,
+					 bool create);
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc);
 
 /* vfs */

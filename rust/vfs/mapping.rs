@@ -6,6 +6,7 @@
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
 use crate::{
+    attr::FileType,
     file::File,
     filesystem::FileSystem,
     inode::Inode, //
@@ -27,6 +28,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    data_page::DataPage,
     folio::LockedFolio,
     write::{
         DirtyFolio,
@@ -403,5 +405,28 @@ impl<T: FileSystem> Inode<T> {
     pub fn has_pages_in(&self, start: i64, end: i64) -> bool {
         // SAFETY: The mapping is valid.
         unsafe { bindings::filemap_range_has_page(self.mapping(), start, end) }
+    }
+    /// The page with this index of a page cache that is not read from anywhere, if it is there. Sleeps.
+    pub fn find_page(&self, index: usize) -> Option<DataPage> {
+        if !self.keeps_pages() {
+            return None;
+        }
+        // SAFETY: The mapping of an inode in use, which no operation fills.
+        unsafe { DataPage::find(self.mapping(), index) }
+    }
+
+    /// As [`find_page`](Inode::find_page); the page is made when it is not there, and it is zero. `EINVAL` when the page cache is
+    /// read from somewhere.
+    pub fn new_page(&self, index: usize) -> Result<DataPage> {
+        if !self.keeps_pages() {
+            return Err(EINVAL);
+        }
+        // SAFETY: The mapping of an inode in use, which no operation fills.
+        unsafe { DataPage::make(self.mapping(), index) }
+    }
+
+    /// Whether the filesystem alone puts pages into the page cache: that of a directory.
+    fn keeps_pages(&self) -> bool {
+        self.file_type() == FileType::Directory
     }
 }

@@ -30,6 +30,8 @@ mod inode;
 mod killpriv;
 #[path = "../../drivers/virtiofs/lane.rs"]
 mod lane;
+#[path = "../../drivers/virtiofs/listing.rs"]
+mod listing;
 #[path = "../../drivers/virtiofs/lock.rs"]
 mod lock;
 #[path = "../../drivers/virtiofs/namespace.rs"]

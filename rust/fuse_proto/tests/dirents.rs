@@ -256,6 +256,27 @@ proptest! {
         prop_assert_eq!(listed, Ok(records));
     }
 
+    /// What is kept of a listing reads as the listing, and takes as much room.
+    #[test]
+    fn kept(
+        records in prop::collection::vec((any::<u64>(), 0..1u64 << 63, 0..17u32, good_names()), 1..12),
+    ) {
+        let mut payload = Bytes::new();
+        for (ino, off, kind, name) in &records {
+            payload = payload.raw(&dirent(*ino, *off, *kind, name).0);
+        }
+        let mut kept = vec![0xff; payload.0.len()];
+        let mut len = 0;
+        for record in Dirents::new(&payload.0) {
+            let record = record.unwrap();
+            prop_assert_eq!(record.encode(&mut kept[len..len + record.record_len() - 1]), None);
+            prop_assert_eq!(record.encode(&mut kept[len..]), Some(record.record_len()));
+            len += record.record_len();
+        }
+        prop_assert_eq!(len, payload.0.len());
+        prop_assert_eq!(list(&kept), list(&payload.0));
+    }
+
     #[test]
     fn round_trip_plus(
         records in prop::collection::vec((0..5u64, good_names()), 1..12),
