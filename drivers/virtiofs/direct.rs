@@ -20,7 +20,8 @@ use crate::{
         caller,
         VirtioFs, //
     },
-    write, //
+    write,
+    writeback, //
 };
 use fuse_proto::{
     InitFlags,
@@ -67,8 +68,15 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
         if iocb.is_nowait() && inode.has_pages_in(pos, last) {
             return Err(EAGAIN);
         }
-        // What mappings have written and nobody has written back yet.
-        inode.write_and_wait_range(pos, last)?;
+        if !writeback::is_ahead(inode) {
+            // What mappings have written and nobody has written back yet.
+            inode.write_and_wait_range(pos, last)?;
+        } else if iocb.is_nowait() {
+            return Err(EAGAIN);
+        } else {
+            // All of it: holes are read up to where the daemon's file ends.
+            inode.write_and_wait()?;
+        }
     }
     let session = inode.session()?;
     let max = session.max_payload();

@@ -17,7 +17,8 @@ use crate::{
         caller,
         VirtioFs, //
     },
-    write, //
+    write,
+    writeback, //
 };
 use fuse_proto::{
     Fh,
@@ -186,7 +187,7 @@ impl Handle {
         let locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
         if truncate {
             // What was written before comes before the truncation. Errors stay with the file.
-            let _ = inode.write_and_wait();
+            let _ = writeback::write_all(inode);
         }
         let opened = session.call(&op, &caller(inode.super_block()));
         if truncate {
@@ -225,14 +226,14 @@ impl Handle {
             return;
         }
         // With a handle for it while there is one; errors stay with the file.
-        let _ = inode.write_and_wait();
+        let _ = writeback::write_all(inode);
         let mut writers = inode.data().writers().lock();
         if let Some(index) = writers.iter().position(|fh| *fh == self.fh) {
             let _ = writers.remove(index);
         }
         drop(writers);
         // What others have begun to write back through it.
-        let _ = inode.write_and_wait();
+        let _ = writeback::write_all(inode);
     }
 
     /// Gives the handle back, and with it the locks of the open file, `owner`.
@@ -300,6 +301,7 @@ impl vfs::file::Operations for RegularFiles {
         let locked = inode.data().may_be_locked();
         let written = if writes {
             file.write_and_wait_range(0, i64::MAX)
+                .and_then(|()| inode.sync_times())
         } else {
             Ok(())
         };
@@ -349,6 +351,8 @@ impl vfs::file::Operations for RegularFiles {
             offset: u64::try_from(offset).map_err(|_| ENXIO)?,
             whence: kind,
         };
+        // The daemon finds what it has.
+        inode.write_and_wait()?;
         match inode.session()?.call(&op, &caller(inode.super_block())) {
             Ok(found) => file.set_position(i64::try_from(found)?),
             Err(e) if e == ENOSYS => {
@@ -366,7 +370,8 @@ impl vfs::file::Operations for RegularFiles {
         }
         let inode = iocb.file().inode();
         let beyond = iocb.pos().saturating_add_unsigned(to.len() as u64) > inode.size();
-        if beyond || inode.session()?.has(InitFlags::AUTO_INVAL_DATA) {
+        let matters = beyond || inode.session()?.has(InitFlags::AUTO_INVAL_DATA);
+        if matters && !writeback::is_ahead(inode) {
             if iocb.is_nowait() && !inode.is_fresh() {
                 return Err(EAGAIN);
             }
@@ -378,6 +383,9 @@ impl vfs::file::Operations for RegularFiles {
     fn write_iter(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
         if iocb.data().is_direct() || iocb.is_direct() {
             return direct::write(iocb, from);
+        }
+        if writeback::keeps(iocb.file().inode()) {
+            return writeback::write(&mut iocb, from);
         }
         write::write(&mut iocb, from)
     }

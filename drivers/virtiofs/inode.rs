@@ -23,7 +23,8 @@ use crate::{
         caller,
         VirtioFs, //
     },
-    symlink::Symlink, //
+    symlink::Symlink,
+    writeback, //
 };
 use core::pin::Pin;
 use fuse_proto::{
@@ -90,9 +91,24 @@ pub(crate) struct Freshness {
     until: Atomic<u64>,
     /// Those that decide on access: mode and owner. A change of contents or names leaves them as they are.
     access_until: Atomic<u64>,
+    /// When size or contents were last changed through this kernel: see [`Node::changed`].
+    changed: Atomic<u64>,
 }
 
 impl Freshness {
+    fn new() -> Self {
+        Self {
+            until: Atomic::new(0),
+            access_until: Atomic::new(0),
+            changed: Atomic::new(0),
+        }
+    }
+
+    /// Size or contents have been changed here. The attributes are as good as before, but for those that were asked for already.
+    pub(crate) fn changed(&self) {
+        self.changed.store(monotonic_ns(), ordering::Release);
+    }
+
     /// They are good for `ttl` from now on.
     fn renew(&self, ttl: Ttl) {
         // Before who renews looks whether there was a change; who changes does it the other way round.
@@ -149,8 +165,6 @@ pub(crate) struct Node {
     known: SetOnce<Arc<Known>>,
     generation: Atomic<u64>,
     freshness: Arc<Freshness>,
-    /// When size or contents were last changed through this kernel: see [`Node::changed`].
-    changed: Atomic<u64>,
     /// Handles of it that can write, for the writeback of what mappings have written. Innermost lock; may sleep.
     #[pin]
     writers: Mutex<KVec<Fh>>,
@@ -173,13 +187,7 @@ impl Node {
             known: SetOnce::new(),
             generation: Atomic::new(0),
             freshness: Arc::new(
-                Freshness {
-                    until: Atomic::new(0),
-                    access_until: Atomic::new(0),
-                },
-                GFP_KERNEL
-            )?,
-            changed: Atomic::new(0),
+                Freshness::new(), GFP_KERNEL)?,
             writers <- new_mutex!(KVec::new(), "Node::writers"),
             changed_attributes: Atomic::new(0),
             want_plus: Atomic::new(0),
@@ -207,7 +215,7 @@ impl Node {
     /// Size or contents have been changed through this kernel: attributes that were asked for before may not show it, so their
     /// size and times are not taken over. A clock instead of a counter, which all CPUs would have to share.
     pub(crate) fn changed(&self) {
-        self.changed.store(monotonic_ns(), ordering::Release);
+        self.freshness.changed();
         self.freshness.expire();
     }
 
@@ -239,7 +247,7 @@ impl Node {
 
     /// Whether what was asked for then may be older than a change.
     pub(crate) fn is_overtaken(&self, asked: Asked) -> bool {
-        asked.0 <= self.changed.load(ordering::Acquire)
+        asked.0 <= self.freshness.changed.load(ordering::Acquire)
     }
 
     /// Names of the directory are looked up one by one: who does that is served better by listings with attributes.
@@ -332,7 +340,12 @@ impl NodeInode for Inode<VirtioFs> {
         if self.data().is_overtaken(asked) {
             return Ok(());
         }
-        set_size_and_times(&mut attrs, attr);
+        let ahead = writeback::is_ahead(self);
+        if ahead {
+            attrs.set_blocks(attr.blocks);
+        } else {
+            set_size_and_times(&mut attrs, attr);
+        }
         drop(locked);
         self.data().freshness.renew(ttl);
         if self.data().is_overtaken(asked) || self.data().is_out_of_date(asked) {
@@ -340,12 +353,14 @@ impl NodeInode for Inode<VirtioFs> {
             self.data().freshness.expire_all();
         }
 
-        if attr.kind == FileType::Regular && self.has_pages() {
+        if attr.kind == FileType::Regular && !ahead && self.has_pages() {
             let changed = old_size != size || old_mtime != timespec(attr.mtime);
-            if size < old_size {
+            // Where writes are kept here, what has made it longer again since then is dirty, and stays.
+            let drops = size < old_size && writeback::keeps(self);
+            if size < old_size && !drops {
                 self.truncate_pagecache(size);
             }
-            if changed && self.session()?.has(InitFlags::AUTO_INVAL_DATA) {
+            if drops || changed && self.session()?.has(InitFlags::AUTO_INVAL_DATA) {
                 // Pages that can't be dropped are being read anew.
                 let _ = self.invalidate_pages();
             }
@@ -382,7 +397,7 @@ impl NodeInode for Inode<VirtioFs> {
     }
 }
 
-fn timespec(time: fuse_proto::Time) -> Timespec {
+pub(crate) fn timespec(time: fuse_proto::Time) -> Timespec {
     Timespec::new(time.sec, time.nsec)
 }
 
@@ -478,7 +493,17 @@ pub(crate) fn root(
 fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef<Inode<VirtioFs>>> {
     inode.set_ino(attr.ino);
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
-    inode.set_times_remote();
+    let keeps_times = attr.kind == FileType::Regular
+        && inode
+            .super_block()
+            .data()
+            .session()?
+            .has(InitFlags::WRITEBACK_CACHE);
+    if keeps_times {
+        inode.set_atime_remote();
+    } else {
+        inode.set_times_remote();
+    }
     set_attributes(&mut inode.attrs(), attr);
     set_size_and_times(&mut inode.attrs(), attr);
     inode.data().freshness.renew(ttl);
@@ -619,8 +644,18 @@ pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSy
         StatSync::Default => inode.refresh_if_expired(None)?,
         StatSync::DontSync => {}
     }
-    stat.fill(inode);
+    fill(inode, stat);
     Ok(())
+}
+
+/// Fills in what is known of an inode.
+fn fill(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) {
+    stat.fill(inode);
+    if writeback::keeps(inode) && inode.has_dirty_pages() {
+        // What is not written yet has no blocks yet. That must not look like a hole to who copies files.
+        let all = (inode.size().unsigned_abs()).div_ceil(512);
+        stat.set_blocks(stat.blocks().max(all));
+    }
 }
 
 /// Attributes with the birth time, which is not cached.
@@ -637,7 +672,7 @@ fn statx(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) -> Result {
         Some(attr) => inode.update(attr, reply.ttl, asked)?,
         None => inode.refresh_if_expired(None)?,
     }
-    stat.fill(inode);
+    fill(inode, stat);
     if let Some(time) = reply.btime {
         stat.set_birth_time(timespec(time));
     }
@@ -661,10 +696,7 @@ mod tests {
 
     #[test]
     fn freshness() {
-        let fresh = Freshness {
-            until: Atomic::new(0),
-            access_until: Atomic::new(0),
-        };
+        let fresh = Freshness::new();
         assert!(!fresh.is_fresh());
         fresh.renew(Ttl::new(3600, 0));
         assert!(fresh.is_fresh() && fresh.is_access_fresh());

@@ -11,7 +11,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
-    write, //
+    writeback, //
 };
 use fuse_proto::{
     Fh,
@@ -92,7 +92,7 @@ impl vfs::mapping::Operations for Pages {
     }
 
     fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
-        write::writepages(inode, dirty)
+        writeback::writepages(inode, dirty)
     }
 }
 

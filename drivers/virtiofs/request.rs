@@ -72,7 +72,7 @@ enum Purpose {
     /// Folios of the page cache are to be filled.
     Fill(Fill),
     /// Folios of the page cache are being written back.
-    Store(fuse_proto::Write),
+    Store(Store),
     /// Part of a read or write past the page cache for which nobody waits.
     Direct(Part),
 }
@@ -84,6 +84,13 @@ struct Fill {
     freshness: Arc<Freshness>,
     /// Bytes that come if the file is as long as it was.
     expected: usize,
+}
+
+/// What is known of folios that are being written back.
+struct Store {
+    op: fuse_proto::Write,
+    /// Of the file that is written.
+    freshness: Arc<Freshness>,
 }
 
 impl Request {
@@ -142,12 +149,15 @@ impl virtio::Owner for Request {
                     folios.end_read(filled);
                 }
             }
-            (Purpose::Store(op), outcome) => {
+            (Purpose::Store(Store { op, freshness }), outcome) => {
                 lane.background_ends();
                 let stored = match outcome {
                     Outcome::Returned(used) => check(lane, transfer, op, used),
                     _ => Err(ENOTCONN),
                 };
+                // While the folios are still marked: what was asked for before this is older than them.
+                freshness.changed();
+                freshness.expire();
                 if let Payload::Writeback(range) = transfer.payload() {
                     // A daemon that takes less has an error coming, which this request does not bring.
                     range.end(stored.and_then(|bytes| {
@@ -451,13 +461,14 @@ impl Session {
         op: &fuse_proto::Write,
         caller: &Caller,
         range: WritebackRange,
+        freshness: Arc<Freshness>,
     ) -> Result {
         self.send_in_background(
             op,
             caller,
             Payload::Writeback(range),
             Direction::ToDevice,
-            Purpose::Store(*op),
+            Purpose::Store(Store { op: *op, freshness }),
         )
     }
 

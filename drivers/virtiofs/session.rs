@@ -87,6 +87,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::PARALLEL_DIROPS)
     .with(InitFlags::HANDLE_KILLPRIV)
     .with(InitFlags::POSIX_ACL)
+    .with(InitFlags::WRITEBACK_CACHE)
     .with(InitFlags::MAX_PAGES)
     .with(InitFlags::CACHE_SYMLINKS)
     .with(InitFlags::NO_OPEN_SUPPORT)

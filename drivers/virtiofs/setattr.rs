@@ -22,6 +22,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    writeback, //
 };
 use fuse_proto::{
     Attr,
@@ -58,6 +59,10 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
     if op.size.is_some() {
         return truncate(inode, session, &op);
     }
+    if writeback::keeps(inode) {
+        // Afterwards it would change times, and drop set-id bits. Errors stay with the file.
+        let _ = writeback::write_all(inode);
+    }
     let asked = Asked::now();
     let reply = session
         .call(&op, &caller(inode.super_block()))
@@ -74,7 +79,7 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
     let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
     let filling = inode.lock_invalidate();
     // Should the request fail, nothing is lost. Errors stay with the file.
-    let _ = inode.write_and_wait();
+    let _ = writeback::write_all(inode);
     let old = inode.size();
     if size < old {
         resize(inode, size);
@@ -189,7 +194,7 @@ fn permissions(
     Ok((new != old).then_some(new))
 }
 
-fn wire_time(time: Timespec) -> Time {
+pub(crate) fn wire_time(time: Timespec) -> Time {
     Time {
         sec: time.sec(),
         nsec: time.nsec(),

@@ -24,6 +24,7 @@ use crate::{
         PARAMETERS, //
     },
     session::Session,
+    writeback,
     xattr::AnyXattr, //
 };
 use fuse_proto::{
@@ -240,6 +241,10 @@ impl FileSystem for VirtioFs {
                 session.forget(known.clone());
             }
         }
+    }
+
+    fn write_inode(inode: &Inode<Self>, wait: bool) -> Result {
+        writeback::write_times(inode, wait)
     }
 
     fn statfs(dentry: &Dentry<Self>) -> Result<StatFs> {

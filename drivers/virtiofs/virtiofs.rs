@@ -57,6 +57,7 @@ mod setattr;
 mod superblock;
 mod symlink;
 mod write;
+mod writeback;
 mod xattr;
 
 use kernel::{

@@ -2,32 +2,28 @@
 
 //! Contents that are written.
 //!
-//! write(2) goes through to the daemon: its bytes are copied into folios of the page cache, as many as a request carries, and
-//! are in the host's file when it returns; the folios stay for readers. What is written through a mapping makes folios dirty,
-//! and these are written back: at msync(2), fsync(2) and close(2) at the latest, and whenever the kernel wants memory.
+//! write(2) goes through to the daemon, if that wants it so: its bytes are copied into folios of the page cache, as many as a
+//! request carries, and are in the host's file when it returns; the folios stay for readers. What is written later is in
+//! `writeback`.
 //!
 //! The inode is locked (`i_rwsem`) across the requests of a write, as its size and the order of what is written depend on it.
 
 use crate::{
     direct::drop_cached,
-    inode::{
-        Node,
-        NodeInode, //
-    },
+    inode::NodeInode,
     killpriv,
     request::Request,
     superblock::{
         caller,
         VirtioFs, //
     },
+    writeback, //
 };
 use fuse_proto::{
     CopyFileRange,
     Fallocate,
-    Fh,
     Fsync,
-    Write,
-    WriteFlags, //
+    Write, //
 };
 use kernel::{
     iov::IovIterSource,
@@ -37,15 +33,13 @@ use kernel::{
 };
 use kernel_ext::write::{
     fault_in,
-    WriteRange,
-    WritebackRange, //
+    WriteRange, //
 };
 use vfs::{
     file::{
         FallocateMode,
         Kiocb, //
     },
-    mapping::Dirty,
     File,
     Inode, //
 };
@@ -73,9 +67,16 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
 
 /// What comes before a write: where it goes, and how many bytes it may have. The inode is locked.
 pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
-    if iocb.is_append() {
-        // Others may have made it longer.
-        iocb.file().inode().refresh(Some(iocb.data().fh()))?;
+    let inode = iocb.file().inode();
+    if !writeback::is_ahead(inode) {
+        let fh = Some(iocb.data().fh());
+        if iocb.is_append() {
+            // Others may have made it longer.
+            inode.refresh(fh)?;
+        } else if writeback::keeps(inode) {
+            // What is beyond the end need not be read first.
+            inode.refresh_if_expired(fh)?;
+        }
     }
     let len = iocb.write_checks(from)?;
     if len > 0 {
@@ -201,72 +202,12 @@ pub(crate) fn send(
     Ok((len, written, transfer))
 }
 
-/// Writes dirty folios back, each request as many as follow each other. Nobody waits for a request here: the writeback of its
-/// folios ends when the reply comes, in the interrupt.
-pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
-    let session = inode.session()?;
-    let max = session.max_write();
-    let capacity = session.max_payload() / PAGE_SIZE;
-    // The daemon writes to open files alone. Whoever can dirty folios has one: it is released after they were written.
-    let fh = inode.data().writer()?;
-    let mut range: Option<WritebackRange> = None;
-    for folio in dirty {
-        let Ok(left) = usize::try_from(inode.size().saturating_sub(folio.pos())) else {
-            folio.skip();
-            continue;
-        };
-        let len = left.min(folio.size());
-        if len == 0 {
-            folio.skip();
-            continue;
-        }
-        let mut folio = folio;
-        if let Some(mut begun) = range.take() {
-            if begun.len() + len <= max {
-                match begun.push(folio, len) {
-                    Ok(()) => {
-                        range = Some(begun);
-                        continue;
-                    }
-                    Err(back) => folio = back,
-                }
-            }
-            store(inode, fh, begun);
-        }
-        let mut next = WritebackRange::new(folio.pos(), capacity)?;
-        if next.push(folio, len).is_ok() {
-            range = Some(next);
-        }
-    }
-    if let Some(range) = range {
-        store(inode, fh, range);
-    }
-    Ok(())
-}
-
-/// Sends one request of a writeback. If that fails the range is dropped, which ends its writeback with an error.
-fn store(inode: &Inode<VirtioFs>, fh: Fh, mut range: WritebackRange) {
-    range.finish();
-    let sent = || -> Result {
-        let op = Write {
-            node: inode.known()?.node(),
-            fh,
-            offset: u64::try_from(range.pos())?,
-            size: u32::try_from(range.len())?,
-            flags: 0,
-            write_flags: WriteFlags::CACHE,
-            lock_owner: None,
-        };
-        let session = inode.session()?;
-        session.store(&op, &Default::default(), range)
-    };
-    let _ = sent();
-    inode.data().changed();
-}
-
 /// fsync(2) and fdatasync(2).
 pub(crate) fn fsync(file: &File<VirtioFs>, start: i64, end: i64, datasync: bool) -> Result {
     file.write_and_wait_range(start, end)?;
+    if !datasync {
+        file.inode().sync_times()?;
+    }
     sync_handle(file, false, datasync)
 }
 
@@ -378,11 +319,4 @@ pub(crate) fn copy_file_range(
         grow(target, to_pos.saturating_add_unsigned(copied as u64));
     }
     Ok(copied)
-}
-
-impl Node {
-    /// A handle that can write, for the writeback of dirty folios.
-    fn writer(&self) -> Result<Fh> {
-        self.writers().lock().last().copied().ok_or(EIO)
-    }
 }

@@ -18,6 +18,7 @@
 #include <linux/ratelimit.h>
 #include <linux/rcupdate.h>
 #include <linux/scatterlist.h>
+#include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
@@ -63,6 +64,8 @@ const int RUST_CONST_HELPER_IOCB_DSYNC = IOCB_DSYNC;
 const int RUST_CONST_HELPER_IOCB_NOWAIT = IOCB_NOWAIT;
 const unsigned int RUST_CONST_HELPER_FL_SLEEP = FL_SLEEP;
 const unsigned int RUST_CONST_HELPER_FL_OFDLCK = FL_OFDLCK;
+const xa_mark_t RUST_CONST_HELPER_PAGECACHE_TAG_DIRTY = PAGECACHE_TAG_DIRTY;
+const xa_mark_t RUST_CONST_HELPER_PAGECACHE_TAG_WRITEBACK = PAGECACHE_TAG_WRITEBACK;
 const loff_t RUST_CONST_HELPER_MAX_LFS_FILESIZE = MAX_LFS_FILESIZE;
 const slab_flags_t RUST_CONST_HELPER_SLAB_RECLAIM_ACCOUNT = SLAB_RECLAIM_ACCOUNT;
 const slab_flags_t RUST_CONST_HELPER_SLAB_ACCOUNT = SLAB_ACCOUNT;

@@ -24,6 +24,7 @@ pub mod bindings;
 pub mod completion;
 pub mod cpu;
 pub mod data_page;
+pub mod dirty;
 pub mod folio;
 pub mod kobject;
 pub mod pages;

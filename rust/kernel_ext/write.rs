@@ -4,23 +4,27 @@
 //!
 //! Two ways lead out of the page cache. A *write-through* takes folios locked ([`WriteFolio`]), copies a writer's bytes into
 //! them and sends these on ([`WriteRange`]); the folios are unlocked when they were taken. A *writeback* takes folios that were
-//! dirtied through a mapping ([`DirtyFolio`]), and marks them as being written until they were ([`WritebackRange`]).
+//! dirtied through a mapping or by a writer ([`DirtyFolio`]), and marks them as being written until they were
+//! ([`WritebackRange`]).
 //!
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
 //! [`include/linux/writeback.h`](srctree/include/linux/writeback.h)
 
 use crate::{
     bindings,
+    dirty,
     scatterlist::Scatterlist, //
 };
 use core::{
     marker::PhantomData,
     mem::ManuallyDrop,
+    ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
     error::from_err_ptr,
     iov::IovIterSource,
+    page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{
         ordering,
@@ -72,6 +76,56 @@ impl WriteFolio {
             bindings::copy_folio_from_iter_atomic(self.0.as_ptr(), offset, len, from.as_raw())
         }
     }
+
+    /// Whether it holds what the file holds.
+    pub fn is_uptodate(&self) -> bool {
+        // SAFETY: The folio is valid by the type invariant.
+        unsafe { bindings::folio_test_uptodate(self.0.as_ptr()) }
+    }
+
+    /// Zeroes all but `len` bytes at `offset`.
+    pub fn zero_around(&mut self, offset: usize, len: usize) {
+        let size = self.size();
+        let end = offset.saturating_add(len).min(size);
+        // SAFETY: The ranges lie in the folio, which is ours to change as it is locked.
+        unsafe {
+            bindings::folio_zero_segment(self.0.as_ptr(), 0, offset.min(size));
+            bindings::folio_zero_segment(self.0.as_ptr(), end, size);
+        }
+    }
+
+    /// As [`copy_from`](WriteFolio::copy_from), all or nothing.
+    pub fn copy_all_from(
+        &mut self,
+        offset: usize,
+        len: usize,
+        from: &mut IovIterSource<'_>,
+    ) -> core::result::Result<(), usize> {
+        let copied = self.copy_from(offset, len, from);
+        if copied == len {
+            return Ok(());
+        }
+        // SAFETY: So many bytes have just been taken.
+        unsafe { from.revert(copied) };
+        Err(copied)
+    }
+
+    /// The folio holds what the file is to hold, and `len` bytes at `offset` are to be written back.
+    pub fn mark_dirty(&mut self, offset: usize, len: usize) {
+        let pages = offset / PAGE_SIZE..offset.saturating_add(len).div_ceil(PAGE_SIZE);
+        // SAFETY: The folio is valid, locked by us and in its mapping by the type invariant.
+        unsafe {
+            let folio = self.0.as_ptr();
+            if !bindings::folio_test_uptodate(folio) {
+                bindings::folio_mark_uptodate(folio);
+            }
+            dirty::add(self.0, pages);
+            bindings::filemap_dirty_folio(
+                (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping,
+                folio,
+            );
+        }
+    }
 }
 
 impl Drop for WriteFolio {
@@ -93,6 +147,12 @@ pub fn fault_in(from: &mut IovIterSource<'_>, len: usize) -> Result {
         return Err(EFAULT);
     }
     Ok(())
+}
+
+/// Whether a fatal signal waits for the current task: what it does for itself need not go on.
+pub fn is_killed() -> bool {
+    // SAFETY: The current task is valid.
+    unsafe { bindings::fatal_signal_pending(kernel::current!().as_ptr()) != 0 }
 }
 
 /// A part of a folio.
@@ -261,6 +321,22 @@ impl DirtyFolio<'_> {
         unsafe { bindings::folio_size(self.folio.as_ptr()) }
     }
 
+    /// Which of its bytes are dirty, from the first page to the last.
+    pub fn dirty_bytes(&self) -> Range<usize> {
+        // SAFETY: Locked by us and was dirty by the type invariant.
+        let pages = unsafe { dirty::pages(self.folio, self.size() / PAGE_SIZE) };
+        pages.start * PAGE_SIZE..pages.end * PAGE_SIZE
+    }
+
+    /// Zeroes the bytes from `end` on, where the file ends: what mappings have stored there must not show when it grows.
+    pub fn zero_from(&mut self, end: usize) {
+        let size = self.size();
+        if end < size {
+            // SAFETY: Valid, locked by us and marked clean by the type invariant, so that mappings can't store to it.
+            unsafe { bindings::folio_zero_segment(self.folio.as_ptr(), end, size) };
+        }
+    }
+
     /// There is nothing of it to write: it lies beyond the end of the file.
     pub fn skip(self) {
         let this = ManuallyDrop::new(self);
@@ -308,32 +384,29 @@ impl WritebackRange {
         })
     }
 
-    /// Begins writeback of the first `len` bytes of a folio, the rest being beyond the end of the file, and unlocks it. Gives it
-    /// back when it does not follow or there is no room.
+    /// Begins writeback of a part of a folio, outside of which nothing is to be written, and unlocks it. Gives it back when it does
+    /// not follow or there is no room.
     pub fn push<'a>(
         &mut self,
         folio: DirtyFolio<'a>,
-        len: usize,
+        bytes: Range<usize>,
     ) -> core::result::Result<(), DirtyFolio<'a>> {
-        let follows = self.pos.checked_add_unsigned(self.len() as u64) == Some(folio.pos());
-        if !follows || len > folio.size() || self.folios.len() == self.folios.capacity() {
+        let follows = self.pos.checked_add_unsigned(self.len() as u64)
+            == folio.pos().checked_add_unsigned(bytes.start as u64);
+        let fits = bytes.start < bytes.end && bytes.end <= folio.size();
+        if !follows || !fits || self.folios.len() == self.folios.capacity() {
             return Err(folio);
         }
         let page: NonNull<bindings::page> = folio.folio.cast();
         // SAFETY: A folio's first page is the folio itself, and its pages follow each other in the linear map.
-        if unsafe { self.sg.push(page, 0, len) }.is_err() {
+        if unsafe { self.sg.push(page, bytes.start, bytes.len()) }.is_err() {
             return Err(folio);
         }
         let folio = ManuallyDrop::new(folio).folio;
-        // SAFETY: The folio is valid, locked by us and marked clean. What mappings have written beyond the end of the file must
-        // not show when the file grows.
+        // SAFETY: The folio is valid, locked by us and marked clean.
         unsafe {
             let raw = folio.as_ptr();
             bindings::folio_get(raw);
-            let size = bindings::folio_size(raw);
-            if len < size {
-                bindings::folio_zero_segment(raw, len, size);
-            }
             bindings::__folio_start_writeback(raw, false);
             bindings::folio_unlock(raw);
         }

@@ -180,6 +180,12 @@ impl<'a> Stat<'a> {
         unsafe { (*self.stat).size = size };
     }
 
+    /// The number of 512-byte blocks.
+    pub fn blocks(&self) -> u64 {
+        // SAFETY: Valid and ours by the type invariant.
+        unsafe { (*self.stat).blocks }
+    }
+
     /// Sets the number of 512-byte blocks.
     pub fn set_blocks(&mut self, blocks: u64) {
         // SAFETY: Valid and ours by the type invariant.

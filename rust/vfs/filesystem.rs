@@ -159,6 +159,14 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Writes the times of an inode that the kernel maintains. With `wait` it has happened when this returns; else it may be left
+    /// for later, if the inode is [marked](Inode::mark_times_dirty) again.
+    ///
+    /// May sleep. The inode is kept by its state (`I_SYNC`), maybe by no reference: none may be taken.
+    fn write_inode(_inode: &Inode<Self>, _wait: bool) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Sizes and counts of the filesystem. May sleep.
     fn statfs(_dentry: &Dentry<Self>) -> Result<StatFs> {
         build_error!(VTABLE_DEFAULT_ERROR)

@@ -288,6 +288,33 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
+    /// Whether its times are newer here than what has been written, or are being written. Callable from any context.
+    pub fn has_dirty_times(&self) -> bool {
+        let dirty = bindings::inode_state_flags_enum_I_DIRTY_SYNC
+            | bindings::inode_state_flags_enum_I_DIRTY_DATASYNC
+            | bindings::inode_state_flags_enum_I_DIRTY_TIME
+            | bindings::inode_state_flags_enum_I_SYNC;
+        // SAFETY: A racing change gives the old or the new value.
+        unsafe { (&raw const (*self.as_raw()).i_state.__state).read_volatile() & dirty != 0 }
+    }
+
+    /// Its times are to be [written](FileSystem::write_inode). May sleep.
+    ///
+    /// C: `mark_inode_dirty_sync()`.
+    pub fn mark_times_dirty(&self) {
+        let state = bindings::inode_state_flags_enum_I_DIRTY_SYNC;
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::__mark_inode_dirty(self.as_raw(), state as i32) };
+    }
+
+    /// Has [`FileSystem::write_inode`] called if the times are dirty, and waits for it. May sleep.
+    ///
+    /// C: `sync_inode_metadata()`.
+    pub fn sync_times(&self) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::sync_inode_metadata(self.as_raw(), 1) })
+    }
+
     /// Locks the attributes (`i_lock`), to change them.
     ///
     /// A spinlock: no sleep until the guard is dropped.

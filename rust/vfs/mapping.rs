@@ -18,6 +18,7 @@ use core::{
 use kernel::{
     build_error,
     error::{
+        from_err_ptr,
         from_result,
         to_result,
         VTABLE_DEFAULT_ERROR, //
@@ -29,6 +30,7 @@ use kernel::{
 use kernel_ext::{
     bindings,
     data_page::DataPage,
+    dirty::dirty_folio,
     folio::LockedFolio,
     write::{
         DirtyFolio,
@@ -253,7 +255,7 @@ impl<M: Operations> Callbacks<M> {
             None
         },
         dirty_folio: if M::HAS_WRITEPAGES {
-            Some(bindings::filemap_dirty_folio)
+            Some(dirty_folio)
         } else {
             Some(bindings::noop_dirty_folio)
         },
@@ -369,6 +371,41 @@ impl<T: FileSystem> Inode<T> {
     pub fn write_folio(&self, pos: i64, len: usize) -> Result<WriteFolio> {
         // SAFETY: The mapping of an inode in use.
         unsafe { WriteFolio::get(self.mapping(), pos, len) }
+    }
+
+    /// Has the folio at `pos` (bytes) read through `file`, if it is not up to date. Sleeps; a fatal signal ends it with `EINTR`.
+    ///
+    /// C: `read_cache_folio()`.
+    pub fn read_in(&self, file: &File<T>, pos: i64) -> Result {
+        let index = usize::try_from(pos)? >> bindings::PAGE_SHIFT;
+        // SAFETY: Both are valid; the folio is returned with a reference, which is given up.
+        unsafe {
+            let folio = from_err_ptr(bindings::read_cache_folio(
+                self.mapping(),
+                index,
+                None,
+                file.as_raw(),
+            ))?;
+            bindings::folio_put(folio);
+        }
+        Ok(())
+    }
+
+    /// Waits where there are too many dirty pages. To be called by who dirties some, with no folio locked. Sleeps.
+    ///
+    /// C: `balance_dirty_pages_ratelimited()`.
+    pub fn balance_dirty_pages(&self) {
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::balance_dirty_pages_ratelimited(self.mapping()) };
+    }
+
+    /// Whether pages are dirty or being written back. Callable from any context.
+    pub fn has_dirty_pages(&self) -> bool {
+        // SAFETY: The mapping is valid.
+        unsafe {
+            bindings::mapping_tagged(self.mapping(), bindings::PAGECACHE_TAG_DIRTY)
+                || bindings::mapping_tagged(self.mapping(), bindings::PAGECACHE_TAG_WRITEBACK)
+        }
     }
 
     /// Writes all dirty pages back, and waits for it. Errors since this was asked last.

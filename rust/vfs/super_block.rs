@@ -11,7 +11,10 @@ use crate::{
         Dentry, //
     },
     filesystem::FileSystem,
-    inode::InodeBox,
+    inode::{
+        Inode,
+        InodeBox, //
+    },
     xattr::Handlers, //
 };
 use core::{
@@ -287,6 +290,21 @@ impl<T: FileSystem> Callbacks<T> {
 
     /// # Safety
     ///
+    /// Called by the VFS, with an inode of `T` that it keeps until this has returned.
+    unsafe extern "C" fn write_inode(
+        inode: *mut bindings::inode,
+        control: *mut bindings::writeback_control,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says. What is waited for keeps the inode as a reference does.
+            let (inode, mode) = unsafe { (Inode::from_raw(inode), (*control).sync_mode) };
+            T::write_inode(inode, mode == bindings::writeback_sync_modes_WB_SYNC_ALL)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
     /// Called by the VFS, with a superblock of `T`.
     unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
         // SAFETY: As the caller says; the data is dropped after this.
@@ -373,6 +391,11 @@ impl<T: FileSystem> Callbacks<T> {
             None
         } else {
             Some(bindings::inode_just_drop)
+        },
+        write_inode: if T::HAS_WRITE_INODE {
+            Some(Self::write_inode)
+        } else {
+            None
         },
         put_super: if T::HAS_PUT_SUPER {
             Some(Self::put_super)

@@ -7,7 +7,7 @@ import pytest
 import tree as trees
 from guest import Share
 
-MODES = ("auto", "never", "always")
+MODES = ("auto", "never", "always", "auto --writeback", "always --writeback")
 
 
 def sha256(data):
@@ -21,7 +21,7 @@ def mounted(request, boot, tree):
     tree.file("file")
     tree.file("other")
     tree.file("big", trees.BIG)
-    guest = boot(Share(tree.path, "share", daemon_args=[f"--cache={request.param}"]))
+    guest = boot(Share(tree.path, "share", daemon_args=f"--cache={request.param}".split()))
     guest.mount("share", "/mnt")
     guest.mode = request.param
     return guest

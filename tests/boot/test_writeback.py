@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 """Dirty pages: who may dirty them when, when they are written back, and who learns of it when they cannot be."""
 
+import os
+import random
 import signal
 
+import pytest
 from conftest import blocked
 
 RIG = {}
 PAGE = 4096
+MEG = 1 << 20
 
 # Stores to a page that is mapped, as soon as it is told to.
 STORE = """
@@ -74,7 +78,7 @@ def test_store_while_truncated_by_open(rig):
 def test_store_while_truncation_fails(rig):
     """A store through a mapping while a truncation waits for others' write-back is not lost when the truncation fails."""
     # In another folio than what is being written back.
-    far = 1 << 20
+    far = MEG
     rig.tree.file("file", 2 * far)
     rig.guest.mount("daxd", "/mnt")
     task = store_later(rig, "file", far)
@@ -105,3 +109,191 @@ except OSError as error:
     rig.daxd.clear_faults()
     rig.guest.umount("/mnt")
     rig.unmounted()
+
+
+@pytest.fixture
+def cached(rig):
+    """The share on /mnt, with a daemon that leaves writes to the guest's cache."""
+    rig.tree.file("file", 0)
+    rig.daxd.configure(init_flags="+WRITEBACK_CACHE", trace=200)
+    rig.guest.mount("daxd", "/mnt")
+    yield rig
+    rig.hand.do("[os.close(fd) for fd in list(globals().get('fds', []))]; fds = []")
+    rig.daxd.clear_faults()
+    rig.guest.umount("/mnt")
+    rig.unmounted()
+
+
+def do(rig, statement):
+    """Runs a statement in the guest that must succeed; what it was."""
+    assert rig.hand.do(statement) == "OK", statement
+    return rig.hand.value
+
+
+def opened(rig, path="/mnt/file", flags="os.O_RDWR"):
+    """Opens a file in the guest: its descriptor. The test's end closes it."""
+    do(rig, "fds = globals().get('fds', [])")
+    do(rig, f"fds.append(os.open({path!r}, {flags}))")
+    return do(rig, "fds[-1]")
+
+
+def close(rig, fd):
+    """Closes it."""
+    do(rig, f"fds.remove({fd})")
+    return rig.hand.do(f"os.close({fd})")
+
+
+def opcodes(rig):
+    """What the daemon was asked for since this was called last."""
+    return [request["opcode"] for request in rig.daxd.trace()]
+
+
+def test_many_small_writes_are_few_large_ones(cached):
+    """What is written in small pieces stays here, and goes to the daemon in large requests; then the times, then FSYNC."""
+    fd = opened(cached)
+    do(cached, f"import random; data = random.Random(7).randbytes({MEG})")
+    cached.daxd.trace()
+    do(cached, f"[os.pwrite({fd}, data[at : at + 1000], at) for at in range(0, {MEG}, 1000)]")
+    assert "WRITE" not in opcodes(cached)
+    assert (cached.tree / "file").read_bytes() == b""
+    assert do(cached, f"os.fstat({fd}).st_size") == MEG
+    assert do(cached, f"os.pread({fd}, {MEG}, 0) == data")
+    cached.daxd.trace()
+    do(cached, f"os.fsync({fd})")
+    seen = [name for name in opcodes(cached) if name in ("WRITE", "SETATTR", "FSYNC")]
+    # 126 pages go into a request, as the ring has 128 entries.
+    assert seen == ["WRITE"] * 3 + ["SETATTR", "FSYNC"]
+    assert (cached.tree / "file").read_bytes() == random.Random(7).randbytes(MEG)
+    assert do(cached, f"os.fstat({fd}).st_mtime_ns") == os.stat(cached.tree / "file").st_mtime_ns
+
+
+def test_size_and_times_are_kept(cached):
+    """While something is dirty, size and times are those of this kernel, whatever the daemon says; afterwards they are the host's."""
+    fd = opened(cached)
+    do(cached, f"os.pwrite({fd}, b'x' * 10000, 0)")
+    mtime = do(cached, f"os.fstat({fd}).st_mtime_ns")
+    # The host's file is empty and gets another time.
+    os.utime(cached.tree / "file", ns=(1, 1))
+    assert do(cached, f"[os.fstat({fd}).st_size, os.stat('/mnt/file').st_mtime_ns]") == [10000, mtime]
+    assert do(cached, f"os.fstat({fd}).st_blocks * 512 >= 10000")
+    do(cached, f"os.fsync({fd})")
+    host = os.stat(cached.tree / "file")
+    assert (host.st_size, host.st_mtime_ns) == (10000, mtime)
+    (cached.tree / "file").write_bytes(b"host")
+    os.utime(cached.tree / "file", ns=(5, 5))
+    assert do(cached, f"[os.fstat({fd}).st_size, os.fstat({fd}).st_mtime_ns, os.pread({fd}, 100, 0) == b'host']") == [4, 5, True]
+
+
+def test_utimes_stay(cached):
+    """A time that is set stays, though there was something to be written before."""
+    fd = opened(cached)
+    do(cached, f"os.pwrite({fd}, b'x' * 10000, 0)")
+    do(cached, f"os.utime({fd}, ns=(10**18, 10**18))")
+    assert do(cached, f"os.fstat({fd}).st_mtime_ns") == 10**18
+    assert close(cached, fd) == "OK"
+    host = os.stat(cached.tree / "file")
+    assert (host.st_size, host.st_mtime_ns) == (10000, 10**18)
+
+
+def test_parts_of_pages(cached):
+    """Writes of a few bytes to a file opened for writing alone read the page around them, and write that page and no more."""
+    content = bytes(range(256)) * 4096
+    cached.tree.file("file", content)
+    reader = opened(cached, flags="os.O_RDONLY")
+    # Large folios, which are not written as a whole.
+    assert do(cached, f"len(os.pread({reader}, {MEG}, 0))") == MEG
+    fd = opened(cached, flags="os.O_WRONLY")
+    for at in (5, 70_000, MEG - 3):
+        do(cached, f"os.pwrite({fd}, b'new', {at})")
+        content = content[:at] + b"new" + content[at + 3 :]
+    cached.daxd.reset_counters()
+    assert close(cached, fd) == "OK"
+    assert (cached.tree / "file").read_bytes() == content
+    assert cached.daxd.count("WRITE") == 3
+    assert cached.daxd.counters()["bytes"]["written"] == 3 * PAGE
+
+
+def test_holes_and_ends(cached):
+    """Behind the end of a file there are zeroes: in pages that are written in part, in holes, and where mappings stored before."""
+    cached.tree.file("file", b"a" * 100)
+    fd = opened(cached)
+    do(cached, f"m = mmap.mmap({fd}, 4096, access=mmap.ACCESS_WRITE) if os.ftruncate({fd}, 4096) is None else 0")
+    do(cached, f"os.ftruncate({fd}, 100)")
+    do(cached, "m[200:300] = b'Z' * 100")
+    do(cached, f"os.pwrite({fd}, b'end', 9000)")
+    do(cached, "m.close()")
+    expected = b"a" * 100 + bytes(8900) + b"end"
+    assert do(cached, f"os.pread({fd}, 20000, 0) == {expected!r}")
+    assert do(cached, f"os.lseek({fd}, 5000, os.SEEK_DATA)") <= 9000
+    assert close(cached, fd) == "OK"
+    assert (cached.tree / "file").read_bytes() == expected
+
+
+def test_append(cached):
+    """O_APPEND appends to what the host's file has, and to what is here already."""
+    cached.tree.file("file", b"first\n")
+    fd = opened(cached, flags="os.O_WRONLY | os.O_APPEND")
+    with open(cached.tree / "file", "ab") as file:
+        file.write(b"host\n")
+    do(cached, f"[os.write({fd}, b'%d\\n' % number) for number in range(100)]")
+    assert close(cached, fd) == "OK"
+    assert (cached.tree / "file").read_bytes() == b"first\nhost\n" + b"".join(b"%d\n" % number for number in range(100))
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO"])
+def test_errors(cached, error):
+    """An error of the daemon's is that of fsync(2), once for each who has the file open, and of nobody else."""
+    first, second, other = opened(cached), opened(cached), opened(cached, "/mnt/other")
+    cached.daxd.set_fault("error", "WRITE", errno=error, count=1)
+    do(cached, f"os.pwrite({first}, b'x' * 10000, 0)")
+    assert cached.hand.do(f"os.fsync({first})") == error
+    assert cached.hand.do(f"os.fsync({first})") == "OK"
+    assert cached.hand.do(f"os.fdatasync({second})") == error
+    assert cached.hand.do(f"os.fsync({second})") == "OK"
+    assert cached.hand.do(f"os.fsync({other})") == "OK"
+
+
+@pytest.mark.parametrize("how", ["close", "msync"])
+def test_errors_at_close_and_msync(cached, how):
+    """So it is with close(2) of what was written, and with msync(2) of what was mapped."""
+    cached.tree.file("file", 2 * PAGE)
+    fd = opened(cached)
+    cached.daxd.set_fault("error", "WRITE", errno="ENOSPC", count=1)
+    if how == "close":
+        do(cached, f"os.pwrite({fd}, b'x' * 100, 0)")
+        assert close(cached, fd) == "ENOSPC"
+    else:
+        do(cached, f"m = mmap.mmap({fd}, 0)")
+        do(cached, "m[0] = 1")
+        assert cached.hand.do("m.flush()") == "ENOSPC"
+        assert cached.hand.do("m.flush()") == "OK"
+        do(cached, "m.close()")
+
+
+@pytest.mark.beyond_c("its tasks cannot be killed while they wait")
+def test_daemon_dies_with_dirty_pages(boot_rig):
+    """A daemon that dies leaves fsync(2) waiting; a forced unmount ends that with an error, and the file can be closed."""
+    rig = boot_rig(files=files, wedged=True)
+    rig.daxd.configure(init_flags="+WRITEBACK_CACHE")
+    rig.guest.mount("daxd", "/mnt")
+    rig.daxd.hold("WRITE")
+    task = rig.guest.spawn_python(
+        """
+import errno, os
+fd = os.open("/mnt/file", os.O_RDWR)
+for number in range(100):
+    os.pwrite(fd, b"x" * 10000, number * 10000)
+def name(call):
+    try:
+        call(fd)
+        return "OK"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+print(name(os.fsync), name(os.close))
+"""
+    )
+    rig.daxd.wait_for_held()
+    rig.guest.shares[0].process.kill()
+    rig.guest.run("umount -f /mnt", check=False)
+    assert task.wait().stdout.split()[0] in ("ENOTCONN", "EIO")
+    rig.guest.run("umount /mnt")

@@ -54,6 +54,8 @@ mod superblock;
 mod symlink;
 #[path = "../../drivers/virtiofs/write.rs"]
 mod write;
+#[path = "../../drivers/virtiofs/writeback.rs"]
+mod writeback;
 #[path = "../../drivers/virtiofs/xattr.rs"]
 mod xattr;
 

@@ -212,6 +212,11 @@ impl<T: FileSystem> NewInode<T> {
         self.set_flag(bindings::S_NOATIME | bindings::S_NOCMTIME);
     }
 
+    /// The kernel does not maintain the time of its last access, but those of modification and change.
+    pub fn set_atime_remote(&mut self) {
+        self.set_flag(bindings::S_NOATIME);
+    }
+
     /// Walking onto it mounts something, see
     /// [`dentry::Operations::automount`](crate::dentry::Operations::automount).
     pub fn set_automount(&mut self) {

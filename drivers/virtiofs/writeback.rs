@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Contents that are written later.
+//!
+//! Folios become dirty through mappings, and by write(2) where the daemon agrees to that (`WRITEBACK_CACHE`). They are written
+//! back at msync(2), fsync(2) and close(2) at the latest, and whenever the kernel wants memory.
+//!
+//! With `WRITEBACK_CACHE` this kernel keeps the times of modification and change, too, and sends them after the contents, as the
+//! daemon's own are those of its writes. As long as something is dirty or on its way, size and times here are right, and what
+//! the daemon says of them is not.
+
+use crate::{
+    inode::{
+        timespec,
+        Node,
+        NodeInode, //
+    },
+    setattr::wire_time,
+    superblock::VirtioFs,
+    write, //
+};
+use fuse_proto::{
+    Caller,
+    Fh,
+    InitFlags,
+    SetTime,
+    Setattr,
+    Write,
+    WriteFlags, //
+};
+use kernel::{
+    iov::IovIterSource,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use kernel_ext::write::{
+    fault_in,
+    is_killed,
+    WritebackRange, //
+};
+use vfs::{
+    attr::FileType,
+    file::Kiocb,
+    mapping::Dirty,
+    Inode, //
+};
+
+/// Whether writes to an inode are kept here first, and its times with them.
+pub(crate) fn keeps(inode: &Inode<VirtioFs>) -> bool {
+    inode.file_type() == FileType::Regular
+        && inode
+            .session()
+            .is_ok_and(|session| session.has(InitFlags::WRITEBACK_CACHE))
+}
+
+/// Whether size and times are newer here than what the daemon knows. Callable from any context.
+pub(crate) fn is_ahead(inode: &Inode<VirtioFs>) -> bool {
+    keeps(inode) && (inode.has_dirty_times() || inode.has_dirty_pages())
+}
+
+/// Writes from `from` to the page cache, at the position of `iocb`. Sleeps; a fatal signal ends it with what was written so far.
+pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+    if iocb.is_nowait() {
+        return Err(EAGAIN);
+    }
+    let inode = iocb.file().inode();
+    let locked = inode.lock_exclusive();
+    if write::begin(iocb, from)? == 0 {
+        return Ok(0);
+    }
+    let old = inode.size();
+    if iocb.pos() > old && inode.has_pages() {
+        // A mapping may have stored behind the end, where zeroes are to appear.
+        inode.truncate_pagecache(old);
+    }
+    let mut total: usize = 0;
+    while !from.is_empty() {
+        inode.balance_dirty_pages();
+        match write_folio(iocb, from) {
+            Ok(written) => {
+                total = total.saturating_add(written);
+                let end = iocb.pos().saturating_add_unsigned(written as u64);
+                iocb.set_pos(end);
+            }
+            Err(e) if total == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    drop(locked);
+    iocb.write_sync(total)
+}
+
+/// Writes to one folio; returns how many bytes. The file is as long as that needs.
+fn write_folio(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+    let file = iocb.file();
+    let inode = file.inode();
+    let pos = iocb.pos();
+    let in_page = usize::try_from(pos % PAGE_SIZE as i64)?;
+    // A page that is written in part may have to be read, so it gets a folio of its own.
+    let mut wanted = match from.len() {
+        len if in_page != 0 || len < PAGE_SIZE => len.min(PAGE_SIZE - in_page),
+        len => (len - len % PAGE_SIZE).min(inode.session()?.max_payload()),
+    };
+    loop {
+        if is_killed() {
+            return Err(EINTR);
+        }
+        // The source may be a mapping of this very file: it is brought in while no folio is locked, and then copied without.
+        fault_in(from, wanted)?;
+        let mut folio = inode.write_folio(pos, wanted)?;
+        let offset = usize::try_from(pos.saturating_sub(folio.pos()))?;
+        let len = wanted.min(folio.size().saturating_sub(offset));
+        if !folio.is_uptodate() && len < folio.size() {
+            if folio.pos() < inode.size() {
+                drop(folio);
+                inode.read_in(file, pos)?;
+                continue;
+            }
+            folio.zero_around(offset, len);
+        }
+        match folio.copy_all_from(offset, len, from) {
+            Ok(()) => {
+                folio.mark_dirty(offset, len);
+                // Before the folio is unlocked: what lies behind the end is not written back.
+                lengthen(inode, pos.saturating_add_unsigned(len as u64));
+                return Ok(len);
+            }
+            // It is not in memory again: less is more likely to be.
+            Err(0) => wanted = wanted.min(PAGE_SIZE - in_page),
+            Err(copied) => wanted = copied,
+        }
+    }
+}
+
+/// The file has bytes up to `end` at least, and the daemon does not know yet.
+fn lengthen(inode: &Inode<VirtioFs>, end: i64) {
+    let mut locked = inode.lock();
+    if end > inode.size() {
+        locked.attrs().set_size(end);
+    }
+    inode.data().freshness().changed();
+}
+
+/// Writes dirty folios back, each request as many as follow each other. Nobody waits for a request here: the writeback of its
+/// folios ends when the reply comes, in the interrupt.
+pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
+    let session = inode.session()?;
+    let max = session.max_write();
+    let capacity = session.max_payload() / PAGE_SIZE;
+    // The daemon writes to open files alone. Whoever can dirty folios has one: it is released after they were written.
+    let fh = inode.data().writer()?;
+    let mut range: Option<WritebackRange> = None;
+    for mut folio in dirty {
+        let left = usize::try_from(inode.size().saturating_sub(folio.pos())).unwrap_or(0);
+        folio.zero_from(left);
+        let dirty = folio.dirty_bytes();
+        let bytes = dirty.start..dirty.end.min(left);
+        if bytes.is_empty() {
+            folio.skip();
+            continue;
+        }
+        if let Some(mut begun) = range.take() {
+            if begun.len() + bytes.len() <= max {
+                match begun.push(folio, bytes.clone()) {
+                    Ok(()) => {
+                        range = Some(begun);
+                        continue;
+                    }
+                    Err(back) => folio = back,
+                }
+            }
+            store(inode, fh, begun);
+        }
+        let start = folio.pos().saturating_add_unsigned(bytes.start as u64);
+        let mut next = WritebackRange::new(start, capacity)?;
+        if next.push(folio, bytes).is_ok() {
+            range = Some(next);
+        }
+    }
+    if let Some(range) = range {
+        store(inode, fh, range);
+    }
+    Ok(())
+}
+
+/// Sends one request of a writeback. If that fails the range is dropped, which ends its writeback with an error.
+fn store(inode: &Inode<VirtioFs>, fh: Fh, mut range: WritebackRange) {
+    range.finish();
+    if keeps(inode) {
+        // The daemon's time of modification is going to be another.
+        inode.mark_times_dirty();
+    }
+    let sent = || -> Result {
+        let op = Write {
+            node: inode.known()?.node(),
+            fh,
+            offset: u64::try_from(range.pos())?,
+            size: u32::try_from(range.len())?,
+            flags: 0,
+            write_flags: WriteFlags::CACHE,
+            lock_owner: None,
+        };
+        let freshness = inode.data().freshness().clone();
+        inode
+            .session()?
+            .store(&op, &Caller::default(), range, freshness)
+    };
+    let _ = sent();
+    inode.data().changed();
+}
+
+/// Sends the times of modification and change, if they are kept here. Without `wait` it is left for later while contents are
+/// still to be written, as these change the daemon's times.
+pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
+    if !keeps(inode) {
+        return Ok(());
+    }
+    if !wait && inode.has_dirty_pages() {
+        inode.mark_times_dirty();
+        return Ok(());
+    }
+    let mtime = inode.mtime();
+    let mut op = Setattr::new(inode.known()?.node());
+    op.fh = inode.data().writer().ok();
+    op.mtime = Some(SetTime::To(wire_time(mtime)));
+    op.ctime = Some(wire_time(inode.ctime()));
+    let done = inode.session()?.call(&op, &Caller::default());
+    let mut locked = inode.lock();
+    if let Ok(reply) = &done {
+        if inode.mtime() == mtime && !inode.has_dirty_pages() {
+            // As the daemon has them: it may be less precise.
+            let mut attrs = locked.attrs();
+            attrs.set_mtime(timespec(reply.attr.mtime));
+            attrs.set_ctime(timespec(reply.attr.ctime));
+            attrs.set_blocks(reply.attr.blocks);
+        }
+    }
+    // What others asked for before does not undo it.
+    inode.data().changed();
+    drop(locked);
+    done.map(|_| ())
+}
+
+/// Writes contents and times back, and waits for it. Errors of contents stay with the file. Sleeps.
+pub(crate) fn write_all(inode: &Inode<VirtioFs>) -> Result {
+    let written = inode.write_and_wait();
+    if keeps(inode) {
+        inode.sync_times()?;
+    }
+    written
+}
+
+impl Node {
+    /// A handle that can write, for the writeback of dirty folios.
+    fn writer(&self) -> Result<Fh> {
+        self.writers().lock().last().copied().ok_or(EIO)
+    }
+}
