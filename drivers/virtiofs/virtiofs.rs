@@ -21,7 +21,7 @@
 //! - [`listing`]: listings that are kept.
 //! - [`setattr`]: changes of attributes.
 //! - [`mod@file`]: open files.
-//! - [`export`]: file handles.
+//! - [`mod@export`]: file handles.
 //! - [`mod@lock`]: locks that the daemon keeps, and signals.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
