@@ -28,6 +28,7 @@
 //! - [`aio`]: those of them that nobody waits for.
 //! - [`symlink`]: targets of symbolic links.
 //! - [`mod@write`]: contents that are written.
+//! - [`writeback`]: contents that are written later.
 //! - [`killpriv`]: set-id bits and capabilities that go.
 //! - [`xattr`]: extended attributes.
 //! - [`acl`]: access control lists.
