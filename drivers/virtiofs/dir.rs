@@ -137,9 +137,10 @@ impl vfs::inode::DirectoryOperations for Directory {
 
     fn tmpfile(
         dir: &Inode<VirtioFs>,
+        dentry: &LookupDentry<VirtioFs>,
         request: &OpenRequest<'_>,
     ) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>)> {
-        namespace::tmpfile(dir, request)
+        namespace::tmpfile(dir, dentry, request)
     }
 
     fn finish_open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>, handle: &Handle) {

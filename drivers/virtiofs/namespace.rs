@@ -41,6 +41,7 @@ use fuse_proto::{
     OpenFlags,
     Operation,
     Rename,
+    SecurityContext,
     Symlink,
     Unlink,
     NAME_MAX, //
@@ -65,6 +66,7 @@ use vfs::{
         Opened,
         RenameFlags, //
     },
+    security::NewContext,
     Inode, //
 };
 
@@ -79,18 +81,35 @@ struct Maker {
     umask: u16,
     /// Whether the daemon applies the umask.
     unmasked: bool,
+    /// Whether the daemon takes security contexts.
+    labels: bool,
+    context: Option<NewContext>,
 }
 
 impl Maker {
-    /// The current task, making something in `dir`.
-    fn new(dir: &Inode<VirtioFs>, idmap: &Idmap) -> Result<Self> {
+    /// The current task, making something in `dir` as `dentry`.
+    fn new(
+        dir: &Inode<VirtioFs>,
+        idmap: &Idmap,
+        dentry: &LookupDentry<VirtioFs>,
+        file_type: vfs::attr::FileType,
+        permissions: u16,
+    ) -> Result<Self> {
         let session = dir.session()?;
         let group = if session.has(InitFlags::CREATE_SUPP_GROUP) {
             supplementary_group(dir, idmap)
         } else {
             None
         };
+        let labels = session.has(InitFlags::SECURITY_CTX);
+        let context = if labels {
+            NewContext::of(dentry, file_type, permissions)?
+        } else {
+            None
+        };
         Ok(Self {
+            labels,
+            context,
             caller: creator(dir.super_block(), idmap)?,
             group,
             umask: umask(),
@@ -106,9 +125,18 @@ impl Maker {
         }
     }
 
-    fn extensions(&self) -> Extensions<'_> {
+    /// The security context as the daemon is told it.
+    fn context(&self) -> Option<SecurityContext<'_>> {
+        self.context.as_ref().map(|context| SecurityContext {
+            name: context.name().to_bytes(),
+            value: context.value(),
+        })
+    }
+
+    /// What goes with the request; `context` is [`Maker::context`].
+    fn extensions<'a>(&'a self, context: &'a Option<SecurityContext<'a>>) -> Extensions<'a> {
         Extensions {
-            security: None,
+            security: self.labels.then_some(context.as_slice()),
             groups: self.group.as_slice(),
         }
     }
@@ -147,7 +175,8 @@ pub(crate) fn mknod(
     permissions: u16,
     rdev: u32,
 ) -> Result<ARef<Inode<VirtioFs>>> {
-    let maker = Maker::new(dir, idmap)?;
+    let maker = Maker::new(dir, idmap, dentry, file_type, permissions)?;
+    let context = maker.context();
     let op = Mknod {
         parent: dir.node_id()?,
         name: checked(dentry.name())?,
@@ -155,7 +184,7 @@ pub(crate) fn mknod(
         permissions: maker.permissions(permissions),
         umask: maker.umask,
         rdev: Device::from_wire(rdev),
-        extensions: maker.extensions(),
+        extensions: maker.extensions(&context),
     };
     make(dir, dentry, &op, &maker.caller)
 }
@@ -167,13 +196,20 @@ pub(crate) fn mkdir(
     dentry: &LookupDentry<VirtioFs>,
     permissions: u16,
 ) -> Result<ARef<Inode<VirtioFs>>> {
-    let maker = Maker::new(dir, idmap)?;
+    let maker = Maker::new(
+        dir,
+        idmap,
+        dentry,
+        vfs::attr::FileType::Directory,
+        permissions,
+    )?;
+    let context = maker.context();
     let op = Mkdir {
         parent: dir.node_id()?,
         name: checked(dentry.name())?,
         permissions: maker.permissions(permissions),
         umask: maker.umask,
-        extensions: maker.extensions(),
+        extensions: maker.extensions(&context),
     };
     make(dir, dentry, &op, &maker.caller)
 }
@@ -185,12 +221,13 @@ pub(crate) fn symlink(
     dentry: &LookupDentry<VirtioFs>,
     target: &CStr,
 ) -> Result<ARef<Inode<VirtioFs>>> {
-    let maker = Maker::new(dir, idmap)?;
+    let maker = Maker::new(dir, idmap, dentry, vfs::attr::FileType::Symlink, 0o777)?;
+    let context = maker.context();
     let op = Symlink {
         parent: dir.node_id()?,
         name: checked(dentry.name())?,
         target: target.to_bytes(),
-        extensions: maker.extensions(),
+        extensions: maker.extensions(&context),
     };
     make(dir, dentry, &op, &maker.caller)
 }
@@ -348,7 +385,7 @@ fn create(
     if !dir.session()?.lacks(Opcode::Create) {
         let flags = request.flags() | flags::O_CREAT | flags::O_EXCL;
         let name = Some(checked(dentry.name())?);
-        match create_and_open(dir, name, flags & !flags::O_TRUNC, request) {
+        match create_and_open(dir, dentry, name, flags & !flags::O_TRUNC, request) {
             Ok((inode, handle, entry)) => {
                 dentry.set_time(deadline_of(entry.entry_ttl));
                 return Ok(Opened::CreatedAndOpened(inode, handle));
@@ -365,9 +402,10 @@ fn create(
 /// open(2) with `O_TMPFILE`.
 pub(crate) fn tmpfile(
     dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
     request: &OpenRequest<'_>,
 ) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>)> {
-    create_and_open(dir, None, request.flags(), request)
+    create_and_open(dir, dentry, None, request.flags(), request)
         .map(|(inode, handle, _)| (inode, handle))
         .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })
 }
@@ -375,12 +413,20 @@ pub(crate) fn tmpfile(
 /// CREATE, or without a name TMPFILE.
 fn create_and_open(
     dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
     name: Option<&[u8]>,
     flags: u32,
     request: &OpenRequest<'_>,
 ) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>, Entry)> {
     let session = dir.session()?;
-    let maker = Maker::new(dir, request.idmap())?;
+    let maker = Maker::new(
+        dir,
+        request.idmap(),
+        dentry,
+        vfs::attr::FileType::Regular,
+        request.permissions(),
+    )?;
+    let context = maker.context();
     let op = Create {
         parent: dir.node_id()?,
         name,
@@ -388,7 +434,7 @@ fn create_and_open(
         open_flags: OpenFlags::NONE,
         permissions: maker.permissions(request.permissions()),
         umask: maker.umask,
-        extensions: maker.extensions(),
+        extensions: maker.extensions(&context),
     };
     // What must not fail later: without memory for the handle nothing is made.
     let mut handle = Handle::new()?;

@@ -97,6 +97,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::HANDLE_KILLPRIV_V2)
     .with(InitFlags::SETXATTR_EXT)
     .with(InitFlags::INIT_EXT)
+    .with(InitFlags::SECURITY_CTX)
     .with(InitFlags::CREATE_SUPP_GROUP)
     .with(InitFlags::NO_EXPORT_SUPPORT)
     .with(InitFlags::ALLOW_IDMAP);

@@ -45,6 +45,7 @@ pub mod filesystem;
 pub mod inode;
 pub mod mapping;
 pub mod parameter;
+pub mod security;
 pub mod super_block;
 pub mod time;
 pub mod xattr;

@@ -233,13 +233,14 @@ pub trait DirectoryOperations: Operations {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Makes a regular file without a name, and opens it.
+    /// Makes a regular file without a name, and opens it. What `dentry` has as its name is none.
     ///
     /// May sleep; no lock is held. Without it, `EOPNOTSUPP`.
     ///
     /// C: `tmpfile()`, ended by `d_instantiate()` and `finish_open()`.
     fn tmpfile(
         _dir: &Inode<Self::FileSystem>,
+        _dentry: &LookupDentry<Self::FileSystem>,
         _request: &OpenRequest<'_>,
     ) -> Result<OpenInode<Self::FileSystem>> {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -557,7 +558,9 @@ impl<I: DirectoryOperations> Callbacks<I> {
                 let dentry = (*file).__bindgen_anon_1.f_path.dentry;
                 (Inode::from_raw(dir), request, dentry)
             };
-            let (inode, data) = I::tmpfile(dir, &request)?;
+            // SAFETY: The dentry was made for this file: it is not hashed and has no inode.
+            let new = unsafe { LookupDentry::from_raw(dentry) };
+            let (inode, data) = I::tmpfile(dir, new, &request)?;
             // SAFETY: The dentry is valid, without an inode, and used by nobody else. The reference is handed over. The file is
             // valid and not opened.
             unsafe {
