@@ -5,6 +5,7 @@
 use crate::{
     direct,
     inode::NodeInode,
+    ioctl,
     killpriv,
     listing::Cursor,
     lock::{
@@ -50,6 +51,7 @@ use vfs::{
     file::{
         DirEmitter,
         FallocateMode,
+        IoctlRequest,
         Kiocb,
         LockOutcome,
         LockRequest,
@@ -322,6 +324,10 @@ impl vfs::file::Operations for RegularFiles {
         written.and(flushed)
     }
 
+    fn ioctl(file: &File<VirtioFs>, request: &IoctlRequest) -> Result<i32> {
+        ioctl::ioctl(file, request)
+    }
+
     fn get_lock(request: &mut LockRequest<'_, VirtioFs>) -> Result {
         lock::get(request)
     }
@@ -456,5 +462,9 @@ impl vfs::file::DirectoryOperations for DirectoryFiles {
 
     fn fsync(file: &File<VirtioFs>, datasync: bool) -> Result {
         write::sync_handle(file, true, datasync)
+    }
+
+    fn ioctl(file: &File<VirtioFs>, request: &IoctlRequest) -> Result<i32> {
+        ioctl::ioctl(file, request)
     }
 }

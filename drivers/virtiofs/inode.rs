@@ -579,6 +579,17 @@ macro_rules! impl_inode_operations {
                 $crate::inode::permission_rcu(inode, idmap, mask)
             }
 
+            fn flags(
+                inode: &Inode<VirtioFs>,
+                wanted: ::vfs::inode::InodeFlags,
+            ) -> Result<::vfs::inode::InodeFlags> {
+                $crate::ioctl::flags(inode, wanted)
+            }
+
+            fn set_flags(inode: &Inode<VirtioFs>, flags: ::vfs::inode::InodeFlags) -> Result {
+                $crate::ioctl::set_flags(inode, flags)
+            }
+
             fn listxattr(inode: &Inode<VirtioFs>, names: &mut ::vfs::xattr::Buffer<'_>) -> Result {
                 $crate::xattr::list(inode, names)
             }

@@ -80,6 +80,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::BIG_WRITES)
     .with(InitFlags::DONT_MASK)
     .with(InitFlags::FLOCK_LOCKS)
+    .with(InitFlags::HAS_IOCTL_DIR)
     .with(InitFlags::AUTO_INVAL_DATA)
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::READDIRPLUS_AUTO)
@@ -128,6 +129,7 @@ fn is_optional(opcode: Opcode) -> bool {
             | Opcode::Lseek
             | Opcode::Statx
             | Opcode::Interrupt
+            | Opcode::Ioctl
     )
 }
 
@@ -501,6 +503,7 @@ mod tests {
             Opcode::Lseek,
             Opcode::Statx,
             Opcode::Interrupt,
+            Opcode::Ioctl,
         ];
         let all = optional.iter().fold(0, |bits, opcode| {
             assert!(is_optional(*opcode));

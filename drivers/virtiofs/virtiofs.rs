@@ -22,6 +22,7 @@
 //! - [`setattr`]: changes of attributes.
 //! - [`mod@file`]: open files.
 //! - [`mod@export`]: file handles.
+//! - [`ioctl`]: ioctl(2), and flags of inodes.
 //! - [`mod@lock`]: locks that the daemon keeps, and signals.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
@@ -44,6 +45,7 @@ mod export;
 mod file;
 mod forget;
 mod inode;
+mod ioctl;
 mod killpriv;
 mod lane;
 mod listing;

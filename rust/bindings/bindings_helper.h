@@ -5,6 +5,7 @@
 #include <linux/filelock.h>
 #include <linux/exportfs.h>
 #include <linux/falloc.h>
+#include <linux/fileattr.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>

@@ -4,6 +4,7 @@
 //! SYNCFS.
 
 use crate::data::at_most;
+use crate::encode::len_u32;
 use crate::operation::Answer;
 use crate::reply::{empty, exact, is_errno, Impossible, ReplyError};
 use crate::value::{Fh, NodeId};
@@ -48,9 +49,9 @@ impl Operation for Interrupt {
     }
 }
 
-/// IOCTL: whatever the daemon makes of it. Data is the payload of request and reply.
+/// IOCTL: whatever the daemon makes of it. Data from the daemon is the payload of the reply.
 #[derive(Clone, Copy, Debug)]
-pub struct Ioctl {
+pub struct Ioctl<'a> {
     /// Which file.
     pub node: NodeId,
     /// The handle.
@@ -61,8 +62,8 @@ pub struct Ioctl {
     pub cmd: u32,
     /// Argument of ioctl(2).
     pub arg: u64,
-    /// Bytes of data for the daemon.
-    pub in_size: u32,
+    /// Data for the daemon.
+    pub data: &'a [u8],
     /// Room for data from the daemon in bytes.
     pub out_size: u32,
 }
@@ -76,7 +77,7 @@ pub struct IoctlReply {
     pub len: usize,
 }
 
-impl Operation for Ioctl {
+impl Operation for Ioctl<'_> {
     type Reply = IoctlReply;
 
     fn opcode(&self) -> Opcode {
@@ -93,13 +94,10 @@ impl Operation for Ioctl {
             flags: self.flags.bits(),
             cmd: self.cmd,
             arg: self.arg,
-            in_size: self.in_size,
+            in_size: len_u32(self.data.len())?,
             out_size: self.out_size,
-        })
-    }
-
-    fn payload_len(&self) -> usize {
-        self.in_size as usize
+        })?;
+        e.bytes(self.data)
     }
 
     fn reply_len(&self) -> usize {

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 mod directory;
+mod ioctl;
 mod kiocb;
 mod lock;
 mod operations;
@@ -14,6 +15,7 @@ pub use directory::{
     DirEmitter,
     DirectoryOperations, //
 };
+pub use ioctl::IoctlRequest;
 pub use kiocb::{
     Kiocb,
     QueuedKiocb, //

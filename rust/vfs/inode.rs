@@ -8,6 +8,7 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 mod directory;
+mod flags;
 mod new;
 mod operations;
 
@@ -18,6 +19,10 @@ pub use directory::{
     OpenRequest,
     Opened,
     RenameFlags, //
+};
+pub use flags::{
+    ExtendedFlags,
+    InodeFlags, //
 };
 pub use new::{
     Lookup,

@@ -26,6 +26,8 @@ mod file;
 mod forget;
 #[path = "../../drivers/virtiofs/inode.rs"]
 mod inode;
+#[path = "../../drivers/virtiofs/ioctl.rs"]
+mod ioctl;
 #[path = "../../drivers/virtiofs/killpriv.rs"]
 mod killpriv;
 #[path = "../../drivers/virtiofs/lane.rs"]

@@ -629,7 +629,7 @@ fn ioctls() {
         flags: IoctlFlags::NONE,
         cmd: 0,
         arg: 0,
-        in_size: 0,
+        data: &[],
         out_size: 8,
     };
     let check = |result, flags, len| {

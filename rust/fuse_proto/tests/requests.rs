@@ -493,12 +493,13 @@ fn control() {
         flags: IoctlFlags::DIR,
         cmd: 1,
         arg: 2,
-        in_size: 3,
+        data: b"abcdefgh",
         out_size: 4,
     };
-    let args = Bytes::new().u64(9).u32(16).u32(1).u64(2).u32(3).u32(4);
-    check(ioctl, 39, 5, args);
-    assert_eq!(u32_at(&request(&ioctl), 0), 40 + 32 + 3);
+    let args = Bytes::new().u64(9).u32(16).u32(1).u64(2).u32(8).u32(4);
+    let data = u64::from_le_bytes(*b"abcdefgh");
+    check(ioctl, 39, 5, args.u64(data));
+    assert_eq!(u32_at(&request(&ioctl), 0), 40 + 32 + 8);
     for notify in [false, true] {
         let poll = Poll {
             node,

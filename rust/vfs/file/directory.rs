@@ -3,6 +3,7 @@
 //! What the VFS asks of an open directory.
 
 use super::{
+    ioctl::IoctlRequest,
     position,
     File,
     NewFile,
@@ -21,7 +22,10 @@ use kernel::{
         from_result,
         VTABLE_DEFAULT_ERROR, //
     },
-    ffi::c_int,
+    ffi::{
+        c_int,
+        c_uint, //
+    },
     module::this_module,
     prelude::*, //
 };
@@ -130,6 +134,13 @@ pub trait DirectoryOperations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// `ioctl(2)`, but for what the VFS does itself; the result is that of the system call.
+    ///
+    /// May sleep. `ENOTTY` when there is no such call, as without this.
+    fn ioctl(_file: &File<Self::FileSystem>, _request: &IoctlRequest) -> Result<i32> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Has changes of the directory reach stable storage.
     ///
     /// May sleep. Without it, `EINVAL`.
@@ -222,6 +233,24 @@ impl<F: DirectoryOperations> Callbacks<F> {
     /// # Safety
     ///
     /// Called by the VFS, with a file that `open` opened.
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: usize) -> isize {
+        let request = IoctlRequest::new(cmd, arg, false);
+        // SAFETY: As the caller says.
+        from_result(|| F::ioctl(unsafe { File::from_raw(file) }, &request).map(|n| n as isize))
+    }
+
+    /// # Safety
+    ///
+    /// As [`ioctl`](Self::ioctl), by a 32-bit program.
+    unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: usize) -> isize {
+        let request = IoctlRequest::new(cmd, arg, true);
+        // SAFETY: As the caller says.
+        from_result(|| F::ioctl(unsafe { File::from_raw(file) }, &request).map(|n| n as isize))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened.
     unsafe extern "C" fn fsync(
         file: *mut bindings::file,
         _start: bindings::loff_t,
@@ -242,6 +271,16 @@ impl<F: DirectoryOperations> Callbacks<F> {
         iterate_shared: Some(Self::iterate_shared),
         llseek: Some(Self::llseek),
         read: Some(bindings::generic_read_dir),
+        unlocked_ioctl: if F::HAS_IOCTL {
+            Some(Self::ioctl)
+        } else {
+            None
+        },
+        compat_ioctl: if F::HAS_IOCTL {
+            Some(Self::compat_ioctl)
+        } else {
+            None
+        },
         fsync: if F::HAS_FSYNC {
             Some(Self::fsync)
         } else {

@@ -3,6 +3,7 @@
 //! What the VFS asks of an open regular file.
 
 use super::{
+    ioctl::IoctlRequest,
     kiocb::{
         count,
         Call, //
@@ -278,6 +279,13 @@ pub trait Operations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// `ioctl(2)`, but for what the VFS does itself; the result is that of the system call.
+    ///
+    /// May sleep. `ENOTTY` when there is no such call, as without this.
+    fn ioctl(_file: &File<Self::FileSystem>, _request: &IoctlRequest) -> Result<i32> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Tells by [`LockRequest::answer`] who has a POSIX lock that is in the way of this one (`F_GETLK`).
     ///
     /// May sleep. Without [`set_lock`](Operations::set_lock), locks are those of this kernel.
@@ -402,6 +410,24 @@ impl<F: Operations> Callbacks<F> {
             F::flush(unsafe { File::from_raw(file) }, owner.addr())?;
             Ok(0)
         })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with a file that `open` opened.
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: usize) -> isize {
+        let request = IoctlRequest::new(cmd, arg, false);
+        // SAFETY: As the caller says.
+        from_result(|| F::ioctl(unsafe { File::from_raw(file) }, &request).map(|n| n as isize))
+    }
+
+    /// # Safety
+    ///
+    /// As [`ioctl`](Self::ioctl), by a 32-bit program.
+    unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: usize) -> isize {
+        let request = IoctlRequest::new(cmd, arg, true);
+        // SAFETY: As the caller says.
+        from_result(|| F::ioctl(unsafe { File::from_raw(file) }, &request).map(|n| n as isize))
     }
 
     /// # Safety
@@ -602,6 +628,16 @@ impl<F: Operations> Callbacks<F> {
         release: Some(Self::release),
         flush: if F::HAS_FLUSH {
             Some(Self::flush)
+        } else {
+            None
+        },
+        unlocked_ioctl: if F::HAS_IOCTL {
+            Some(Self::ioctl)
+        } else {
+            None
+        },
+        compat_ioctl: if F::HAS_IOCTL {
+            Some(Self::compat_ioctl)
         } else {
             None
         },

@@ -3,6 +3,7 @@
 //! What the VFS asks of an inode.
 
 use super::{
+    flags::InodeFlags,
     Inode,
     RcuInode, //
 };
@@ -128,6 +129,20 @@ pub trait Operations: Sized + 'static {
     ///
     /// May sleep; `i_rwsem` is held or not. Without it, there are none.
     fn listxattr(_inode: &Inode<Self::FileSystem>, _names: &mut xattr::Buffer<'_>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Flags of the inode, in the form that is `wanted` (what is in it does not matter).
+    ///
+    /// May sleep; no lock is held. `ENOTTY` when it has none. Without it, an ioctl of the open file is tried.
+    fn flags(_inode: &Inode<Self::FileSystem>, _wanted: InodeFlags) -> Result<InodeFlags> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Sets flags of the inode. The VFS has checked that the caller may do it.
+    ///
+    /// May sleep; `i_rwsem` of the inode is held.
+    fn set_flags(_inode: &Inode<Self::FileSystem>, _flags: InodeFlags) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -363,6 +378,48 @@ impl<I: Operations> Callbacks<I> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS, with a dentry of an inode of `I::FileSystem`, and attributes that are the caller's alone.
+    unsafe extern "C" fn fileattr_get(
+        dentry: *mut bindings::dentry,
+        attr: *mut kernel::bindings::file_kattr,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As the caller says; a dentry in use holds a reference to its inode. CAST: `kernel` has the type
+            // without its fields.
+            let (inode, attr) = unsafe {
+                (
+                    Inode::from_raw((*dentry).d_inode),
+                    &mut *attr.cast::<bindings::file_kattr>(),
+                )
+            };
+            I::flags(inode, InodeFlags::from_raw(attr))?.to_raw(attr);
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As [`fileattr_get`](Self::fileattr_get), with an inode that is locked.
+    unsafe extern "C" fn fileattr_set(
+        _idmap: *mut bindings::mnt_idmap,
+        dentry: *mut bindings::dentry,
+        attr: *mut kernel::bindings::file_kattr,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: As above.
+            let (inode, attr) = unsafe {
+                (
+                    Inode::from_raw((*dentry).d_inode),
+                    &*attr.cast::<bindings::file_kattr>(),
+                )
+            };
+            I::set_flags(inode, InodeFlags::from_raw(attr))?;
+            Ok(0)
+        })
+    }
+
     pub(super) const VTABLE: bindings::inode_operations = bindings::inode_operations {
         setattr: if I::HAS_SETATTR {
             Some(Self::setattr)
@@ -381,6 +438,16 @@ impl<I: Operations> Callbacks<I> {
         },
         listxattr: if I::HAS_LISTXATTR {
             Some(Self::listxattr)
+        } else {
+            None
+        },
+        fileattr_get: if I::HAS_FLAGS {
+            Some(Self::fileattr_get)
+        } else {
+            None
+        },
+        fileattr_set: if I::HAS_SET_FLAGS {
+            Some(Self::fileattr_set)
         } else {
             None
         },

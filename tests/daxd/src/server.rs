@@ -161,6 +161,7 @@ impl Server {
             Opcode::GETLK => fs.getlk(request),
             Opcode::SETLK | Opcode::SETLKW => fs.setlk(request),
             Opcode::INTERRUPT => fs.interrupt(request),
+            Opcode::IOCTL => fs.ioctl(request),
             _ => {
                 // What is not known cannot be checked.
                 request.args.take(request.args.left())?;

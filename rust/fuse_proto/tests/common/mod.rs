@@ -422,7 +422,7 @@ pub fn visit_all(seed: &Seed, v: &mut impl Visit) {
         flags: IoctlFlags::DIR,
         cmd: small,
         arg: number,
-        in_size: small,
+        data: b"data",
         out_size: small,
     });
     v.visit(Poll {

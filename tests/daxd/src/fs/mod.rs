@@ -11,6 +11,7 @@ mod dir;
 mod handle;
 mod inode;
 mod io;
+mod ioctl;
 mod locks;
 mod namespace;
 mod xattr;
@@ -94,6 +95,8 @@ pub struct Fs {
     pub inodes: Inodes,
     /// Files and directories that the guest has open.
     pub handles: Handles,
+    /// What the guest has set with ioctls.
+    ioctls: ioctl::Ioctls,
     /// Locks that the guest holds.
     pub locks: Locks,
     /// What INIT agreed on.
@@ -125,6 +128,7 @@ impl Fs {
             counters,
             inodes: Inodes::new(root)?,
             handles: Handles::default(),
+            ioctls: ioctl::Ioctls::default(),
             locks: Locks::default(),
             session: RwLock::default(),
             size_lock: RwLock::new(()),
