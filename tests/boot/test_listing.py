@@ -77,6 +77,12 @@ def test_walk_of_a_tree(mounted):
     assert requests <= {"OPENDIR", "RELEASEDIR", "STATFS"}
 
 
+def few_anew(rig):
+    """The small directory as it was at first."""
+    shutil.rmtree(rig.tree.path / "few", ignore_errors=True)
+    files_of_few(rig.tree)
+
+
 @pytest.mark.parametrize(
     "change, there",
     [
@@ -92,9 +98,7 @@ def test_walk_of_a_tree(mounted):
 )
 def test_changes_from_here(rig, change, there):
     """Whatever changes the names of a directory from here shows at once, in every directory that it touches."""
-    for path in ("few", "few/sub"):
-        shutil.rmtree(rig.tree.path / path, ignore_errors=True)
-    files_of_few(rig.tree)
+    few_anew(rig)
     rig.guest.mount("daxd")
     for _ in range(2):
         value(rig, "[os.listdir(path) for path in ('/mnt/few', '/mnt/few/sub')]")
@@ -107,6 +111,7 @@ def test_changes_from_here(rig, change, there):
 
 def test_changes_on_the_host(rig):
     """A change on the host shows when the attributes have timed out."""
+    few_anew(rig)
     rig.daxd.configure(attr_timeout=0)
     rig.guest.mount("daxd")
     for _ in range(2):
