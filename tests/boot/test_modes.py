@@ -92,7 +92,6 @@ def test_scenario(guest, host, mode):
     assert not directory.exists()
 
 
-@pytest.mark.xfail(reason="SECURITY_CTX is not offered, without which such a daemon refuses INIT with EPROTO", strict=True)
 def test_security_label(boot, tree):
     """A daemon that wants the security context of what is created can be mounted, and files be made."""
     guest = boot(Share(tree.path, "share", daemon_args=["--xattr", "--security-label"]))
