@@ -2,6 +2,7 @@
 """A daemon that sleeps or dies: tasks that wait can be killed, umount -f ends what waits, and nothing hangs or leaks."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from conftest import blocked, errno_of, mount_errno, running
@@ -39,6 +40,12 @@ except OSError as error:
 """
 
 
+def all_stopped(pid):
+    """Whether every thread of a process has stopped: the others go on until one has seen the signal."""
+    states = [stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 def waiting(boot, tree, operation, number):
     """A guest with a task that waits in an operation because its daemon got a signal: (guest, task)."""
     tree.file("known", "content\n")
@@ -54,6 +61,8 @@ def waiting(boot, tree, operation, number):
     guest.shares[0].process.send_signal(number)
     if number == signal.SIGKILL:
         guest.shares[0].process.wait(10)
+    else:
+        guest.wait_until(lambda: all_stopped(guest.shares[0].process.pid), "the daemon stops")
     guest.run("touch /run/go")
     blocked(guest, task)
     return guest, task
