@@ -155,7 +155,8 @@ class Guest:
     it, what a driver forgets to clear is seen.
 
     `warm` lets it go on from the state of such a guest just after its boot (see snapshot.py), which takes a fraction of a boot.
-    Guests with ports for hotplug, and those on real hardware, boot all the same.
+    Guests with ports for hotplug, and those on real hardware, boot all the same. The emulator takes no state with a device on the
+    command line that cannot be saved (vhost-user-test-device).
 
     Leaving the context powers it off, stops all it started, and raises GuestError when the kernel reported a fault that
     `expected` (regular expressions on log lines) does not name.

@@ -96,7 +96,7 @@ def running(directory, **options):
     """A daemon, and a guest with the C driver, whatever its kernel says."""
     directory.chmod(0o755)
     with Daxd(directory, tag="share", **options) as daxd:
-        with Guest([Share(**daxd.share())], driver="c", warm=True, name="daxd", expected=[".*"]) as guest:
+        with Guest([Share(**daxd.share())], driver="c", name="daxd", expected=[".*"]) as guest:
             yield daxd, guest
 
 
@@ -330,7 +330,7 @@ def test_configuration_space(tmp_path):
     with contextlib.ExitStack() as stack:
         daemons = [stack.enter_context(Daxd(tmp_path, **kind)) for kind in kinds]
         shares = [Share(**daxd.share()) for daxd in daemons]
-        guest = stack.enter_context(Guest(shares, driver="c", warm=True, name="daxd", expected=[".*"]))
+        guest = stack.enter_context(Guest(shares, driver="c", name="daxd", expected=[".*"]))
         guest.load()
         assert guest.out("cat /sys/fs/virtiofs/*/tag") == "F" * 36
         guest.mount("F" * 36)
@@ -437,7 +437,7 @@ def test_forged_entries(tmp_path):
     """Entries of the used ring that answer nothing reach the driver, whose queue is lost after that."""
     for forge in ("duplicate", "never", "out of the blue"):
         with Daxd(tmp_path, tag="share") as daxd:
-            with Guest([Share(**daxd.share())], driver="c", warm=True, name="daxd", expected=[".*"]) as guest:
+            with Guest([Share(**daxd.share())], driver="c", name="daxd", expected=[".*"]) as guest:
                 guest.mount("share")
                 if forge == "duplicate":
                     daxd.set_fault("duplicate_used", "STATFS", count=1)
@@ -452,7 +452,7 @@ def test_forged_entries(tmp_path):
 def test_death(tmp_path):
     """The daemon dies at the request that it is told to die at, with the code that it is told."""
     with Daxd(tmp_path, tag="share") as daxd:
-        with Guest([Share(**daxd.share())], driver="c", warm=True, name="daxd", expected=[".*"]) as guest:
+        with Guest([Share(**daxd.share())], driver="c", name="daxd", expected=[".*"]) as guest:
             guest.mount("share")
             daxd.set_fault("exit", "STATFS", skip=1, code=7)
             guest.run("stat -f /mnt")
