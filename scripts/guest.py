@@ -155,8 +155,7 @@ class Guest:
     it, what a driver forgets to clear is seen.
 
     `warm` lets it go on from the state of such a guest just after its boot (see snapshot.py), which takes a fraction of a boot.
-    Guests with ports for hotplug, and those on real hardware, boot all the same. The emulator takes no state with a device on the
-    command line that cannot be saved (vhost-user-test-device).
+    Guests with ports for hotplug, and those on real hardware, boot all the same.
 
     Leaving the context powers it off, stops all it started, and raises GuestError when the kernel reported a fault that
     `expected` (regular expressions on log lines) does not name.
@@ -215,7 +214,7 @@ class Guest:
         root = images.root_image()
         modules = images.modules_image(self.kernel, self.driver, self.source)
         state = None
-        if self.warm and not self.shell and "tcg" in accelerator()[1] and not any(share.hotplug for share in self.shares):
+        if self.goes_on():
             state = snapshot.snapshot_of(self.base_command(build, root), self.save_state, str(self.logs))
         self.sockets = Path(tempfile.mkdtemp(prefix="guest-", dir="/run"))
         begin = time.monotonic()
@@ -229,6 +228,11 @@ class Guest:
             self.run(f"attach {time.time():.3f}")
         self.seconds["boot"] = time.monotonic() - begin
         return self
+
+    def goes_on(self):
+        """Whether it goes on from a saved state. The emulator takes none when a device on its command line cannot be saved."""
+        cold = any(share.hotplug or "vhost-user-test-device" in (share.device or "") for share in self.shares)
+        return self.warm and not self.shell and not cold and "tcg" in accelerator()[1]
 
     def start_emulator(self, command):
         """Starts the emulator and meets its monitor."""
