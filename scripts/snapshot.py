@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """States of guests just after their boot, from which others go on.
 
-Under an emulator a boot takes seconds, on the debug kernel half a minute; to load a saved state takes one second. A state holds
-what all guests have: processors, memory, the root disk, the agent. The devices of a test come on top: the guest finds them when
+Under an emulator a boot takes long, above all that of the debug kernel; to load a saved state takes a fraction of that, as
+scripts/guest.py with and without --cold shows. A state holds what all guests have: processors, memory, the root disk, the agent. The devices of a test come on top: the guest finds them when
 it scans its bus again. States are kept in the cache under the digest of the emulator's version and command line.
 """
 

@@ -25,8 +25,8 @@ TOP = kernels.TOP
 PART_TIMEOUT = 3600
 # What is tested with pytest beside the driver: what documents and tables say, the build, the daemon of the tests, the tables of the bench.
 PYTEST_DIRECTORIES = ("tests/docs", "tests/build", "tests/daxd", "tests/bench")
-# What a run leaves out unless it is told --every-file. Of the debug kernel: all but the files whose tests share a guest, as booting
-# one for each test costs too much there. Of the others: those that take minutes, or have to keep pace with the limit on log lines.
+# What a run leaves out unless it is told --every-file. Of the debug kernel: all but the files whose tests share a guest. Of the
+# others: those that take minutes, or have to keep pace with the limit on log lines.
 DEBUG_FILES = ["test_names.py", "test_namespace.py", "test_read.py", "test_readdir.py"]
 LONG_FILES = ["test_hostile_device.py", "test_hostile_init.py", "test_hostile_replies.py", "test_lifetimes.py", "test_references.py", "test_workloads.py"]
 
@@ -105,7 +105,7 @@ def main():
     parser.add_argument("--part", action="append", choices=["host", "kunit", "boot"], help="only this part; may be repeated")
     parser.add_argument("--kernel", action="append", choices=kernels.FRAGMENTS, help="only this kernel; may be repeated")
     parser.add_argument("--driver", choices=["rust", "c"], default="rust", help="boot tests with the kernel's own driver (c)")
-    parser.add_argument("--every-file", action="store_true", help="all files of boot tests, on both kernels (two hours)")
+    parser.add_argument("--every-file", action="store_true", help="all files of boot tests, on both kernels")
     parser.add_argument("--jobs", type=int, default=2, help="guests at a time")
     parser.add_argument("pytest", nargs="*", help="arguments for the boot tests, after --")
     args = parser.parse_args()
