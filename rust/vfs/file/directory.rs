@@ -3,7 +3,10 @@
 //! What the VFS asks of an open directory.
 
 use super::{
-    ioctl::IoctlRequest,
+    ioctl::{
+        self,
+        IoctlRequest, //
+    },
     position,
     File,
     NewFile,
@@ -234,18 +237,16 @@ impl<F: DirectoryOperations> Callbacks<F> {
     ///
     /// Called by the VFS, with a file that `open` opened.
     unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: usize) -> isize {
-        let request = IoctlRequest::new(cmd, arg, false);
         // SAFETY: As the caller says.
-        from_result(|| F::ioctl(unsafe { File::from_raw(file) }, &request).map(|n| n as isize))
+        unsafe { ioctl::answer(file, IoctlRequest::new(cmd, arg, false), F::ioctl) }
     }
 
     /// # Safety
     ///
     /// As [`ioctl`](Self::ioctl), by a 32-bit program.
     unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: usize) -> isize {
-        let request = IoctlRequest::new(cmd, arg, true);
         // SAFETY: As the caller says.
-        from_result(|| F::ioctl(unsafe { File::from_raw(file) }, &request).map(|n| n as isize))
+        unsafe { ioctl::answer(file, IoctlRequest::new(cmd, arg, true), F::ioctl) }
     }
 
     /// # Safety

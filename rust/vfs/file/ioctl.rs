@@ -2,7 +2,10 @@
 
 //! `ioctl(2)` of an open file or directory.
 
+use super::File;
+use crate::filesystem::FileSystem;
 use kernel::{
+    error::from_result,
     ffi::c_uint,
     ioctl::{
         _IOC_DIR,
@@ -23,6 +26,20 @@ pub struct IoctlRequest {
     cmd: u32,
     arg: usize,
     compat: bool,
+}
+
+/// Answers a call of a file with `ioctl`.
+///
+/// # Safety
+///
+/// The file is that of an `unlocked_ioctl` or `compat_ioctl` callback, of a filesystem `T`, and opened.
+pub(super) unsafe fn answer<T: FileSystem>(
+    file: *mut bindings::file,
+    request: IoctlRequest,
+    ioctl: fn(&File<T>, &IoctlRequest) -> Result<i32>,
+) -> isize {
+    // SAFETY: As the caller says.
+    from_result(|| ioctl(unsafe { File::from_raw(file) }, &request).map(|result| result as isize))
 }
 
 impl IoctlRequest {
