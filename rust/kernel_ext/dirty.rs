@@ -34,6 +34,11 @@ fn pack(pages: &Range<usize>) -> usize {
     pages.start << END_BITS | pages.end
 }
 
+/// [`None`] for all.
+fn unpack(packed: usize) -> Option<Range<usize>> {
+    (packed != ALL).then_some(packed >> END_BITS..packed & ((1 << END_BITS) - 1))
+}
+
 /// The dirty pages of a folio of `pages` pages.
 ///
 /// # Safety
@@ -41,12 +46,10 @@ fn pack(pages: &Range<usize>) -> usize {
 /// The folio is in the page cache of a mapping whose folios are dirtied by [`add`] and [`dirty_folio`], is locked and was dirty.
 pub(crate) unsafe fn pages(folio: NonNull<bindings::folio>, pages: usize) -> Range<usize> {
     // SAFETY: The folio is valid as the caller says.
-    let packed = unsafe { field(folio).read_volatile() };
-    let (start, end) = (packed >> END_BITS, packed & ((1 << END_BITS) - 1));
-    if packed == ALL || start >= pages {
-        return 0..pages;
+    match unpack(unsafe { field(folio).read_volatile() }) {
+        Some(dirty) if dirty.start < pages => dirty.start..dirty.end.min(pages),
+        _ => 0..pages,
     }
-    start..end.min(pages)
 }
 
 /// More pages of a folio are going to be dirty.
@@ -58,14 +61,12 @@ pub(crate) unsafe fn add(folio: NonNull<bindings::folio>, more: Range<usize>) {
     // SAFETY: The folio is valid as the caller says. The lock keeps other writers away, and it from being cleaned. Who dirties all
     // of it without the lock, as it is unmapped, has done so before through the mapping; it is dirty as a whole since then.
     unsafe {
-        let packed = field(folio).read_volatile();
         let sum = if !bindings::folio_test_dirty(folio.as_ptr()) {
             more
-        } else if packed == ALL {
-            return;
+        } else if let Some(dirty) = unpack(field(folio).read_volatile()) {
+            dirty.start.min(more.start)..dirty.end.max(more.end)
         } else {
-            let (start, end) = (packed >> END_BITS, packed & ((1 << END_BITS) - 1));
-            start.min(more.start)..end.max(more.end)
+            return;
         };
         field(folio).write_volatile(pack(&sum));
     }
