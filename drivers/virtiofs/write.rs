@@ -60,7 +60,22 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     if begin(iocb, from)? == 0 {
         return Ok(0);
     }
-    let total = write_parts(iocb, from, write_through)?;
+    let mut total: usize = 0;
+    while !from.is_empty() {
+        match write_through(iocb, from) {
+            Ok((asked, written)) => {
+                total = total.saturating_add(written);
+                let end = iocb.pos().saturating_add_unsigned(written as u64);
+                iocb.set_pos(end);
+                grow(inode, end);
+                if written < asked {
+                    break;
+                }
+            }
+            Err(e) if total == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
     drop(locked);
     iocb.write_sync(total)
 }
@@ -83,32 +98,6 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
         killpriv::before_write(iocb)?;
     }
     Ok(len)
-}
-
-/// Writes with one request after the other, each by `once`, which returns how many bytes it had, and how many the daemon took.
-pub(crate) fn write_parts(
-    iocb: &mut Kiocb<'_, VirtioFs>,
-    from: &mut IovIterSource<'_>,
-    once: impl Fn(&Kiocb<'_, VirtioFs>, &mut IovIterSource<'_>) -> Result<(usize, usize)>,
-) -> Result<usize> {
-    let inode = iocb.file().inode();
-    let mut total: usize = 0;
-    while !from.is_empty() {
-        match once(iocb, from) {
-            Ok((asked, written)) => {
-                total = total.saturating_add(written);
-                let end = iocb.pos().saturating_add_unsigned(written as u64);
-                iocb.set_pos(end);
-                grow(inode, end);
-                if written < asked {
-                    break;
-                }
-            }
-            Err(e) if total == 0 => return Err(e),
-            Err(_) => break,
-        }
-    }
-    Ok(total)
 }
 
 /// The file has bytes up to `end` at least, and its attributes have changed.
