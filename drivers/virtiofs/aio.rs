@@ -93,6 +93,7 @@ impl Progress {
 
 /// What changes while parts are under way.
 struct State {
+    /// Set before the first part is sent, until it is completed.
     iocb: Option<QueuedKiocb<VirtioFs>>,
     /// Parts that have not ended, and one as long as parts are being sent.
     left: usize,
@@ -144,7 +145,10 @@ pub(crate) fn queue(
             pages.mark_dirty();
         }
     }
-    let aio = Aio::new(iocb.queue()?, pos, len, &op, pinned.len())?;
+    // What can fail comes before the promise to complete it.
+    let aio = Aio::new(pos, len, &op, pinned.len())?;
+    let queued = iocb.queue()?;
+    aio.state.lock().iocb = Some(queued);
     let mut at = 0;
     for pages in pinned {
         let asked = pages.len();
@@ -161,15 +165,9 @@ pub(crate) fn queue(
 impl Aio {
     /// The transfer of `len` bytes at `pos`, in at most `parts` parts. It is completed when all have ended and the caller's own, an
     /// empty one. Sleeps for memory.
-    fn new(
-        iocb: QueuedKiocb<VirtioFs>,
-        pos: i64,
-        len: usize,
-        op: &PartOp,
-        parts: usize,
-    ) -> Result<Arc<Self>> {
+    fn new(pos: i64, len: usize, op: &PartOp, parts: usize) -> Result<Arc<Self>> {
         let state = State {
-            iocb: Some(iocb),
+            iocb: None,
             left: 1,
             progress: Progress::new(len),
             cleaned: KVec::with_capacity(parts, GFP_KERNEL)?,
