@@ -13,6 +13,7 @@ use crate::{
         Claims, //
     },
     readdir,
+    session::Session,
     setattr::resize,
     superblock::{
         caller,
@@ -64,6 +65,28 @@ use vfs::{
     File,
     Inode, //
 };
+
+/// Whether files or directories need not be opened at a daemon that does not know how to.
+fn can_do_without(session: &Session, dir: bool) -> bool {
+    session.has(if dir {
+        InitFlags::NO_OPENDIR_SUPPORT
+    } else {
+        InitFlags::NO_OPEN_SUPPORT
+    })
+}
+
+/// Opens an inode; nothing when the daemon does without. Sleeps.
+pub(crate) fn call_open(
+    session: &Arc<Session>,
+    inode: &Inode<VirtioFs>,
+    op: &Open,
+) -> Result<Option<OpenReply>> {
+    match session.call(op, &caller(inode.super_block())) {
+        Ok(reply) => Ok(Some(reply)),
+        Err(e) if e == ENOSYS && can_do_without(session, op.dir) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
 
 /// An open file or directory of the daemon.
 pub(crate) struct Handle {
@@ -158,17 +181,12 @@ impl Handle {
     }
 
     fn open(inode: &Inode<VirtioFs>, file: &NewFile<VirtioFs>, dir: bool) -> Result<KBox<Self>> {
-        let (opcode, without) = if dir {
-            (Opcode::Opendir, InitFlags::NO_OPENDIR_SUPPORT)
-        } else {
-            (Opcode::Open, InitFlags::NO_OPEN_SUPPORT)
-        };
+        let opcode = if dir { Opcode::Opendir } else { Opcode::Open };
         let session = inode.session()?;
         let node = inode.node_id()?;
-        let can_do_without = session.has(without);
         // What must not fail later: without memory for the handle there is no OPEN.
         let mut handle = Self::new()?;
-        if can_do_without && session.lacks(opcode) {
+        if can_do_without(session, dir) && session.lacks(opcode) {
             return Ok(handle);
         }
         let mut op = Open {
@@ -191,24 +209,20 @@ impl Handle {
             // What was written before comes before the truncation. Errors stay with the file.
             let _ = writeback::write_all(inode);
         }
-        let opened = session.call(&op, &caller(inode.super_block()));
+        let opened = call_open(session, inode, &op);
         if truncate {
             match &opened {
                 // The page cache follows at once, as what others write from here on is the new contents.
-                Ok(_) => resize(inode, 0),
+                Ok(Some(_)) => resize(inode, 0),
                 // Nobody knows whether it was truncated.
-                Err(_) => inode.data().changed(),
+                _ => inode.data().changed(),
             }
             killpriv::mode_may_have_changed(inode);
         }
         drop(locked);
-        match opened {
-            Ok(reply) => {
-                handle.opened(reply);
-                handle.truncated = truncate;
-            }
-            Err(e) if e == ENOSYS && can_do_without => {}
-            Err(e) => return Err(e),
+        if let Some(reply) = opened? {
+            handle.opened(reply);
+            handle.truncated = truncate;
         }
         Ok(handle)
     }

@@ -6,6 +6,7 @@
 //! the daemon cannot ask for other memory of the caller. What it does not know is `ENOTTY`, as everywhere.
 
 use crate::{
+    file::call_open,
     inode::NodeInode,
     session::Session,
     superblock::{
@@ -18,7 +19,6 @@ use fuse_proto::{
     InitFlags,
     Ioctl,
     IoctlFlags,
-    NodeId,
     Opcode,
     Open,
     OpenFlags, //
@@ -140,7 +140,13 @@ fn of_inode(inode: &Inode<VirtioFs>, cmd: u32, data: &[u8], size: usize) -> Resu
         return Err(ENOTTY);
     }
     let node = inode.node_id()?;
-    let opened = open(session, inode, node, dir)?;
+    let open = Open {
+        node,
+        dir,
+        flags: 0,
+        open_flags: OpenFlags::NONE,
+    };
+    let opened = call_open(session, inode, &open)?.map(|reply| reply.fh);
     let op = Ioctl {
         node,
         fh: opened.unwrap_or(Fh(0)),
@@ -160,31 +166,6 @@ fn of_inode(inode: &Inode<VirtioFs>, cmd: u32, data: &[u8], size: usize) -> Resu
         return Err(EIO);
     }
     Ok(data)
-}
-
-/// Opens an inode for reading; nothing when the daemon does without. Sleeps.
-fn open(
-    session: &Arc<Session>,
-    inode: &Inode<VirtioFs>,
-    node: NodeId,
-    dir: bool,
-) -> Result<Option<Fh>> {
-    let op = Open {
-        node,
-        dir,
-        flags: 0,
-        open_flags: OpenFlags::NONE,
-    };
-    let without = if dir {
-        InitFlags::NO_OPENDIR_SUPPORT
-    } else {
-        InitFlags::NO_OPEN_SUPPORT
-    };
-    match session.call(&op, &caller(inode.super_block())) {
-        Ok(reply) => Ok(Some(reply.fh)),
-        Err(e) if e == ENOSYS && session.has(without) => Ok(None),
-        Err(e) => Err(e),
-    }
 }
 
 fn words<const N: usize>(data: &[u8]) -> Result<[u32; N]> {
