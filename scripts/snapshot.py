@@ -2,8 +2,8 @@
 """States of guests just after their boot, from which others go on.
 
 Under an emulator a boot takes long, above all that of the debug kernel; to load a saved state takes a fraction of that, as
-scripts/guest.py with and without --cold shows. A state holds what all guests have: processors, memory, the root disk, the agent. The devices of a test come on top: the guest finds them when
-it scans its bus again. States are kept in the cache under the digest of the emulator's version and command line.
+scripts/guest.py with and without --cold shows. A state holds what all guests have: processors, memory, the root disk, the agent.
+The devices of a test come on top: the guest finds them when it scans its bus again. States are kept in the cache under the digest of the emulator's version and command line.
 """
 
 import functools
