@@ -198,12 +198,6 @@ impl<'a> Stat<'a> {
         unsafe { (*self.stat).nlink = nlink };
     }
 
-    /// Sets the preferred size of an access.
-    pub fn set_blksize(&mut self, blksize: u32) {
-        // SAFETY: Valid and ours by the type invariant.
-        unsafe { (*self.stat).blksize = blksize };
-    }
-
     /// Sets the permission bits; the type stays.
     pub fn set_permissions(&mut self, mode: u16) {
         let permissions = mode & !(bindings::S_IFMT as u16);
@@ -217,15 +211,6 @@ impl<'a> Stat<'a> {
         unsafe {
             (*self.stat).btime = time.to_raw();
             (*self.stat).result_mask |= bindings::STATX_BTIME;
-        }
-    }
-
-    /// Sets the change cookie, a number that differs whenever the file has changed.
-    pub fn set_change_cookie(&mut self, cookie: u64) {
-        // SAFETY: Valid and ours by the type invariant.
-        unsafe {
-            (*self.stat).change_cookie = cookie;
-            (*self.stat).result_mask |= bindings::STATX_CHANGE_COOKIE;
         }
     }
 

@@ -111,25 +111,6 @@ impl<T: FileSystem> Context<T> {
         unsafe { (*self.as_raw()).oldapi() }
     }
 
-    /// Whether a read-only superblock is wanted.
-    pub fn is_read_only(&self) -> bool {
-        // SAFETY: Valid by the type invariant.
-        unsafe { (*self.as_raw()).sb_flags & bindings::SB_RDONLY as u32 != 0 }
-    }
-
-    /// Whether a remount sets or clears read-only, and which.
-    pub fn read_only_change(&self) -> Option<bool> {
-        // SAFETY: Valid by the type invariant.
-        let mask = unsafe { (*self.as_raw()).sb_flags_mask };
-        (mask & bindings::SB_RDONLY as u32 != 0).then(|| self.is_read_only())
-    }
-
-    /// Makes the superblock read-only, whatever the mount says.
-    pub fn set_read_only(&mut self) {
-        // SAFETY: Valid by the type invariant.
-        unsafe { (*self.as_raw()).sb_flags |= bindings::SB_RDONLY as u32 };
-    }
-
     /// Tells whoever mounts what is wrong: in the context's log, or the kernel's with `mount(2)`.
     pub fn error(&self, message: fmt::Arguments<'_>) {
         self.log(b'e', message);

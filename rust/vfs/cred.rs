@@ -33,12 +33,6 @@ impl Idmap {
         unsafe { &*ptr.cast() }
     }
 
-    /// The mapping that maps each id to itself.
-    pub fn nop() -> &'static Self {
-        // SAFETY: A static of the kernel.
-        unsafe { Self::from_raw(&raw mut bindings::nop_mnt_idmap) }
-    }
-
     pub(crate) fn as_raw(&self) -> *mut bindings::mnt_idmap {
         self.0.get()
     }

@@ -161,12 +161,6 @@ impl<T: FileSystem> Dentry<T> {
         // SAFETY: Valid by the type invariant.
         unsafe { bindings::d_invalidate(self.as_raw()) };
     }
-
-    /// Drops what is below it and not used. May sleep.
-    pub fn shrink(&self) {
-        // SAFETY: Valid by the type invariant.
-        unsafe { bindings::shrink_dcache_parent(self.as_raw()) };
-    }
 }
 
 /// A dentry that is being looked up: nobody else sees it, and it has no inode yet.

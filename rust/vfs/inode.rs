@@ -38,7 +38,6 @@ pub use operations::{
 use crate::{
     attr::FileType,
     cred::Idmap,
-    dentry::Dentry,
     filesystem::{
         FileSystem,
         Registration, //
@@ -58,10 +57,7 @@ use kernel::{
     error::to_result,
     prelude::*,
     sync::{
-        aref::{
-            ARef,
-            AlwaysRefCounted, //
-        },
+        aref::AlwaysRefCounted,
         atomic::{
             Acquire,
             Atomic,
@@ -411,21 +407,6 @@ impl<T: FileSystem> Inode<T> {
     pub fn keeps_setgid(&self, idmap: &Idmap) -> bool {
         // SAFETY: Valid references.
         unsafe { bindings::virtiofs_helper_in_group_or_capable(idmap.as_raw(), self.as_raw()) }
-    }
-
-    /// Forgets all names of this inode that nobody uses. May sleep.
-    pub fn prune_aliases(&self) {
-        // SAFETY: Valid by the type invariant.
-        unsafe { bindings::d_prune_aliases(self.as_raw()) };
-    }
-
-    /// One of its names, preferably one that is connected to the root.
-    pub fn find_alias(&self) -> Option<ARef<Dentry<T>>> {
-        // SAFETY: Valid by the type invariant; a returned dentry comes with a reference.
-        unsafe {
-            let dentry = bindings::d_find_alias(self.as_raw());
-            NonNull::new(dentry.cast()).map(|dentry| ARef::from_raw(dentry))
-        }
     }
 }
 

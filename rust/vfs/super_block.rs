@@ -20,7 +20,6 @@ use crate::{
 use core::{
     marker::PhantomData,
     ops::Deref,
-    ptr, //
 };
 use kernel::{
     error::{
@@ -78,14 +77,6 @@ impl<T: FileSystem> SuperBlock<T> {
         unsafe { ArcBorrow::from_raw((*self.as_raw()).s_fs_info.cast_const().cast()) }
     }
 
-    /// Whether the superblock is read-only.
-    pub fn is_read_only(&self) -> bool {
-        // SAFETY: A flag word of its own; a racing remount gives the old or the new state.
-        unsafe {
-            ptr::read_volatile(&raw const (*self.as_raw()).s_flags) & bindings::SB_RDONLY != 0
-        }
-    }
-
     /// The root; [`None`] before it has been filled.
     pub fn root(&self) -> Option<&Dentry<T>> {
         // SAFETY: A superblock holds a reference to its root as long as there can be users.
@@ -99,12 +90,6 @@ impl<T: FileSystem> SuperBlock<T> {
     pub fn dev(&self) -> u32 {
         // SAFETY: Not changed after the superblock was made.
         unsafe { (*self.as_raw()).s_dev }
-    }
-
-    /// Drops all dentries that nobody uses. May sleep.
-    pub fn shrink_dcache(&self) {
-        // SAFETY: Valid by the type invariant.
-        unsafe { bindings::shrink_dcache_sb(self.as_raw()) };
     }
 }
 
@@ -181,12 +166,6 @@ impl<T: FileSystem> NewSuperBlock<T> {
         self
     }
 
-    /// Makes it read-only.
-    pub fn set_read_only(&mut self) -> &mut Self {
-        self.set_flag(bindings::SB_RDONLY);
-        self
-    }
-
     /// Files without set-id bits and capabilities need no look at their attributes on each write.
     pub fn set_nosec(&mut self) -> &mut Self {
         self.set_flag(bindings::SB_NOSEC);
@@ -220,12 +199,6 @@ impl<T: FileSystem> NewSuperBlock<T> {
     pub fn set_unverifiable(&mut self) -> &mut Self {
         self.set_iflag(bindings::SB_I_IMA_UNVERIFIABLE_SIGNATURE);
         self
-    }
-
-    /// Whether the mount is of a user namespace other than the initial one.
-    pub fn in_user_ns(&self) -> bool {
-        // SAFETY: Valid; the namespace of a superblock does not change.
-        unsafe { (*self.as_raw()).s_user_ns != &raw mut bindings::init_user_ns }
     }
 
     /// Gives it a backing device of its own, with a readahead window of `pages`.

@@ -90,13 +90,6 @@ impl<'a, T: FileSystem> DirEmitter<'a, T> {
         }
         taken
     }
-
-    /// Gives `.` and `..` to the reader, at the positions 0 and 1, and moves on to 2. `false` when it
-    /// takes no more.
-    pub fn emit_dots(&mut self) -> bool {
-        // SAFETY: The pointers are valid by the type invariant.
-        unsafe { bindings::dir_emit_dots(self.file, self.context) }
-    }
 }
 
 /// What the VFS asks of open directories.

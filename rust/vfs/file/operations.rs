@@ -210,26 +210,10 @@ pub struct Mapping<'a, T: FileSystem> {
 }
 
 impl<T: FileSystem> Mapping<'_, T> {
-    /// Whether writes to it are to reach the file, now or after `mprotect(2)`.
-    pub fn is_shared_writable(&self) -> bool {
-        // SAFETY: Valid by the type invariant.
-        unsafe { bindings::is_shared_maywrite(&raw const (*self.desc).vma_flags) }
-    }
-
     /// Whether it shows the file to several processes, as opposed to a private copy.
     pub fn is_shared(&self) -> bool {
         // SAFETY: Valid by the type invariant.
         unsafe { bindings::virtiofs_helper_is_mayshare(self.desc) }
-    }
-
-    /// Maps the page cache, but refuses mappings through which the file could be written.
-    ///
-    /// Errors: `EINVAL`.
-    ///
-    /// C: `generic_file_readonly_mmap_prepare()`.
-    pub fn map_read_only(&mut self) -> Result {
-        // SAFETY: Valid by the type invariant.
-        to_result(unsafe { bindings::generic_file_readonly_mmap_prepare(self.desc) })
     }
 
     /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to.
