@@ -114,7 +114,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", help="only this mutant; may be repeated")
     parser.add_argument("--after", help="only those that come after this mutant")
-    parser.add_argument("--kernel", choices=kernels.FRAGMENTS, default="kata", help="the guest's kernel")
+    parser.add_argument("--kernel", choices=kernels.FRAGMENTS, help="the guest's kernel, instead of what the table says, or kata")
     parser.add_argument("--check", action="store_true", help="only look whether each mutant fits the source")
     parser.add_argument("--unproven", action="store_true", help="only list the boot tests that no mutant has to break")
     if sys.argv[1:2] == ["--pytest"]:
@@ -134,7 +134,7 @@ def main():
         stale = [name for name, mutant in chosen.items() if mutated(mutant) is None]
         sys.exit(f"these do not fit the source any more: {', '.join(stale)}" if stale else 0)
     copy_sources()
-    good = [try_mutant(name, mutant, args.kernel) for name, mutant in chosen.items()]
+    good = [try_mutant(name, mutant, args.kernel or mutant.get("kernel", "kata")) for name, mutant in chosen.items()]
     print(f"{sum(good)} noticed, {len(good) - sum(good)} failed")
     sys.exit(not all(good))
 

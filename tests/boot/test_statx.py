@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+"""statx(2) with a daemon that knows STATX: what getattr cannot tell, and how often it is asked."""
+
+import ctypes
+import struct
+
+import pytest
+
+RIG = {"settings": {"attr_timeout": 60, "entry_timeout": 60}}
+BTIME = 0x800
+FORCE_SYNC, DONT_SYNC = 0x2000, 0x4000
+
+ASK = """
+def birth(path, mask, flags=0):
+    buffer = ctypes.create_string_buffer(256)
+    if libc.syscall(332, -100, path.encode(), flags, mask, buffer) < 0:
+        raise OSError(ctypes.get_errno(), "statx")
+    mask, attributes = struct.unpack_from("I4xQ", buffer.raw)
+    return [mask & 0x800, *struct.unpack_from("qI", buffer.raw, 80), attributes]
+"""
+
+
+def files(tree):
+    """What is shared."""
+    tree.file("file", "content\n")
+
+
+def of_host(path):
+    """Whether the host's file has a time of birth, which, and its attributes."""
+    buffer = ctypes.create_string_buffer(256)
+    assert ctypes.CDLL(None).syscall(332, -100, str(path).encode(), 0, BTIME, buffer) == 0
+    mask, attributes = struct.unpack_from("I4xQ", buffer.raw)
+    return [mask & BTIME, *struct.unpack_from("qI", buffer.raw, 80), attributes]
+
+
+@pytest.fixture
+def asked(rig):
+    """Mounts the share; asked(statement) is what it was and how many STATX and GETATTR that took."""
+    assert rig.hand.do("import struct") == "OK" and rig.hand.do(ASK) == "OK"
+
+    def ask(statement):
+        rig.daxd.reset_counters()
+        assert rig.hand.do(statement) == "OK", statement
+        return rig.hand.value, rig.daxd.count("STATX"), rig.daxd.count("GETATTR")
+
+    yield ask
+    rig.guest.umount()
+    if rig.options["driver"] == "rust":
+        rig.unmounted()
+
+
+def test_birth(rig, asked):
+    """The time of birth and the attributes are the host's, asked for by whoever wants them, and by nobody else."""
+    rig.guest.mount("daxd")
+    host = of_host(rig.tree / "file")
+    assert host[0], "the host's filesystem has no times of birth"
+    asked("os.stat('/mnt/file')")
+    assert asked("os.stat('/mnt/file').st_size") == (8, 0, 0)
+    assert asked(f"birth('/mnt/file', {BTIME})") == (host, 1, 0)
+    assert asked(f"birth('/mnt/file', 0x7ff, {DONT_SYNC})")[1:] == (0, 0)
+    assert sum(asked(f"birth('/mnt/file', 0x7ff, {FORCE_SYNC})")[1:]) == 1
+
+
+def test_daemon_without(rig, asked):
+    """A daemon without STATX is asked once; there is no time of birth then."""
+    rig.daxd.configure(enosys="STATX")
+    rig.guest.mount("daxd")
+    asked("os.stat('/mnt/file')")
+    value, statx, _ = asked(f"birth('/mnt/file', {BTIME})")
+    assert (value[0], statx) == (0, 1)
+    value, statx, _ = asked(f"birth('/mnt/file', {BTIME})")
+    assert (value[0], statx) == (0, 0)
