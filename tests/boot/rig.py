@@ -195,6 +195,7 @@ class Rig:
         """After the last umount: the guest has given back all it had, and kept to the protocol."""
         daxd = daxd or self.daxd
         session = daxd.counters()["session"]
+        assert not session["open"], "no DESTROY"
         left = {key: session[f"{key}_at_destroy"] for key in ("inodes", "lookups", "handles")}
         # The root was never looked up.
         assert left["handles"] == 0, left

@@ -82,6 +82,8 @@ pub struct ByteNumbers {
 /// INIT and DESTROY.
 #[derive(Default, Serialize)]
 pub struct SessionNumbers {
+    /// Whether the last INIT was followed by no DESTROY.
+    pub open: bool,
     /// Minor version that the guest sent in the last INIT.
     pub guest_minor: u32,
     /// Flags that the guest offered.

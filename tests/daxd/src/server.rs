@@ -190,6 +190,7 @@ impl Server {
             .apply(self.default_flags(&settings), offered);
         log::info!("INIT {major}.{minor}, flags {offered:#x}, answered {flags:#x}");
         let mut numbers = self.counters.lock();
+        numbers.session.open = true;
         numbers.session.guest_minor = minor;
         numbers.session.offered = offered;
         numbers.session.flags = flags;
@@ -247,6 +248,7 @@ impl Server {
         let maps = self.window.live().0;
         log::info!("DESTROY with {inodes} inodes, {lookups} lookups, {handles} handles and {maps} maps left");
         let mut numbers = self.counters.lock();
+        numbers.session.open = false;
         numbers.session.inodes_at_destroy = inodes;
         numbers.session.lookups_at_destroy = lookups;
         numbers.session.handles_at_destroy = handles;
