@@ -220,3 +220,34 @@ pub(crate) fn set_flags(inode: &Inode<VirtioFs>, flags: InodeFlags) -> Result {
     inode.data().changed_attributes();
     done.map(|_| ())
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_ioctl)]
+mod tests {
+    use super::*;
+
+    /// The numbers are those of `linux/fs.h`, where flags are `long` and the extended ones 28 bytes.
+    #[test]
+    fn numbers() {
+        assert_eq!(GETFLAGS, 0x8008_6601);
+        assert_eq!(SETFLAGS, 0x4008_6602);
+        assert_eq!(FSGETXATTR, 0x801c_581f);
+        assert_eq!(FSSETXATTR, 0x401c_5820);
+    }
+
+    /// Words are taken as far as there are bytes; the others are zero.
+    #[test]
+    fn short_data() -> Result {
+        assert_eq!(words::<2>(&[1, 0, 0, 0, 2, 0, 0, 0, 3])?, [1, 2]);
+        assert_eq!(words::<2>(&[1, 0, 0, 0, 2])?, [1, 0]);
+        Ok(())
+    }
+
+    /// A daemon, or what it asked, that does not know an ioctl: it is none of the file's.
+    #[test]
+    fn results() {
+        assert_eq!(checked(3), Ok(3));
+        assert_eq!(checked(-38), Err(ENOTTY));
+        assert_eq!(checked(-13), Err(EACCES));
+    }
+}

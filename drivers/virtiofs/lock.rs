@@ -396,3 +396,56 @@ impl Session {
         }
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_lock)]
+mod tests {
+    use super::*;
+    use fuse_proto::NodeId;
+
+    const OWNER: LockOwner = LockOwner(7);
+
+    fn release() -> Result<Release> {
+        Ok(Release {
+            node: NodeId::new(2).ok_or(EINVAL)?,
+            dir: false,
+            fh: fuse_proto::Fh(3),
+            flags: 0,
+            release_flags: ReleaseFlags::NONE,
+            lock_owner: LockOwner::default(),
+        })
+    }
+
+    /// A RELEASE names the owner of locks, and says which ones go, if there may be some.
+    #[test]
+    fn close_says_what_was_locked() -> Result {
+        let closed = |flock, open_file| -> Result<(ReleaseFlags, LockOwner)> {
+            let claims = Claims::new()?;
+            claims.flock.store(flock, ordering::Relaxed);
+            claims.open_file.store(open_file, ordering::Relaxed);
+            let release = claims.close(release()?, OWNER).ok_or(EBUSY)?;
+            Ok((release.release_flags, release.lock_owner))
+        };
+        assert_eq!(closed(0, 0)?, (ReleaseFlags::NONE, LockOwner::default()));
+        assert_eq!(closed(1, 0)?, (ReleaseFlags::FLOCK_UNLOCK, OWNER));
+        assert_eq!(closed(0, 1)?, (ReleaseFlags::FLUSH, OWNER));
+        assert_eq!(
+            closed(1, 1)?,
+            (ReleaseFlags::FLOCK_UNLOCK.with(ReleaseFlags::FLUSH), OWNER)
+        );
+        Ok(())
+    }
+
+    /// As long as a request of a killed task may be answered, the handle stays; whoever is last sends the RELEASE, once.
+    #[test]
+    fn the_last_one_releases() -> Result {
+        let claims = Claims::new()?;
+        claims.join();
+        claims.join();
+        assert!(claims.leave().is_none());
+        assert!(claims.close(release()?, OWNER).is_none());
+        let released = claims.leave().ok_or(EBUSY)?;
+        assert_eq!(released.fh.0, 3);
+        Ok(())
+    }
+}

@@ -66,3 +66,18 @@ pub(crate) static PARAMETERS: Table<Options, 6> = Table::new([
     Parameter::u32(c"user_id", |_, _| Ok(())),
     Parameter::u32(c"group_id", |_, _| Ok(())),
 ]);
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_options)]
+mod tests {
+    use super::*;
+
+    /// The words of `dax=` stand for the modes of these names.
+    #[test]
+    fn words_and_modes() {
+        assert_eq!(Dax::WORDS.len(), Dax::VALUES.len());
+        for (word, value) in Dax::WORDS.iter().zip(Dax::VALUES) {
+            assert_eq!(word.to_bytes(), value.as_str().as_bytes());
+        }
+    }
+}
