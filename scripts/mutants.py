@@ -7,6 +7,7 @@ inside the build root: scripts/enter scripts/mutants.py --only stale-attributes
 """
 
 import argparse
+import fcntl
 import re
 import subprocess
 import sys
@@ -109,6 +110,14 @@ def unproven():
                 yield f"{path.name}::{name}"
 
 
+def run(chosen, kernel):
+    """Tries mutants, one after the other; nobody else uses the scratch directory meanwhile."""
+    copy_sources()
+    good = [try_mutant(name, mutant, kernel or mutant.get("kernel", "kata")) for name, mutant in chosen.items()]
+    print(f"{sum(good)} noticed, {len(good) - sum(good)} failed")
+    sys.exit(not all(good))
+
+
 def main():
     """Parses the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,10 +142,10 @@ def main():
     if args.check:
         stale = [name for name, mutant in chosen.items() if mutated(mutant) is None]
         sys.exit(f"these do not fit the source any more: {', '.join(stale)}" if stale else 0)
-    copy_sources()
-    good = [try_mutant(name, mutant, args.kernel or mutant.get("kernel", "kata")) for name, mutant in chosen.items()]
-    print(f"{sum(good)} noticed, {len(good) - sum(good)} failed")
-    sys.exit(not all(good))
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    with open(SCRATCH.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(chosen, args.kernel)
 
 
 if __name__ == "__main__":
