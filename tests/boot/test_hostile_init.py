@@ -103,7 +103,7 @@ def test_limits_hold(rig):
 
 def test_flags_not_offered(rig):
     """Flags that the daemon was not offered are not used, and one line says which it claims."""
-    rig.daxd.configure(init_flags="!POSIX_ACL,!WRITEBACK_CACHE,!DONT_MASK")
+    rig.daxd.configure(init_flags="!PASSTHROUGH,!HAS_RESEND,!REQUEST_TIMEOUT")
     rig.hand.lines("None")
     rig.guest.mount("daxd")
     _, logged = rig.hand.lines("os.stat('/mnt/file')")
