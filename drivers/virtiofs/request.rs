@@ -24,6 +24,7 @@ use fuse_proto::{
     ReplyError, //
 };
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         Arc,
@@ -88,9 +89,12 @@ struct Fill {
 
 /// What is known of folios that are being written back.
 struct Store {
+    session: Arc<Session>,
     op: fuse_proto::Write,
     /// Of the file that is written.
     freshness: Arc<Freshness>,
+    /// How many more requests there may be, should the daemon take them in part.
+    more: usize,
 }
 
 impl Request {
@@ -149,24 +153,21 @@ impl virtio::Owner for Request {
                     folios.end_read(filled);
                 }
             }
-            (Purpose::Store(Store { op, freshness }), outcome) => {
+            (Purpose::Store(store), outcome) => {
                 lane.background_ends();
                 let stored = match outcome {
-                    Outcome::Returned(used) => check(lane, transfer, op, used),
+                    Outcome::Returned(used) => check(lane, transfer, &store.op, used),
                     _ => Err(ENOTCONN),
                 };
                 // While the folios are still marked: what was asked for before this is older than them.
-                freshness.changed();
-                freshness.expire();
-                if let Payload::Writeback(range) = transfer.payload() {
-                    // A daemon that takes less has an error coming, which this request does not bring.
-                    range.end(stored.and_then(|bytes| {
-                        if bytes == op.size as usize {
-                            Ok(())
-                        } else {
-                            Err(EIO)
-                        }
-                    }));
+                store.freshness.changed();
+                store.freshness.expire();
+                match (stored, transfer.payload()) {
+                    (Ok(bytes), Payload::Writeback(_)) if bytes < store.op.size as usize => {
+                        Session::store_rest_later(&store.session, transfer.clone(), bytes);
+                    }
+                    (stored, Payload::Writeback(range)) => range.end(stored.map(|_| ())),
+                    _ => {}
                 }
             }
             (Purpose::Direct(part), outcome) => part.ended(lane, transfer, outcome),
@@ -452,26 +453,92 @@ impl Session {
             expected,
         });
         let payload = Payload::Folios(folios);
-        self.send_in_background(op, caller, payload, Direction::FromDevice, purpose)
+        let (transfer, under_way) =
+            self.send_in_background(op, caller, payload, Direction::FromDevice, purpose)?;
+        self.limit_background(&transfer, under_way);
+        Ok(())
     }
 
-    /// Writes folios back and goes on; their writeback ends when the reply is there. As [`Session::fill`].
+    /// Writes folios back and goes on; their writeback ends when the daemon has taken them. As [`Session::fill`].
+    ///
+    /// What the daemon leaves of them is sent again, as POSIX has programs do with write(2), until it takes it or says what is in
+    /// the way (`ENOSPC`). Not without end: a daemon that takes less than a page at a time gets the file an `EIO`.
     pub(crate) fn store(
-        &self,
+        self: &Arc<Self>,
         op: &fuse_proto::Write,
-        caller: &Caller,
         range: WritebackRange,
         freshness: Arc<Freshness>,
     ) -> Result {
+        let more = range.len().div_ceil(PAGE_SIZE);
+        let (transfer, under_way) = self.send_store(op, range, freshness, more)?;
+        self.limit_background(&transfer, under_way);
+        Ok(())
+    }
+
+    fn send_store(
+        self: &Arc<Self>,
+        op: &fuse_proto::Write,
+        range: WritebackRange,
+        freshness: Arc<Freshness>,
+        more: usize,
+    ) -> Result<(Arc<Transfer<Request>>, i32)> {
+        let purpose = Purpose::Store(Store {
+            session: self.clone(),
+            op: *op,
+            freshness,
+            more,
+        });
+        let payload = Payload::Writeback(range);
         self.send_in_background(
             op,
-            caller,
-            Payload::Writeback(range),
+            &Caller::default(),
+            payload,
             Direction::ToDevice,
-            Purpose::Store(Store { op: *op, freshness }),
+            purpose,
         )
     }
 
+    /// The daemon took `written` bytes of a writeback, and not all: has the rest sent. Callable from any context; for want of memory
+    /// the writeback ends with an error.
+    fn store_rest_later(this: &Arc<Self>, transfer: Arc<Transfer<Request>>, written: usize) {
+        let session = this.clone();
+        // If that fails the range is dropped with the transfer, which ends its writeback.
+        let _ = this.instance().work().try_spawn(GFP_ATOMIC, move || {
+            session.store_rest(&transfer, written);
+        });
+    }
+
+    fn store_rest(self: &Arc<Self>, transfer: &Transfer<Request>, written: usize) {
+        let (Purpose::Store(store), Payload::Writeback(range)) =
+            (&transfer.owner().purpose, transfer.payload())
+        else {
+            return;
+        };
+        let send = || -> Result {
+            let more = store.more.checked_sub(1).ok_or(EIO)?;
+            let rest = range.rest(written)?;
+            let op = fuse_proto::Write {
+                offset: store.op.offset.checked_add(written as u64).ok_or(EIO)?,
+                size: u32::try_from(rest.len())?,
+                ..store.op
+            };
+            self.send_store(&op, rest, store.freshness.clone(), more)?;
+            Ok(())
+        };
+        if let Err(e) = send() {
+            range.end(Err(e));
+        }
+    }
+
+    /// With too many requests under way that nobody waits for, waits for this one.
+    fn limit_background(&self, transfer: &Transfer<Request>, under_way: i32) {
+        if under_way > self.max_background() {
+            // Whatever comes of it, the folios say so, also when this task is killed: then they are others' still.
+            transfer.linger();
+        }
+    }
+
+    /// Sends `op`, and says how many requests are under way now that nobody waits for. Sleeps for memory alone.
     fn send_in_background<O: Operation>(
         &self,
         op: &O,
@@ -479,7 +546,7 @@ impl Session {
         payload: Payload,
         direction: Direction,
         purpose: Purpose,
-    ) -> Result {
+    ) -> Result<(Arc<Transfer<Request>>, i32)> {
         if !self.is_connected() {
             return Err(ENOTCONN);
         }
@@ -489,11 +556,7 @@ impl Session {
         let new = instance.prepare(lane, op, caller, payload, direction, purpose)?;
         let under_way = lane.background_begins();
         let transfer = queue.submit(new).inspect_err(|_| lane.background_ends())?;
-        if under_way > self.max_background() {
-            // Whatever comes of it, the folios say so, also when this task is killed: then they are others' still.
-            transfer.linger();
-        }
-        Ok(())
+        Ok((transfer, under_way))
     }
 
     /// Logs what is wrong with the payload of a reply.

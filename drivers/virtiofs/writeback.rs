@@ -201,9 +201,7 @@ fn store(inode: &Inode<VirtioFs>, fh: Fh, mut range: WritebackRange) {
             lock_owner: None,
         };
         let freshness = inode.data().freshness().clone();
-        inode
-            .session()?
-            .store(&op, &Caller::default(), range, freshness)
+        inode.session()?.store(&op, range, freshness)
     };
     let _ = sent();
     inode.data().changed();

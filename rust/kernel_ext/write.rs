@@ -359,9 +359,10 @@ impl Drop for DirtyFolio<'_> {
 ///
 /// # Invariants
 ///
-/// Each pointer is a folio to which we hold a reference. Writeback of it was begun by us and is not ended before `ended` is set.
+/// Each part lies in a folio to which we hold a reference. As long as `ended` is not set, writeback of it was begun and is for us
+/// to end.
 pub struct WritebackRange {
-    folios: KVec<NonNull<bindings::folio>>,
+    parts: KVec<Part>,
     sg: Scatterlist,
     pos: i64,
     ended: Atomic<i32>,
@@ -377,7 +378,7 @@ impl WritebackRange {
     /// is in such a scope.
     pub fn new(pos: i64, capacity: usize) -> Result<Self> {
         Ok(Self {
-            folios: KVec::with_capacity(capacity, GFP_KERNEL)?,
+            parts: KVec::with_capacity(capacity, GFP_KERNEL)?,
             sg: Scatterlist::new(capacity, GFP_KERNEL)?,
             pos,
             ended: Atomic::new(0),
@@ -394,25 +395,84 @@ impl WritebackRange {
         let follows = self.pos.checked_add_unsigned(self.len() as u64)
             == folio.pos().checked_add_unsigned(bytes.start as u64);
         let fits = bytes.start < bytes.end && bytes.end <= folio.size();
-        if !follows || !fits || self.folios.len() == self.folios.capacity() {
+        let part = Part {
+            folio: folio.folio,
+            offset: bytes.start,
+            len: bytes.len(),
+        };
+        // SAFETY: The part lies in the folio, which is valid, and of which writeback is begun before anybody else sees this.
+        if !follows || !fits || unsafe { self.add(part) }.is_err() {
             return Err(folio);
         }
-        let page: NonNull<bindings::page> = folio.folio.cast();
-        // SAFETY: A folio's first page is the folio itself, and its pages follow each other in the linear map.
-        if unsafe { self.sg.push(page, bytes.start, bytes.len()) }.is_err() {
-            return Err(folio);
-        }
-        let folio = ManuallyDrop::new(folio).folio;
+        let raw = ManuallyDrop::new(folio).folio.as_ptr();
         // SAFETY: The folio is valid, locked by us and marked clean.
         unsafe {
-            let raw = folio.as_ptr();
-            bindings::folio_get(raw);
             bindings::__folio_start_writeback(raw, false);
             bindings::folio_unlock(raw);
         }
-        // INVARIANT: Reference and writeback were begun just now. There is room, checked above.
-        let _ = self.folios.push_within_capacity(folio);
         Ok(())
+    }
+
+    /// Appends a part; `E2BIG` when there is no room.
+    ///
+    /// # Safety
+    ///
+    /// The part lies in a valid folio. Writeback of it is begun, or is going to be, and is left to `self` to end, unless `ended` is
+    /// set.
+    unsafe fn add(&mut self, part: Part) -> Result {
+        if self.parts.len() == self.parts.capacity() {
+            return Err(E2BIG);
+        }
+        let page: NonNull<bindings::page> = part.folio.cast();
+        // SAFETY: A folio's first page is the folio itself, and its pages follow each other in the linear map; the part lies in
+        // it, as the caller says.
+        unsafe {
+            self.sg.push(page, part.offset, part.len)?;
+            bindings::folio_get(part.folio.as_ptr());
+        }
+        // INVARIANT: As the caller says. There is room, checked above.
+        let _ = self.parts.push_within_capacity(part);
+        Ok(())
+    }
+
+    /// What is left when the first `written` bytes are in the file, to be written by another request: it takes the duty to end the
+    /// writeback of its folios over. That of the others ends. Sleeps for memory.
+    ///
+    /// Errors: `ENOMEM`, and then nothing has changed; `EALREADY` when writeback was ended before.
+    pub fn rest(&self, written: usize) -> Result<Self> {
+        let pos = self.pos.checked_add_unsigned(written as u64).ok_or(EFBIG)?;
+        let mut rest = Self::new(pos, self.parts.len())?;
+        // Not its duty yet.
+        rest.ended.store(1, ordering::Relaxed);
+        let mut left = written;
+        let mut whole = 0;
+        for part in &self.parts {
+            let done = left.min(part.len);
+            left -= done;
+            if done == part.len {
+                whole += 1;
+                continue;
+            }
+            // SAFETY: The part lies in that folio, which is valid; `ended` is set.
+            unsafe {
+                rest.add(Part {
+                    folio: part.folio,
+                    offset: part.offset + done,
+                    len: part.len - done,
+                })?;
+            }
+        }
+        rest.finish();
+        if self.ended.xchg(1, ordering::Full) != 0 {
+            return Err(EALREADY);
+        }
+        for part in self.parts.iter().take(whole) {
+            // SAFETY: By the type invariant the folio is valid and its writeback was for us to end.
+            unsafe { bindings::folio_end_writeback(part.folio.as_ptr()) };
+        }
+        // INVARIANT: It was our duty, which we have given up above.
+        rest.ended.store(0, ordering::Relaxed);
+        Ok(rest)
     }
 
     /// To be called when all folios are in.
@@ -432,7 +492,7 @@ impl WritebackRange {
 
     /// Whether no folio is in it.
     pub fn is_empty(&self) -> bool {
-        self.folios.is_empty()
+        self.parts.is_empty()
     }
 
     /// The segments.
@@ -446,14 +506,15 @@ impl WritebackRange {
         if self.ended.xchg(1, ordering::Full) != 0 {
             return;
         }
-        for folio in &self.folios {
+        for part in &self.parts {
+            let folio = part.folio.as_ptr();
             // SAFETY: By the type invariant the folio is valid and under writeback, so that it is still in its mapping.
             unsafe {
                 if let Err(e) = outcome {
-                    let mapping = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping;
+                    let mapping = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping;
                     bindings::mapping_set_error(mapping, e.to_errno());
                 }
-                bindings::folio_end_writeback(folio.as_ptr());
+                bindings::folio_end_writeback(folio);
             }
         }
     }
@@ -462,9 +523,9 @@ impl WritebackRange {
 impl Drop for WritebackRange {
     fn drop(&mut self) {
         self.end(Err(EIO));
-        for folio in &self.folios {
+        for part in &self.parts {
             // SAFETY: We hold a reference by the type invariant, given up here.
-            unsafe { bindings::folio_put(folio.as_ptr()) };
+            unsafe { bindings::folio_put(part.folio.as_ptr()) };
         }
     }
 }

@@ -182,6 +182,7 @@ class Rig:
             daxd.configure(
                 **{**self.settings, "init_flags": "", "enosys": "", "open_flags": "", "major": 7, "minor": 46},
                 max_write=1 << 20,
+                short_write=(1 << 32) - 1,
                 max_pages=256,
                 max_background=65535,
                 time_gran=1,

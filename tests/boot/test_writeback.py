@@ -255,6 +255,54 @@ def test_errors(cached, error):
     assert cached.hand.do(f"os.fsync({other})") == "OK"
 
 
+@pytest.mark.beyond_c("what the daemon does not take is lost")
+@pytest.mark.parametrize("taken", [PAGE, 5000, 100_000])
+def test_short_writes(cached, taken):
+    """What the daemon leaves of a write-back is sent again, until it has everything."""
+    fd = opened(cached)
+    do(cached, f"import random; data = random.Random(7).randbytes({MEG} - 7)")
+    cached.daxd.configure(short_write=taken)
+    do(cached, f"os.pwrite({fd}, data, 0)")
+    assert cached.hand.do(f"os.fsync({fd})") == "OK"
+    assert (cached.tree / "file").read_bytes() == random.Random(7).randbytes(MEG - 7)
+
+
+@pytest.mark.beyond_c("the error is not asked for")
+def test_error_after_a_short_write(cached):
+    """The error of the rest is that of fsync(2), and what was taken before is in the file."""
+    fd = opened(cached)
+    cached.daxd.configure(short_write=5000)
+    cached.daxd.set_fault("error", "WRITE", errno="ENOSPC", skip=1)
+    do(cached, f"os.pwrite({fd}, b'x' * 20000, 0)")
+    assert cached.hand.do(f"os.fsync({fd})") == "ENOSPC"
+    assert cached.hand.do(f"os.fsync({fd})") == "OK"
+    assert (cached.tree / "file").read_bytes() == b"x" * 5000
+    assert cached.daxd.count("WRITE") == 2
+
+
+@pytest.mark.beyond_c("what the daemon does not take is lost")
+def test_crumbs(cached):
+    """A daemon that takes a byte at a time does not keep the guest at it for ever: EIO, once."""
+    fd = opened(cached)
+    cached.daxd.configure(short_write=1)
+    do(cached, f"os.pwrite({fd}, b'x' * 20000, 0)")
+    assert cached.hand.do(f"os.fsync({fd})") == "EIO"
+    assert cached.hand.do(f"os.fsync({fd})") == "OK"
+    # As many as there are pages, after the first.
+    assert cached.daxd.count("WRITE") == 6
+
+
+@pytest.mark.beyond_c("what the daemon does not take is lost")
+def test_nothing_taken(cached):
+    """A daemon that takes nothing and names no error breaks the protocol."""
+    fd = opened(cached)
+    cached.daxd.configure(short_write=0)
+    do(cached, f"os.pwrite({fd}, b'x' * 20000, 0)")
+    assert cached.hand.do(f"os.fsync({fd})") == "EIO"
+    assert cached.hand.do(f"os.fsync({fd})") == "OK"
+    assert cached.daxd.count("WRITE") == 1
+
+
 @pytest.mark.parametrize("how", ["close", "msync"])
 def test_errors_at_close_and_msync(cached, how):
     """So it is with close(2) of what was written, and with msync(2) of what was mapped."""

@@ -121,6 +121,10 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
     pub max_write: u32,
 
+    /// Most bytes of a WRITE that are written, and said to be
+    #[arg(long, value_name = "BYTES", default_value_t = u32::MAX)]
+    pub short_write: u32,
+
     /// INIT: most pages in one request
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_pages: u16,

@@ -134,8 +134,9 @@ impl Fs {
             self.kill_suidgid(&*self.inode(request.header.nodeid)?)?;
         }
         let _sizes = self.sizes();
+        let data = &data[..size.min(self.settings().short_write as usize)];
         let mut written = 0;
-        while written < size {
+        while written < data.len() {
             match rustix::io::pwrite(&file, &data[written..], offset + written as u64) {
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
