@@ -13,6 +13,7 @@ use crate::{
         drop_cached, //
     },
     inode::NodeInode,
+    killpriv,
     lane::Lane,
     request::{
         check,
@@ -268,6 +269,7 @@ impl Aio {
         let inode = iocb.file().inode();
         if self.writes {
             inode.data().changed();
+            killpriv::mode_may_have_changed(inode);
             if may_sleep {
                 // Readers may have brought in again what was there before.
                 let _ = drop_cached(inode, self.pos, done);

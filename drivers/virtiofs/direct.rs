@@ -14,6 +14,7 @@ use crate::{
         PartOp, //
     },
     inode::NodeInode,
+    killpriv,
     request::Sent,
     session::Session,
     superblock::{
@@ -27,8 +28,7 @@ use fuse_proto::{
     InitFlags,
     Operation,
     Read,
-    Write,
-    WriteFlags, //
+    Write, //
 };
 use kernel::{
     iov::{
@@ -148,6 +148,7 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
         from,
     };
     let written = in_parts(session, &mut writing).map(|(written, _)| written);
+    killpriv::mode_may_have_changed(inode);
     // Readers may have brought in again what was there before.
     drop_cached(inode, start, written.unwrap_or(0))?;
     drop((shared, exclusive));
@@ -210,7 +211,8 @@ fn pin_all(
     Ok(pinned)
 }
 
-/// A READ at the position of `iocb`, of no bytes yet.
+/// A READ at the position of `iocb`, of no bytes yet. Where locks are mandatory at the daemon, those of this process are not in
+/// the way.
 fn read_op(iocb: &Kiocb<'_, VirtioFs>) -> Result<Read> {
     let file = iocb.file();
     Ok(Read {
@@ -219,21 +221,22 @@ fn read_op(iocb: &Kiocb<'_, VirtioFs>) -> Result<Read> {
         offset: u64::try_from(iocb.pos())?,
         size: 0,
         flags: file.flags(),
-        lock_owner: None,
+        lock_owner: Some(file.inode().session()?.own_locks()),
     })
 }
 
-/// A WRITE at the position of `iocb`, of no bytes yet.
+/// A WRITE at the position of `iocb`, of no bytes yet, as [`read_op`].
 fn write_op(iocb: &Kiocb<'_, VirtioFs>) -> Result<Write> {
     let file = iocb.file();
+    let session = file.inode().session()?;
     Ok(Write {
         node: file.inode().node_id()?,
         fh: file.data().fh(),
         offset: u64::try_from(iocb.pos())?,
         size: 0,
         flags: file.flags(),
-        write_flags: WriteFlags::NONE,
-        lock_owner: None,
+        write_flags: killpriv::write_flags(session),
+        lock_owner: Some(session.own_locks()),
     })
 }
 

@@ -68,7 +68,7 @@ fn has_setid(inode: &Inode<VirtioFs>) -> bool {
     inode.mode() & (SET_UID | SET_GID) != 0
 }
 
-/// The daemon has changed contents or size, and maybe the mode with them.
+/// The daemon has changed contents or size, and maybe the mode with them. Callable from any context.
 pub(crate) fn mode_may_have_changed(inode: &Inode<VirtioFs>) {
     if has_setid(inode) {
         inode.data().changed_attributes();

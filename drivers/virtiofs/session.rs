@@ -59,6 +59,7 @@ use kernel_ext::{
     pages::PageBuffer,
     siphash::SipHash, //
 };
+use vfs::file::owner_of_process;
 use virtio::{
     transfer::Direction,
     Payload,
@@ -315,6 +316,11 @@ impl Session {
     /// What the owner of locks is called at the daemon: its address is nothing for others to know.
     pub(crate) fn lock_owner(&self, owner: usize) -> LockOwner {
         LockOwner(self.owners.of(owner as u64))
+    }
+
+    /// What the current process is called at the daemon as the owner of POSIX locks.
+    pub(crate) fn own_locks(&self) -> LockOwner {
+        self.lock_owner(owner_of_process())
     }
 
     /// Sends `op` and goes on; see [`Instance::send`].

@@ -163,6 +163,9 @@ fn request(
     if !attrs.is_open() {
         op.fh = attrs.file().map(|file| file.data().fh());
     }
+    if op.size.is_some() {
+        op.lock_owner = Some(session.own_locks());
+    }
     let owner = (op.uid.is_some() || op.gid.is_some()) && !inode.is_dir();
     op.kill_suidgid = (owner && killpriv::by_request(session))
         || (op.size.is_some() && killpriv::is_due(session));

@@ -21,6 +21,7 @@ pub use kiocb::{
     QueuedKiocb, //
 };
 pub use lock::{
+    owner_of_process,
     HeldLock,
     LockKind,
     LockOutcome,

@@ -4,6 +4,7 @@
 import os
 
 import pytest
+from aio import SOURCE
 from guest import Share
 from test_acl import as_1000
 from test_namespace import PRELUDE
@@ -147,6 +148,26 @@ def test_requests(rig, agreed):
     assert as_root("os.chown('/mnt/file', 1000, 1001)") == "OK" and kills(rig.daxd, "SETATTR") == [second]
     assert as_root("os.chmod('/mnt/file', 0o644)") == "OK" and kills(rig.daxd, "SETATTR") == [False]
     assert as_root("os.mkdir('/mnt/dir'); os.chown('/mnt/dir', 1, 1); os.rmdir('/mnt/dir')") == "OK" and kills(rig.daxd, "SETATTR") == [False]
+    rig.guest.umount()
+    rig.unmounted()
+
+
+@pytest.mark.parametrize("flags", ["", "PARALLEL_DIRECT_WRITES"])
+def test_direct_writes(rig, flags):
+    """So do those of writes that bypass the cache, also when nobody waits for them; and the mode is asked for again."""
+    rig.daxd.configure(init_flags="+HANDLE_KILLPRIV_V2", open_flags=flags, attr_timeout=3600, trace=100)
+    rig.guest.mount("daxd")
+    assert rig.hand.do(SOURCE) == "OK"
+    assert rig.hand.do("open('/mnt/file', 'w').write('x' * 8192); os.chown('/mnt/file', 1000, 1000)") == "OK"
+    for write in ("os.pwritev(fd, [b], 0)", "assert Aio().run(('write', fd, b, 4096, 0)) == [4096]"):
+        assert rig.hand.do("os.chmod('/mnt/file', 0o6777)") == "OK"
+        rig.daxd.trace()
+        wrote = f"fd = os.open('/mnt/file', os.O_RDWR | os.O_DIRECT); b = mmap.mmap(-1, 4096); {write}; os.close(fd)"
+        assert rig.hand.do(as_1000(wrote)) == "OK"
+        assert kills(rig.daxd, "WRITE") == [True], write
+        assert rig.hand.do("os.stat('/mnt/file').st_mode & 0o7777") == "OK" and rig.hand.value == 0o777
+        assert rig.hand.do(f"{wrote}; None") == "OK"
+        assert kills(rig.daxd, "WRITE") == [False], write
     rig.guest.umount()
     rig.unmounted()
 

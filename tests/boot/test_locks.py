@@ -239,6 +239,31 @@ def test_owners_are_not_addresses(rig):
         assert all(owner >> 47 not in (0, 0x1FFFF) for owner in owners)
 
 
+def test_mandatory_locks(rig):
+    """Whose read, write or truncation it is the daemon is told where it may be for its locks to decide: as with SETLK."""
+    # Where it is said, and by which flag of which field.
+    places = {"READ": (20, 1 << 1), "WRITE": (20, 1 << 1), "SETATTR": (0, 1 << 9)}
+
+    def owners():
+        for entry in rig.daxd.trace():
+            args = bytes.fromhex(entry["args"])
+            number = lambda at, size: int.from_bytes(args[at : at + size], "little")
+            if entry["opcode"] == "SETLK":
+                yield "SETLK", number(8, 8)
+            elif entry["opcode"] in places:
+                at, flag = places[entry["opcode"]]
+                yield entry["opcode"], number(24, 8) if number(at, 4) & flag else None
+
+    with Locks(rig, trace=100) as locks:
+        assert locks.run(
+            "import mmap\nb = mmap.mmap(-1, 4096)\ncontrol(fd, TRY)\nos.pread(fd, 4096, 0)\n"
+            "d = os.open('/mnt/file', os.O_RDWR | os.O_DIRECT)\nos.preadv(d, [b], 0)\nos.pwritev(d, [b], 0)\n"
+            "os.ftruncate(d, 4096)\nos.fchmod(d, 0o600)\nprint([])"
+        ) == []
+        (_, owner), *others = owners()
+        assert others == [("READ", None), ("READ", owner), ("WRITE", owner), ("SETATTR", owner), ("SETATTR", None)]
+
+
 @pytest.mark.beyond_c("it sends no INTERRUPT")
 @pytest.mark.parametrize("kind", CALLS)
 def test_signal_ends_wait(rig, kind):
