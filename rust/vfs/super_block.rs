@@ -19,7 +19,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    ops::Deref,
+    ops::Deref, //
 };
 use kernel::{
     error::{
