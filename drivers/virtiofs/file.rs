@@ -230,7 +230,11 @@ impl Handle {
     /// From here on what mappings write is written back through this handle, if it can write.
     pub(crate) fn join_writers(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
         if flags & flags::O_ACCMODE != flags::O_RDONLY {
-            inode.data().writers().lock().push(self.fh, GFP_KERNEL)?;
+            let mut writers = inode.data().writers().lock();
+            writers.push(self.fh, GFP_KERNEL)?;
+            if flags & flags::O_DIRECT != 0 {
+                writers.rotate_right(1);
+            }
             self.writes = true;
         }
         Ok(())

@@ -165,7 +165,8 @@ pub(crate) struct Node {
     known: SetOnce<Arc<Known>>,
     generation: Atomic<u64>,
     freshness: Arc<Freshness>,
-    /// Handles of it that can write, for the writeback of what mappings have written. Innermost lock; may sleep.
+    /// Handles of it that can write, for the writeback of what mappings have written: those with `O_DIRECT` first, through which a
+    /// host may write nothing but whole blocks. Innermost lock; may sleep.
     #[pin]
     writers: Mutex<KVec<Fh>>,
     /// When other attributes were: see [`Node::changed_attributes`].
@@ -207,7 +208,7 @@ impl Node {
         &self.freshness
     }
 
-    /// Its handles that can write.
+    /// Its handles that can write, those with `O_DIRECT` first.
     pub(crate) fn writers(&self) -> &Mutex<KVec<Fh>> {
         &self.writers
     }

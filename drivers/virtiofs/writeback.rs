@@ -249,7 +249,7 @@ pub(crate) fn write_all(inode: &Inode<VirtioFs>) -> Result {
 }
 
 impl Node {
-    /// A handle that can write, for the writeback of dirty folios.
+    /// A handle that can write, for the writeback of dirty folios: one without `O_DIRECT` if there is one.
     fn writer(&self) -> Result<Fh> {
         self.writers().lock().last().copied().ok_or(EIO)
     }
