@@ -104,14 +104,22 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
 /// To be called with `i_rwsem` and `invalidate_lock` held. Sleeps.
 pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
     let old = inode.size();
-    if size > old {
-        // A mapping may have written behind the end, where zeroes are to appear.
-        inode.truncate_pagecache(old);
-    }
+    clear_tail(inode, size);
     inode.lock().attrs().set_size(size);
     inode.data().changed();
     if size < old {
         inode.truncate_pagecache(size);
+    }
+}
+
+/// To be called before a file gets bytes behind `pos`: up to there are to be zeroes, and a mapping may have stored something else
+/// behind the file's end.
+///
+/// To be called with `i_rwsem` held. Sleeps.
+pub(crate) fn clear_tail(inode: &Inode<VirtioFs>, pos: i64) {
+    let end = inode.size();
+    if pos > end && inode.has_pages() {
+        inode.truncate_pagecache(end);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     inode::NodeInode,
     killpriv,
     request::Request,
+    setattr::clear_tail,
     superblock::{
         caller,
         VirtioFs, //
@@ -95,6 +96,7 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     }
     let len = iocb.write_checks(from)?;
     if len > 0 {
+        clear_tail(inode, iocb.pos());
         killpriv::before_write(iocb)?;
     }
     Ok(len)
@@ -237,6 +239,7 @@ pub(crate) fn fallocate(
     let _locked = inode.lock_exclusive();
     if !mode.keep_size() {
         inode.check_new_size(end)?;
+        clear_tail(inode, end);
     }
     killpriv::before_change(file)?;
     // What is read meanwhile must be neither what was there before nor half of it, and what mappings store comes before or after.
@@ -274,6 +277,7 @@ pub(crate) fn copy_file_range(
     source.write_and_wait_range(from_pos, from_end)?;
     let _locked = target.lock_exclusive();
     killpriv::before_change(to)?;
+    clear_tail(target, to_pos);
     // As for a hole: see `fallocate`.
     let _unread = target.lock_invalidate();
     drop_cached(target, to_pos, len)?;

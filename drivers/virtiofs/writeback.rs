@@ -68,11 +68,6 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     if write::begin(iocb, from)? == 0 {
         return Ok(0);
     }
-    let old = inode.size();
-    if iocb.pos() > old && inode.has_pages() {
-        // A mapping may have stored behind the end, where zeroes are to appear.
-        inode.truncate_pagecache(old);
-    }
     let mut total: usize = 0;
     while !from.is_empty() {
         inode.balance_dirty_pages();
