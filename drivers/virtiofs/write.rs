@@ -273,8 +273,13 @@ pub(crate) fn copy_file_range(
     let session = to.inode().session()?;
     let (source, target) = (from.inode(), to.inode());
     // The daemon sees what mappings have written only when it was written back.
-    let from_end = from_pos.saturating_add_unsigned(len as u64);
-    source.write_and_wait_range(from_pos, from_end)?;
+    if writeback::is_ahead(source) {
+        // All of it: the daemon copies no hole behind where its file ends.
+        source.write_and_wait()?;
+    } else {
+        let from_end = from_pos.saturating_add_unsigned(len as u64);
+        source.write_and_wait_range(from_pos, from_end)?;
+    }
     let _locked = target.lock_exclusive();
     killpriv::before_change(to)?;
     clear_tail(target, to_pos);

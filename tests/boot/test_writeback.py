@@ -231,6 +231,15 @@ def test_holes_and_ends(cached):
     assert (cached.tree / "file").read_bytes() == expected
 
 
+def test_copy_of_a_hole(cached):
+    """copy_file_range(2) copies a hole that the host's file does not have yet."""
+    cached.tree.file("other", b"x" * 10_000)
+    fd, other = opened(cached), opened(cached, "/mnt/other")
+    do(cached, f"os.pwrite({fd}, b'end', 20_000)")
+    assert do(cached, f"os.copy_file_range({fd}, {other}, 5000, 5000, 0)") == 5000
+    assert (cached.tree / "other").read_bytes() == bytes(5000) + b"x" * 5000
+
+
 def test_append(cached):
     """O_APPEND appends to what the host's file has, and to what is here already."""
     cached.tree.file("file", b"first\n")
