@@ -39,6 +39,8 @@ def pytest_addoption(parser):
     parser.addoption("--driver", choices=["rust", "c"], default="rust", help="this driver, or the kernel's own")
     parser.addoption("--every-case", action="store_true", help="every case and cache mode on the debug kernel, too")
     parser.addoption("--one-case", action="store_true", help="as few cases on any kernel as by default on the debug kernel")
+    parser.addoption("--seed", default="1", help="of the random calls of test_fsx")
+    parser.addoption("--calls", type=int, help="how many of them each process makes")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -127,24 +127,60 @@ if sys.argv[1] == "msync":
         assert sha256((tree / "file").read_bytes()) == told, how
 
 
-def test_mapped_tail(boot, tree):
-    """Stores into a mapping's page behind the end of the file do not reach the file, also when it grows afterwards."""
+GROWN = """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None, use_errno=True)
+zero = mmap.mmap(-1, 4096)
+def fallocate(fd, mode, at, length):
+    assert libc.fallocate(fd, mode, ctypes.c_long(at), ctypes.c_long(length)) == 0
+def direct():
+    assert os.pwritev(os.open("/mnt/direct", os.O_RDWR | os.O_DIRECT), [zero], 8192) == 4096
+ways = {
+    "write": lambda fd: os.pwrite(fd, b"end", 9000),
+    "direct": lambda fd: direct(),
+    "truncate": lambda fd: os.ftruncate(fd, 9003),
+    "allocate": lambda fd: fallocate(fd, 0, 5500, 3503),
+    "zero": lambda fd: fallocate(fd, 16, 9000, 3),
+    "copy": lambda fd: os.copy_file_range(fd, fd, 3, 0, 9000),
+}
+for name, grow in ways.items():
+    fd = os.open(f"/mnt/{name}", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, b"a" * 5000, 0)
+    m = mmap.mmap(fd, 5000)
+    ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(m)) + 5000, ord("Z"), 3000)
+    grow(fd)
+    print(name, os.fstat(fd).st_size, os.pread(fd, 4000, 5000) == bytes(4000), m[:5000] == b"a" * 5000)
+"""
+
+
+@pytest.mark.ours("it clears them for some ways to grow, in some modes")
+def test_mapped_tail(mounted, tree):
+    """Stores into a mapping's page behind the end of the file do not reach the file, however it grows afterwards."""
+    if mounted.mode == "never":
+        pytest.skip("not to be mapped")
+    ends = {"write": b"end", "direct": bytes(3288), "truncate": bytes(3), "allocate": bytes(3), "zero": bytes(3), "copy": b"aaa"}
+    expected = {name: b"a" * 5000 + bytes(4000) + end for name, end in ends.items()}
+    said = mounted.python(GROWN).stdout
+    assert said.split("\n")[:-1] == [f"{name} {len(data)} True True" for name, data in expected.items()]
+    mounted.umount()
+    assert {name: (tree / name).read_bytes() for name in expected} == expected
+
+
+def test_mapping_beside_direct(boot, tree):
+    """What was stored through a mapping is written back by a handle for which the host does not ask for whole blocks."""
     tree.file("file", b"a" * 5000)
-    guest = boot(Share(tree.path, "share"))
+    guest = boot(Share(tree.path, "share", daemon_args=["--allow-direct-io"]))
     guest.mount("share", "/mnt")
     script = """
 import mmap, os
 fd = os.open("/mnt/file", os.O_RDWR)
+os.open("/mnt/file", os.O_RDWR | os.O_DIRECT)
 m = mmap.mmap(fd, 5000)
-import ctypes
-ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(m)) + 5000, ord("Z"), 3000)
-m[0] = ord("b")
+m[4999] = ord("b")
 m.flush()
-os.pwrite(fd, b"end", 9000)
-print(os.pread(fd, 4000, 5000) == bytes(4000))
 """
-    assert guest.python(script).stdout.strip() == "True"
-    assert (tree / "file").read_bytes() == b"b" + b"a" * 4999 + bytes(4000) + b"end"
+    guest.python(script)
+    assert (tree / "file").read_bytes() == b"a" * 4999 + b"b"
 
 
 def test_fallocate(mounted, tree):
@@ -225,131 +261,6 @@ except OSError as error:
         guest.poweroff()
     finally:
         subprocess.run(["umount", "-l", tree.path], check=True)
-
-
-FSX = """
-import ctypes, hashlib, mmap, os, random, sys
-path, seed, rounds, truncates = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "yes"
-LIMIT = 1 << 20
-libc = ctypes.CDLL(None, use_errno=True)
-rng = random.Random(seed)
-fd = os.open(path, os.O_RDWR)
-direct = os.open(path, os.O_RDWR | os.O_DIRECT)
-aligned = mmap.mmap(-1, LIMIT)
-model = bytearray(os.pread(fd, LIMIT, 0))
-trail = []
-
-def store(at, data):
-    if len(model) < at:
-        model.extend(bytes(at - len(model)))
-    model[at : at + len(data)] = data
-
-def place(unit=1):
-    at = rng.randrange(LIMIT // unit) * unit
-    length = min(rng.choice([1, 7, 512, 4096, 10_000, 65_536, 200_000]), LIMIT - at)
-    return at, max(length // unit, 1) * unit
-
-def write():
-    at, length = place()
-    data = rng.randbytes(length)
-    assert os.pwrite(fd, data, at) == length
-    store(at, data)
-
-def write_direct():
-    at, length = place(4096)
-    aligned[:length] = rng.randbytes(length)
-    assert os.pwritev(direct, [memoryview(aligned)[:length]], at) == length
-    store(at, aligned[:length])
-
-def write_mapped():
-    if len(model) < 2:
-        return
-    m = mmap.mmap(fd, len(model))
-    at = rng.randrange(len(model) - 1)
-    data = rng.randbytes(min(rng.choice([1, 100, 5000, 70_000]), len(model) - at))
-    m[at : at + len(data)] = data
-    store(at, data)
-    if rng.random() < 0.3:
-        m.flush()
-    m.close()
-
-def read():
-    at, length = place()
-    assert os.pread(fd, length, at) == model[at : at + length]
-
-def read_direct():
-    at, length = place(4096)
-    count = os.preadv(direct, [memoryview(aligned)[:length]], at)
-    assert aligned[:count] == model[at : at + length]
-
-def read_mapped():
-    if len(model):
-        with mmap.mmap(fd, len(model), prot=mmap.PROT_READ) as m:
-            assert m[:] == model
-
-def truncate():
-    size = rng.randrange(LIMIT)
-    os.ftruncate(fd, size)
-    if size < len(model):
-        del model[size:]
-    else:
-        model.extend(bytes(size - len(model)))
-
-def punch():
-    at, length = place()
-    if len(model) and libc.fallocate(fd, 3, ctypes.c_long(at), ctypes.c_long(length)) == 0:
-        end = min(at + length, len(model))
-        if at < end:
-            model[at:end] = bytes(end - at)
-
-def sync():
-    rng.choice([os.fsync, os.fdatasync])(fd)
-
-def forget():
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-steps = [write, write, write_direct, read, read, read_direct, punch, sync, forget]
-if sys.argv[5] == "mapped":
-    steps += [write_mapped, write_mapped, read_mapped]
-if truncates:
-    steps.append(truncate)
-for number in range(rounds):
-    step = rng.choice(steps)
-    trail.append(step.__name__)
-    try:
-        step()
-        assert os.fstat(fd).st_size == len(model), (os.fstat(fd).st_size, len(model))
-    except AssertionError:
-        print("round", number, trail[-12:], file=sys.stderr)
-        raise
-assert os.pread(fd, LIMIT, 0) == model
-os.close(fd)
-print(hashlib.sha256(model).hexdigest())
-"""
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_mixed(mounted, tree, seed):
-    """Hundreds of random writes, reads, truncates, holes and syncs, cached, direct and mapped, agree with a model."""
-    # With --cache=never files are not to be mapped shared.
-    mapped = "plain" if mounted.mode == "never" else "mapped"
-    told = mounted.python(FSX, "/mnt/file", seed, 400, "yes", mapped, timeout=600).stdout.strip()
-    assert sha256((tree / "file").read_bytes()) == told
-
-
-def test_mixed_together(boot, tree):
-    """Several processes do so at once, each with a file of its own."""
-    for number in range(4):
-        tree.file(f"file{number}")
-    guest = boot(Share(tree.path, "share"), cpus=2)
-    guest.mount("share", "/mnt")
-    processes = [
-        guest.spawn_python(FSX, f"/mnt/file{number}", number + 10, 200, "yes", "mapped") for number in range(4)
-    ]
-    for number, process in enumerate(processes):
-        result = process.wait(timeout=900)
-        assert result.rc == 0, result.stderr
-        assert sha256((tree / f"file{number}").read_bytes()) == result.stdout.strip()
 
 
 def test_copy_file_range(mounted, tree):
