@@ -2,6 +2,7 @@
 /* Headers for which the kernel's `bindings` crate has no, or no complete, items. */
 #include <linux/hrtimer_types.h>
 #include <linux/completion.h>
+#include <linux/dax.h>
 #include <linux/filelock.h>
 #include <linux/exportfs.h>
 #include <linux/falloc.h>
@@ -10,7 +11,9 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/fs_struct.h>
+#include <linux/iomap.h>
 #include <linux/kobject.h>
+#include <linux/memremap.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>

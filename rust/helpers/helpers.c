@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Callable forms of macros, and of inline functions that bindgen cannot wrap, for Rust. */
 #include <linux/cred.h>
+#include <linux/dax.h>
 #include <linux/fs.h>
+#include <linux/ioport.h>
 #include <linux/mm.h>
 #include <linux/mnt_idmapping.h>
 #include <linux/pagemap.h>
@@ -132,6 +134,35 @@ pid_t virtiofs_helper_known_pid(pid_t nr)
 {
 	guard(rcu)();
 	return pid_nr(find_pid_ns(nr, &init_pid_ns));
+}
+
+bool virtiofs_helper_reserve_memory(resource_size_t start, resource_size_t len, const char *name)
+{
+	return request_mem_region(start, len, name);
+}
+
+/* Whether no page of device memory is in a file or a page table, or pinned. */
+bool virtiofs_helper_memory_is_unused(resource_size_t start, resource_size_t len)
+{
+	unsigned long pfn = PHYS_PFN(start), end = PHYS_PFN(start + len);
+
+	for (; pfn < end; pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		if (PageCompound(page) || page_ref_count(page) || page->mapping)
+			return false;
+		cond_resched();
+	}
+	return true;
+}
+
+/* Whether a mapping can show memory of a device; it may then be shown with huge pages. */
+bool virtiofs_helper_prepare_dax(struct vm_area_desc *desc, struct dax_device *dax)
+{
+	if (!daxdev_mapping_supported(desc, file_inode(desc->file), dax))
+		return false;
+	vma_desc_set_flags(desc, VMA_HUGEPAGE_BIT);
+	return true;
 }
 
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc)

@@ -7,6 +7,7 @@
 
 struct address_space;
 struct cpumask;
+struct dax_device;
 struct folio;
 struct iattr;
 struct inode;
@@ -31,6 +32,9 @@ struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping,
 						unsigned long index, size_t len);
 struct folio *virtiofs_helper_data_folio(struct address_space *mapping, unsigned long index,
 					 bool create);
+bool virtiofs_helper_reserve_memory(resource_size_t start, resource_size_t len, const char *name);
+bool virtiofs_helper_memory_is_unused(resource_size_t start, resource_size_t len);
+bool virtiofs_helper_prepare_dax(struct vm_area_desc *desc, struct dax_device *dax);
 bool virtiofs_helper_is_mayshare(const struct vm_area_desc *desc);
 
 /* vfs */

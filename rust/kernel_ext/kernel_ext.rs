@@ -7,6 +7,8 @@
 //! - [`bindings`]: `kernel::bindings` and the C items it does not have.
 //! - [`completion`]: a completion that a fatal signal can interrupt.
 //! - [`cpu`]: the current CPU as a hint, spreading of CPUs.
+//! - [`dax`]: memory of a device that files are mapped from.
+//! - [`event`]: something to wait for that happens again and again.
 //! - [`folio`]: page-cache folios that a filesystem fills.
 //! - [`kobject`]: directories of sysfs.
 //! - [`pages`]: kernel pages as one buffer.
@@ -24,7 +26,9 @@ pub mod bindings;
 pub mod completion;
 pub mod cpu;
 pub mod data_page;
+pub mod dax;
 pub mod dirty;
+pub mod event;
 pub mod folio;
 pub mod kobject;
 pub mod pages;
@@ -35,3 +39,6 @@ pub mod static_mutex;
 pub mod user_pages;
 pub mod workqueue;
 pub mod write;
+
+/// Prefix of this crate's log lines.
+const __LOG_PREFIX: &[u8] = b"virtiofs\0";

@@ -186,6 +186,13 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// The superblock is given up. When this has returned nobody but the VFS may have a reference to one of its inodes, or get one.
+    ///
+    /// May sleep; `s_umount` is held.
+    fn shutting_down(_sb: &SuperBlock<Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// The superblock has no dentries and no inodes left.
     ///
     /// May sleep; `s_umount` is held. A mount for which [`same`](FileSystem::same) finds this

@@ -11,6 +11,7 @@ mod directory;
 mod flags;
 mod new;
 mod operations;
+mod weak;
 
 pub(crate) use directory::splice;
 pub use directory::{
@@ -34,6 +35,7 @@ pub use operations::{
     Operations,
     SymlinkOperations, //
 };
+pub use weak::WeakInode;
 
 use crate::{
     attr::FileType,
@@ -64,6 +66,7 @@ use kernel::{
             Relaxed,
             Release, //
         },
+        Arc,
     },
     types::{
         NotThreadSafe,
@@ -81,6 +84,7 @@ use kernel_ext::bindings;
 pub(crate) struct InodeBox<T: FileSystem> {
     inode: Opaque<bindings::inode>,
     stale: Atomic<i32>,
+    weak: Option<Arc<WeakInode<T>>>,
     data: T::InodeData,
 }
 
@@ -130,6 +134,7 @@ impl<T: FileSystem> InodeBox<T> {
         // INVARIANT: The data is initialised.
         unsafe {
             (&raw mut (*object).stale).write(Atomic::new(0));
+            (&raw mut (*object).weak).write(None);
             if pin_init::raw_try_init(&raw mut (*object).data, T::inode_data(sb)).is_err() {
                 bindings::kfree(object.cast_const().cast());
                 return ptr::null_mut();
@@ -149,7 +154,20 @@ impl<T: FileSystem> InodeBox<T> {
         // frees objects of caches; the superblock, which knows the cache, may be gone.
         unsafe {
             ptr::drop_in_place(&raw mut (*object).data);
+            ptr::drop_in_place(&raw mut (*object).weak);
             bindings::kfree(object.cast_const().cast());
+        }
+    }
+
+    /// References that do not keep `inode` lead nowhere from here on.
+    ///
+    /// # Safety
+    ///
+    /// `inode` is from [`alloc`](Self::alloc), and being evicted.
+    pub(crate) unsafe fn forget_weak(inode: *mut bindings::inode) {
+        // SAFETY: As the caller says; nobody makes such a reference any more.
+        if let Some(weak) = unsafe { &(*Self::of(inode)).weak } {
+            weak.forget();
         }
     }
 

@@ -307,6 +307,17 @@ unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::v
 /// (`invalidate_lock`).
 pub struct InvalidateGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
 
+impl<'a, T: FileSystem> InvalidateGuard<'a, T> {
+    /// The inode's mapping has just been locked.
+    pub(crate) fn new(inode: &'a Inode<T>) -> Self {
+        Self(inode, NotThreadSafe)
+    }
+
+    pub(crate) fn inode(&self) -> &'a Inode<T> {
+        self.0
+    }
+}
+
 impl<T: FileSystem> Drop for InvalidateGuard<'_, T> {
     fn drop(&mut self) {
         // SAFETY: Locked by `Inode::lock_invalidate`.
@@ -315,7 +326,7 @@ impl<T: FileSystem> Drop for InvalidateGuard<'_, T> {
 }
 
 impl<T: FileSystem> Inode<T> {
-    fn mapping(&self) -> *mut bindings::address_space {
+    pub(crate) fn mapping(&self) -> *mut bindings::address_space {
         // SAFETY: Does not change while the inode is in use.
         unsafe { (*self.as_raw()).i_mapping }
     }
@@ -325,7 +336,7 @@ impl<T: FileSystem> Inode<T> {
     pub fn lock_invalidate(&self) -> InvalidateGuard<'_, T> {
         // SAFETY: The mapping is valid.
         unsafe { bindings::filemap_invalidate_lock(self.mapping()) };
-        InvalidateGuard(self, NotThreadSafe)
+        InvalidateGuard::new(self)
     }
 
     /// Drops all pages, also those that are mapped.

@@ -6,6 +6,7 @@
 //! [`include/linux/fs/super_types.h`](srctree/include/linux/fs/super_types.h)
 
 use crate::{
+    dax,
     dentry::{
         self,
         Dentry, //
@@ -243,8 +244,10 @@ impl<T: FileSystem> Callbacks<T> {
     ///
     /// Called by the VFS, with an inode from `alloc_inode` that nobody has a reference to.
     unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
-        // SAFETY: The inode is being evicted, which consists of these two steps.
+        // SAFETY: The inode is being evicted, which consists of these steps.
         unsafe {
+            dax::leave(inode);
+            InodeBox::<T>::forget_weak(inode);
             bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
             bindings::clear_inode(inode);
         }
@@ -410,6 +413,11 @@ impl<T: FileSystem> Callbacks<T> {
 pub(crate) unsafe extern "C" fn kill_sb_callback<T: FileSystem>(sb: *mut bindings::super_block) {
     // SAFETY: Valid; not changed since the superblock was made.
     let data = unsafe { (*sb).s_fs_info };
+    // SAFETY: Valid until it is killed below.
+    if T::HAS_SHUTTING_DOWN && unsafe { !(*sb).s_root.is_null() } {
+        // SAFETY: As above; it was filled, as it has a root.
+        T::shutting_down(unsafe { SuperBlock::from_raw(sb) });
+    }
     // SAFETY: A superblock made with `set_anon_super_fc()`.
     unsafe { bindings::kill_anon_super(sb) };
     // SAFETY: From `into_raw`. Nobody uses it any more: there are no dentries and inodes, and the

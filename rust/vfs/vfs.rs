@@ -12,6 +12,7 @@
 //! | [`inode::Operations`], [`inode::DirectoryOperations`], [`inode::SymlinkOperations`] | `inode_operations` |
 //! | [`file::Operations`], [`file::DirectoryOperations`] | `file_operations`      |
 //! | [`mapping::Operations`]                  | `address_space_operations`        |
+//! | [`dax::Operations`]                      | `vm_operations_struct`, `address_space_operations`, `iomap_ops` |
 //! | [`dentry::Operations`]                   | `dentry_operations`               |
 //! | [`xattr::Handler`]                       | `xattr_handler`                   |
 //! | [`export::Operations`]                   | `export_operations`               |
@@ -38,6 +39,7 @@ pub mod attr;
 pub mod child;
 pub mod context;
 pub mod cred;
+pub mod dax;
 pub mod dentry;
 pub mod export;
 pub mod file;

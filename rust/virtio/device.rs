@@ -69,6 +69,14 @@ impl Device {
         bytes
     }
 
+    /// Region `id` of the memory that the device shares: physical address and length in bytes.
+    pub fn shared_memory(&self, id: u8) -> Option<(u64, u64)> {
+        let mut region = bindings::virtio_shm_region::default();
+        // SAFETY: The device is alive, and `region` valid for writes.
+        unsafe { bindings::virtio_get_shm_region(self.as_raw(), &mut region, id) }
+            .then_some((region.addr, region.len))
+    }
+
     /// Calls `each` with the CPUs that the transport has assigned to the interrupt of queue `index`; `false` when it has
     /// assigned none.
     pub fn for_each_cpu_of_queue(&self, index: u32, mut each: impl FnMut(usize)) -> bool {

@@ -209,7 +209,17 @@ pub struct Mapping<'a, T: FileSystem> {
     _p: PhantomData<&'a mut File<T>>,
 }
 
-impl<T: FileSystem> Mapping<'_, T> {
+impl<'a, T: FileSystem> Mapping<'a, T> {
+    pub(crate) fn as_raw(&mut self) -> *mut bindings::vm_area_desc {
+        self.desc
+    }
+
+    /// The file.
+    pub fn file(&self) -> &'a File<T> {
+        // SAFETY: Valid by the type invariant, and opened.
+        unsafe { File::from_raw((*self.desc).file) }
+    }
+
     /// Whether it shows the file to several processes, as opposed to a private copy.
     pub fn is_shared(&self) -> bool {
         // SAFETY: Valid by the type invariant.

@@ -168,7 +168,7 @@ pub struct NewInode<T: FileSystem>(NonNull<bindings::inode>, PhantomData<T>);
 unsafe impl<T: FileSystem> Send for NewInode<T> {}
 
 impl<T: FileSystem> NewInode<T> {
-    fn as_raw(&self) -> *mut bindings::inode {
+    pub(super) fn as_raw(&self) -> *mut bindings::inode {
         self.0.as_ptr()
     }
 
@@ -202,7 +202,7 @@ impl<T: FileSystem> NewInode<T> {
         unsafe { (*self.as_raw()).i_generation = generation };
     }
 
-    fn set_flag(&mut self, flag: u32) {
+    pub(crate) fn set_flag(&mut self, flag: u32) {
         // SAFETY: Ours while it is new.
         unsafe { (*self.as_raw()).i_flags |= flag };
     }
@@ -289,18 +289,35 @@ impl<T: FileSystem> NewInode<T> {
     }
 
     /// Completes it as a regular file.
-    pub fn into_regular<I, F, M>(mut self) -> ARef<Inode<T>>
+    pub fn into_regular<I, F, M>(self) -> ARef<Inode<T>>
     where
         I: Operations<FileSystem = T>,
         F: file::Operations<FileSystem = T>,
         M: mapping::Operations<FileSystem = T>,
+    {
+        // SAFETY: The table is for inodes of `T` that are regular files.
+        unsafe { self.into_file::<I, F>(mapping::vtable::<M>()) }
+    }
+
+    /// Completes it as a regular file with the address space operations `pages`.
+    ///
+    /// # Safety
+    ///
+    /// `pages` is static, and for such inodes of `T`.
+    pub(crate) unsafe fn into_file<I, F>(
+        mut self,
+        pages: *const bindings::address_space_operations,
+    ) -> ARef<Inode<T>>
+    where
+        I: Operations<FileSystem = T>,
+        F: file::Operations<FileSystem = T>,
     {
         self.set_type(FileType::Regular);
         // SAFETY: Ours while it is new; the tables are for inodes of `T` that are regular files.
         unsafe {
             (*self.as_raw()).i_op = operations::vtable::<I>();
             (*self.as_raw()).__bindgen_anon_3.i_fop = file::vtable::<F>();
-            (*(*self.as_raw()).i_mapping).a_ops = mapping::vtable::<M>();
+            (*(*self.as_raw()).i_mapping).a_ops = pages;
         }
         self.unlock()
     }

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Regular files whose contents lie in memory of a device (DAX).
+//!
+//! There is no page cache: reads and writes copy from and to the memory, mappings of the file show it. What a file has in page
+//! tables the kernel keeps as *entries* of its mapping, in place of folios.
+//!
+//! C headers: [`include/linux/dax.h`](srctree/include/linux/dax.h),
+//! [`include/linux/iomap.h`](srctree/include/linux/iomap.h)
+
+use crate::{
+    attr::FileType,
+    file::{
+        self,
+        File,
+        Mapping, //
+    },
+    filesystem::FileSystem,
+    inode::{
+        self,
+        Inode,
+        NewInode, //
+    },
+    mapping::InvalidateGuard, //
+};
+use core::marker::PhantomData;
+use kernel::{
+    error::to_result,
+    ffi::{
+        c_int,
+        c_uint, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::aref::ARef,
+    types::NotThreadSafe, //
+};
+use kernel_ext::{
+    bindings,
+    dax::Memory, //
+};
+
+/// Where bytes of a file lie.
+pub struct Location<'a> {
+    /// The memory.
+    pub memory: &'a Memory,
+    /// The place in it, in bytes.
+    pub offset: u64,
+    /// So many bytes from there on belong to the file, whole pages.
+    pub len: u64,
+}
+
+/// How a page fault ends: a `vm_fault_t`.
+#[derive(Clone, Copy)]
+pub struct Outcome(bindings::vm_fault_t);
+
+impl Outcome {
+    /// Cannot be done with a page as large as this: the kernel tries a smaller one.
+    pub const FALLBACK: Self = Self(bindings::vm_fault_reason_VM_FAULT_FALLBACK);
+    /// There is nothing: `SIGBUS`, or `EFAULT` for who goes by the kernel.
+    pub const NOTHING: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+    /// The access is tried again, after signals were dealt with.
+    pub const AGAIN: Self = Self(bindings::vm_fault_reason_VM_FAULT_NOPAGE);
+    /// Memory is short.
+    pub const NO_MEMORY: Self = Self(bindings::vm_fault_reason_VM_FAULT_OOM);
+}
+
+/// What the memory management asks of files that lie in memory of a device.
+pub trait Operations: Sized + 'static {
+    /// The filesystem.
+    type FileSystem: FileSystem;
+
+    /// The memory that the file lies in; [`None`] once it is gone.
+    fn memory(inode: &Inode<Self::FileSystem>) -> Option<&Memory>;
+
+    /// A page of a mapping is accessed that is not there, or not writable yet.
+    ///
+    /// May sleep; the address space of the task, or a part of it, is locked.
+    fn fault(fault: &mut Fault<'_, Self>) -> Outcome;
+
+    /// Where byte `pos` of the file lies, to be written to or not: asked by [`Fault::insert`] alone. Must not sleep, nor take a
+    /// lock that anybody sleeps with.
+    fn locate(inode: &Inode<Self::FileSystem>, pos: i64, write: bool) -> Option<Location<'_>>;
+}
+
+/// A page fault.
+///
+/// # Invariants
+///
+/// The pointer is that of a fault in a mapping of a file of `D::FileSystem` that has not been answered.
+pub struct Fault<'a, D: Operations> {
+    fault: *mut bindings::vm_fault,
+    order: c_uint,
+    _p: PhantomData<&'a mut D>,
+}
+
+impl<'a, D: Operations> Fault<'a, D> {
+    /// The file.
+    pub fn file(&self) -> &'a File<D::FileSystem> {
+        // SAFETY: Valid by the type invariant: a mapping holds a reference to its file.
+        unsafe { File::from_raw((*(*self.fault).__bindgen_anon_1.vma).vm_file) }
+    }
+
+    /// The place in the file, in bytes: of the page that is accessed.
+    pub fn pos(&self) -> i64 {
+        // SAFETY: Valid by the type invariant.
+        let index = unsafe { (*self.fault).__bindgen_anon_1.pgoff };
+        i64::try_from(index.saturating_mul(PAGE_SIZE)).unwrap_or(i64::MAX)
+    }
+
+    /// The size of the page to be mapped, in bytes.
+    pub fn size(&self) -> u64 {
+        (PAGE_SIZE as u64) << self.order
+    }
+
+    /// Whether the file is written to: not by a private mapping, which gets a copy.
+    pub fn is_write(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { is_write(self.fault) }
+    }
+
+    /// Maps the page that [`Operations::locate`] finds.
+    ///
+    /// The inode is locked against what takes pages out of it, so the page stays until the lock is dropped at least.
+    pub fn insert(&mut self, _lock: &SharedInvalidateGuard<'_, D::FileSystem>) -> Outcome {
+        let mut frame = 0;
+        // SAFETY: The fault is valid; the operations are for its file. With the lock held, `Memory::shut_down` waits until the page
+        // is where it can be seen.
+        unsafe {
+            let lock = bindings::dax_read_lock();
+            let outcome = bindings::dax_iomap_fault(
+                self.fault,
+                self.order,
+                &mut frame,
+                core::ptr::null_mut(),
+                &Callbacks::<D>::IOMAP,
+            );
+            bindings::dax_read_unlock(lock);
+            Outcome(outcome)
+        }
+    }
+}
+
+/// # Safety
+///
+/// `fault` is a fault in a mapping of a file.
+unsafe fn is_write(fault: *mut bindings::vm_fault) -> bool {
+    // SAFETY: As the caller says.
+    unsafe {
+        let shared =
+            (*(*fault).__bindgen_anon_1.vma).__bindgen_anon_2.vm_flags & bindings::VM_SHARED != 0;
+        shared && (*fault).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0
+    }
+}
+
+struct Callbacks<D>(PhantomData<D>);
+
+impl<D: Operations> Callbacks<D> {
+    const MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        fault: Some(Self::fault),
+        huge_fault: Some(Self::huge_fault),
+        page_mkwrite: Some(Self::fault),
+        pfn_mkwrite: Some(Self::fault),
+        ..pin_init::zeroed()
+    };
+
+    const IOMAP: bindings::iomap_ops = bindings::iomap_ops {
+        iomap_begin: Some(Self::begin),
+        iomap_end: None,
+        iomap_next: None,
+    };
+
+    const ADDRESS_SPACE: bindings::address_space_operations = bindings::address_space_operations {
+        writepages: Some(Self::writepages),
+        dirty_folio: Some(bindings::noop_dirty_folio),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// Called by the memory management, with a fault in a mapping of a file of `D::FileSystem`.
+    unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: As the caller says.
+        unsafe { Self::huge_fault(fault, 0) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`fault`](Self::fault).
+    unsafe extern "C" fn huge_fault(
+        fault: *mut bindings::vm_fault,
+        order: c_uint,
+    ) -> bindings::vm_fault_t {
+        // SAFETY: As the caller says; the superblock outlives its files.
+        let (write, sb) = unsafe {
+            let file = (*(*fault).__bindgen_anon_1.vma).vm_file;
+            (is_write(fault), (*(*file).f_inode).i_sb)
+        };
+        if write {
+            // SAFETY: As above. A frozen filesystem is not written to.
+            unsafe { bindings::sb_start_pagefault(sb) };
+        }
+        // INVARIANT: As the caller says.
+        let outcome = D::fault(&mut Fault {
+            fault,
+            order,
+            _p: PhantomData,
+        });
+        if write {
+            // SAFETY: Begun above.
+            unsafe { bindings::sb_end_pagefault(sb) };
+        }
+        outcome.0
+    }
+
+    /// # Safety
+    ///
+    /// Called by `dax_iomap_fault()`, with an inode of `D::FileSystem` and a map to be filled in.
+    unsafe extern "C" fn begin(
+        inode: *mut bindings::inode,
+        pos: bindings::loff_t,
+        len: bindings::loff_t,
+        flags: c_uint,
+        map: *mut bindings::iomap,
+        _source: *mut bindings::iomap,
+    ) -> c_int {
+        // SAFETY: As the caller says.
+        let (inode, map) = unsafe { (Inode::<D::FileSystem>::from_raw(inode), &mut *map) };
+        match D::locate(inode, pos, flags & bindings::IOMAP_WRITE != 0) {
+            Some(found) if found.len > 0 => {
+                map.addr = found.offset;
+                map.offset = pos;
+                map.length = found.len.min(len.unsigned_abs());
+                map.type_ = bindings::IOMAP_MAPPED as u16;
+                map.dax_dev = found.memory.as_raw();
+                0
+            }
+            _ => EAGAIN.to_errno(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS, with the mapping of an inode of `D::FileSystem`.
+    unsafe extern "C" fn writepages(
+        mapping: *mut bindings::address_space,
+        control: *mut bindings::writeback_control,
+    ) -> c_int {
+        // SAFETY: As the caller says; the mapping of an inode that is written back has one.
+        let inode = unsafe { Inode::from_raw((*mapping).host) };
+        match D::memory(inode) {
+            // SAFETY: As above; the device is that of the entries.
+            Some(memory) => unsafe {
+                bindings::dax_writeback_mapping_range(mapping, memory.as_raw(), control)
+            },
+            None => 0,
+        }
+    }
+}
+
+impl<T: FileSystem> NewInode<T> {
+    /// Completes it as a regular file whose contents lie in memory of a device.
+    pub fn into_dax<I, F, D>(mut self) -> ARef<Inode<T>>
+    where
+        I: inode::Operations<FileSystem = T>,
+        F: file::Operations<FileSystem = T>,
+        D: Operations<FileSystem = T>,
+    {
+        self.set_flag(bindings::S_DAX);
+        // SAFETY: The table is for inodes of `T` that are regular files with `S_DAX`.
+        unsafe { self.into_file::<I, F>(&Callbacks::<D>::ADDRESS_SPACE) }
+    }
+}
+
+impl<T: FileSystem> Mapping<'_, T> {
+    /// Shows the memory that the file lies in, which has to be one of [`NewInode::into_dax`] with `D`.
+    ///
+    /// Errors: `EOPNOTSUPP` when that cannot be in the way that is asked for (`MAP_SYNC`), `EINVAL` for other files.
+    pub fn map_dax<D: Operations<FileSystem = T>>(&mut self) -> Result {
+        let inode = self.file().inode();
+        if !inode.is_dax() {
+            return Err(EINVAL);
+        }
+        let memory = D::memory(inode).ok_or(ENODEV)?;
+        // SAFETY: Valid by the type invariant; the operations are for the file, and static.
+        unsafe {
+            if !bindings::virtiofs_helper_prepare_dax(self.as_raw(), memory.as_raw()) {
+                return Err(EOPNOTSUPP);
+            }
+            (*self.as_raw()).vm_ops = &Callbacks::<D>::MAPPED;
+        }
+        Ok(())
+    }
+}
+
+impl<T: FileSystem> Inode<T> {
+    /// Whether its contents lie in memory of a device. Callable from any context.
+    pub fn is_dax(&self) -> bool {
+        // SAFETY: Set before the inode is in use, and not changed.
+        unsafe { (*self.as_raw()).i_flags & bindings::S_DAX != 0 }
+    }
+
+    /// Takes all pages from `start` (bytes) on out of page tables. Whoever accesses them takes a fault. May sleep.
+    ///
+    /// C: `unmap_mapping_pages()`.
+    pub fn unmap_from(&self, start: i64) {
+        let first = usize::try_from(start).unwrap_or(0).div_ceil(PAGE_SIZE);
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::unmap_mapping_pages(self.mapping(), first, 0, false) };
+    }
+
+    /// The inode goes as soon as nobody uses it, so that the next one can be of another kind. May sleep.
+    ///
+    /// C: `d_mark_dontcache()`.
+    pub fn mark_dont_cache(&self) {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::d_mark_dontcache(self.as_raw()) };
+    }
+
+    /// Keeps what takes pages out of the file away, but not others who bring pages in. May sleep.
+    pub fn lock_invalidate_shared(&self) -> SharedInvalidateGuard<'_, T> {
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::filemap_invalidate_lock_shared(self.mapping()) };
+        SharedInvalidateGuard(self, NotThreadSafe)
+    }
+
+    /// As [`lock_invalidate`](Inode::lock_invalidate); a fatal signal ends the wait with `EINTR`.
+    pub fn lock_invalidate_killable(&self) -> Result<InvalidateGuard<'_, T>> {
+        // SAFETY: The mapping is valid.
+        to_result(unsafe {
+            bindings::down_write_killable(&raw mut (*self.mapping()).invalidate_lock)
+        })?;
+        Ok(InvalidateGuard::new(self))
+    }
+}
+
+/// The mapping of an inode, whose pages stay: see [`Inode::lock_invalidate_shared`].
+pub struct SharedInvalidateGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
+
+impl<T: FileSystem> Drop for SharedInvalidateGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Locked by `Inode::lock_invalidate_shared`.
+        unsafe { bindings::filemap_invalidate_unlock_shared(self.0.mapping()) };
+    }
+}
+
+impl<T: FileSystem> InvalidateGuard<'_, T> {
+    /// Takes the pages from byte `start` to byte `end`, which is the last, out of page tables and out of the file. Pages that are
+    /// pinned are waited for, and the lock is not held meanwhile.
+    ///
+    /// Nothing happens if the file is no DAX file. May sleep; a signal ends the wait with `ERESTARTSYS`.
+    ///
+    /// C: `dax_break_layout()`.
+    pub fn break_layouts(&mut self, start: i64, end: i64) -> Result {
+        // SAFETY: The inode is valid, and its lock held, as `wait` expects.
+        to_result(unsafe {
+            bindings::dax_break_layout(self.inode().as_raw(), start, end, Some(wait_unlocked))
+        })
+    }
+
+    /// As [`break_layouts`](InvalidateGuard::break_layouts), without waiting: `ERESTARTSYS` when a page is pinned.
+    pub fn try_break_layouts(&mut self, start: i64, end: i64) -> Result {
+        // SAFETY: The inode is valid, and locked.
+        to_result(unsafe { bindings::dax_break_layout(self.inode().as_raw(), start, end, None) })
+    }
+
+    /// As [`break_layouts`](InvalidateGuard::break_layouts), of the whole file. The lock is held all the time, and no signal ends
+    /// the wait.
+    pub fn break_all_layouts(&mut self) {
+        // SAFETY: The inode is valid, and locked.
+        unsafe { bindings::dax_break_layout_final(self.inode().as_raw()) };
+    }
+}
+
+/// Sleeps without the lock of the mapping.
+///
+/// # Safety
+///
+/// Called by `dax_break_layout()`, for an inode whose lock the caller of that holds.
+unsafe extern "C" fn wait_unlocked(inode: *mut bindings::inode) {
+    // SAFETY: As the caller says; it holds a reference to the inode.
+    unsafe {
+        bindings::filemap_invalidate_unlock((*inode).i_mapping);
+        bindings::schedule();
+        bindings::filemap_invalidate_lock((*inode).i_mapping);
+    }
+}
+
+/// Before an inode is evicted: nothing of it is in page tables any more, and nobody has pinned any of it. Sleeps.
+///
+/// # Safety
+///
+/// `inode` is one of this crate that is being evicted.
+pub(crate) unsafe fn leave(inode: *mut bindings::inode) {
+    // SAFETY: As the caller says.
+    unsafe {
+        if u32::from((*inode).i_mode) & bindings::S_IFMT == u32::from(FileType::Regular.mode())
+            && (*inode).i_flags & bindings::S_DAX != 0
+        {
+            bindings::dax_break_layout_final(inode);
+        }
+    }
+}
