@@ -13,6 +13,10 @@
 //! ```
 
 use crate::{
+    dax::{
+        Holder,
+        Window, //
+    },
     lane::Lane,
     request::Request, //
 };
@@ -20,10 +24,14 @@ use core::fmt::Write;
 use kernel::{
     prelude::*,
     str::CString,
-    sync::Arc, //
+    sync::{
+        Arc,
+        Mutex, //
+    },
 };
 use kernel_ext::{
     cpu,
+    dax::Memory,
     kobject::{
         numbered,
         Attribute,
@@ -48,6 +56,8 @@ virtio::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::device::id
 const TAG_LEN: usize = 36;
 /// Where the number of request queues is in configuration space.
 const NUM_REQUEST_QUEUES_OFFSET: u32 = 36;
+/// The region of shared memory that is the window (`VIRTIO_FS_SHMCAP_ID_CACHE`).
+const WINDOW: u8 = 0;
 /// The index of the queue for what must not wait behind requests: FORGET.
 const HIPRIO: usize = 0;
 /// The index of the first request queue.
@@ -99,6 +109,9 @@ pub(crate) struct Instance {
     work: Arc<OwnedQueue>,
     /// For each CPU the queue that it sends requests through.
     queue_of_cpu: KVec<usize>,
+    /// What the window shows, if the device has one.
+    memory: Option<Arc<Memory>>,
+    window: Pin<KBox<Mutex<Holder>>>,
 }
 
 impl Instance {
@@ -140,12 +153,15 @@ impl Instance {
         })?;
         let queue_of_cpu = map_cpus(dev, requests)?;
         let work = INSTANCES.lock().work.clone().ok_or(ENODEV)?;
+        let memory = window_memory(dev, &tag)?;
         Ok(Arc::new(
             Self {
                 tag,
                 queues,
                 work,
                 queue_of_cpu,
+                memory,
+                window: Holder::new()?,
             },
             GFP_KERNEL,
         )?)
@@ -159,6 +175,34 @@ impl Instance {
     /// The queue for work that has to be done in a task.
     pub(crate) fn work(&self) -> &OwnedQueue {
         &self.work
+    }
+
+    /// The memory of the device's window, if there is one.
+    pub(crate) fn memory(&self) -> Option<&Arc<Memory>> {
+        self.memory.as_ref()
+    }
+
+    /// Who has the window. Taken after [`INSTANCES`], by who starts or ends a session.
+    pub(crate) fn window_holder(&self) -> &Mutex<Holder> {
+        &self.window
+    }
+
+    /// The session that had the window is over.
+    pub(crate) fn release_window(&self) {
+        let mut holder = self.window.lock();
+        if !matches!(*holder, Holder::Gone) {
+            *holder = Holder::None;
+        }
+    }
+
+    /// The device goes, and its window.
+    fn shut_down_window(&self) {
+        let Some(memory) = &self.memory else { return };
+        let held = core::mem::replace(&mut *self.window.lock(), Holder::Gone);
+        if let Holder::Session(window) = held {
+            Window::shut_down(&window, self);
+        }
+        memory.shut_down();
     }
 
     /// The queue for requests of the CPU this runs on.
@@ -216,6 +260,31 @@ fn read_tag(dev: &virtio::Device) -> Result<CString> {
             "a tag must have 1 to 36 bytes and no newline\n"
         );
     })
+}
+
+/// The memory of the device's window. What is no window is said in the log, and the device does without.
+fn window_memory(dev: &virtio::Device, tag: &CStr) -> Result<Option<Arc<Memory>>> {
+    let Some((start, len)) = dev.shared_memory(WINDOW) else {
+        return Ok(None);
+    };
+    match Memory::new(start, len, c"virtiofs") {
+        Ok(memory) => {
+            dev_info!(
+                dev.device(),
+                "{tag:?}: a window of {} MiB\n",
+                memory.len() >> 20
+            );
+            Ok(Some(Arc::new(memory, GFP_KERNEL)?))
+        }
+        Err(e) if e == ENOMEM => Err(e),
+        Err(e) => {
+            dev_warn!(
+                dev.device(),
+                "{tag:?}: no DAX: its window, {len:#x} bytes at {start:#x}, cannot be used: {e:?}\n"
+            );
+            Ok(None)
+        }
+    }
 }
 
 fn parse_tag(bytes: &[u8; TAG_LEN]) -> Result<CString> {
@@ -382,6 +451,7 @@ impl Bound {
             .bound
             .retain(|other| !Arc::ptr_eq(other, &self.instance));
         drop(instances);
+        self.instance.shut_down_window();
         self.instance.queues.shut_down();
     }
 }

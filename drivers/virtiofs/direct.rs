@@ -420,6 +420,31 @@ impl Parts for Writing<'_, '_, '_, '_> {
     }
 }
 
+/// Reads up to `max` bytes from the position of `iocb` with one READ, through pages of the kernel. The position stays. Sleeps.
+pub(crate) fn read_once(
+    iocb: &Kiocb<'_, VirtioFs>,
+    to: &mut IovIterDest<'_>,
+    max: usize,
+) -> Result<usize> {
+    let inode = iocb.file().inode();
+    let session = inode.session()?;
+    let len = max.min(to.len()).min(session.max_payload());
+    let op = Read {
+        size: u32::try_from(len)?,
+        ..read_op(iocb)?
+    };
+    let caller = caller(inode.super_block());
+    let (read, transfer) = session.call_into(&op, &caller, PageBuffer::new(len)?)?;
+    let Payload::Pages(pages) = transfer.payload() else {
+        return Err(EIO);
+    };
+    pages.copy_to_iter(read, to)?;
+    if read < len {
+        ended_short(inode, iocb.pos().saturating_add_unsigned(read as u64));
+    }
+    Ok(read)
+}
+
 /// A read has ended at `end` for want of bytes: if the file should have more there, it is shorter than it was. Callable from any
 /// context.
 pub(crate) fn ended_short(inode: &Inode<VirtioFs>, end: i64) {
@@ -433,7 +458,7 @@ pub(crate) fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Resu
     let Some(last) = (len as u64).checked_sub(1) else {
         return Ok(());
     };
-    if !inode.has_pages() {
+    if !inode.has_pages() || inode.is_dax() {
         return Ok(());
     }
     let end = pos.saturating_add_unsigned(last);

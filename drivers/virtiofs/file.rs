@@ -3,6 +3,11 @@
 //! Open files and directories.
 
 use crate::{
+    dax::{
+        self,
+        Faults,
+        Run, //
+    },
     direct,
     inode::NodeInode,
     ioctl,
@@ -98,6 +103,8 @@ pub(crate) struct Handle {
     writes: bool,
     /// Whether the daemon truncated the file when it was opened.
     truncated: bool,
+    /// Of a file that is mapped from the window: how it is read and written.
+    run: Option<Run>,
     /// Set once it was asked for a lock that the daemon keeps.
     claims: SetOnce<Arc<Claims>>,
     /// For a directory: where its reader is in what is kept of the listing.
@@ -135,6 +142,7 @@ impl Handle {
                 counted: false,
                 writes: false,
                 truncated: false,
+                run: None,
                 claims: SetOnce::new(),
                 cursor: Cursor::new(),
             },
@@ -158,7 +166,8 @@ impl Handle {
         } else if self.flags.contains(OpenReplyFlags::NONSEEKABLE) {
             file.set_nonseekable();
         }
-        if !self.is_direct() && !self.flags.contains(OpenReplyFlags::KEEP_CACHE) {
+        let cached = !self.is_direct() && !inode.is_dax();
+        if cached && !self.flags.contains(OpenReplyFlags::KEEP_CACHE) {
             // Close-to-open: what others wrote before is seen from here on. Pages that can't be dropped are being read.
             let _ = inode.invalidate_pages();
         }
@@ -169,6 +178,11 @@ impl Handle {
         self.flags
             .contains(OpenReplyFlags::CACHE_DIR)
             .then_some(&self.cursor)
+    }
+
+    /// How it is read and written, of a file that is mapped from the window.
+    pub(crate) fn run(&self) -> Option<&Run> {
+        self.run.as_ref()
     }
 
     /// Whether the daemon takes direct writes side by side.
@@ -204,8 +218,9 @@ impl Handle {
             op.flags |= flags::O_TRUNC;
             op.open_flags = killpriv::open_flags(session);
         }
-        let locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
-        if truncate {
+        let mut locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
+        if let Some((_, filling)) = &mut locked {
+            filling.break_layouts(0, i64::MAX)?;
             // What was written before comes before the truncation. Errors stay with the file.
             let _ = writeback::write_all(inode);
         }
@@ -227,8 +242,11 @@ impl Handle {
         Ok(handle)
     }
 
-    /// From here on what mappings write is written back through this handle, if it can write.
-    pub(crate) fn join_writers(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
+    /// It is a handle of this inode: from here on what mappings write is written back through it, if it can write.
+    pub(crate) fn join(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
+        if inode.is_dax() {
+            self.run = Some(dax::new_run()?);
+        }
         if flags & flags::O_ACCMODE != flags::O_RDONLY {
             let mut writers = inode.data().writers().lock();
             writers.push(self.fh, GFP_KERNEL)?;
@@ -298,7 +316,7 @@ impl vfs::file::Operations for RegularFiles {
 
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
         let mut handle = Handle::open(inode, file, false)?;
-        if let Err(e) = handle.join_writers(inode, file.flags()) {
+        if let Err(e) = handle.join(inode, file.flags()) {
             handle.release(inode, false, file.flags(), 0);
             return Err(e);
         }
@@ -319,7 +337,7 @@ impl vfs::file::Operations for RegularFiles {
         let session = inode.session()?;
         let writes = file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
         let locked = inode.data().may_be_locked();
-        let written = if writes {
+        let written = if writes && !inode.is_dax() {
             file.write_and_wait_range(0, i64::MAX)
                 .and_then(|()| inode.sync_times())
         } else {
@@ -376,7 +394,9 @@ impl vfs::file::Operations for RegularFiles {
             whence: kind,
         };
         // The daemon finds what it has.
-        inode.write_and_wait()?;
+        if !inode.is_dax() {
+            inode.write_and_wait()?;
+        }
         match inode.session()?.call(&op, &caller(inode.super_block())) {
             Ok(found) => file.set_position(i64::try_from(found)?),
             Err(e) if e == ENOSYS => {
@@ -389,6 +409,9 @@ impl vfs::file::Operations for RegularFiles {
 
     fn read_iter(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
         let handle = iocb.data();
+        if iocb.file().inode().is_dax() {
+            return dax::read(iocb, to);
+        }
         if handle.is_direct() || iocb.is_direct() {
             return direct::read(iocb, to);
         }
@@ -405,6 +428,9 @@ impl vfs::file::Operations for RegularFiles {
     }
 
     fn write_iter(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+        if iocb.file().inode().is_dax() {
+            return dax::write(iocb, from);
+        }
         if iocb.data().is_direct() || iocb.is_direct() {
             return direct::write(iocb, from);
         }
@@ -434,7 +460,8 @@ impl vfs::file::Operations for RegularFiles {
 
     fn splice_read(splice: Splice<'_, VirtioFs>) -> Result<usize> {
         let file = splice.file();
-        if file.data().is_direct() || file.flags() & flags::O_DIRECT != 0 {
+        let direct = file.data().is_direct() || file.flags() & flags::O_DIRECT != 0;
+        if direct || file.inode().is_dax() {
             return splice.by_copy();
         }
         file.inode().refresh_if_expired(Some(file.data().fh))?;
@@ -442,6 +469,9 @@ impl vfs::file::Operations for RegularFiles {
     }
 
     fn mmap(file: &File<VirtioFs>, mapping: &mut Mapping<'_, VirtioFs>) -> Result {
+        if file.inode().is_dax() {
+            return mapping.map_dax::<Faults>();
+        }
         if file.data().is_direct() {
             // A shared mapping promises to be coherent with what others read and write on the host, which pages of this kernel
             // are not: the daemon has to agree to that.

@@ -9,6 +9,11 @@
 //! Locks, outermost first: `i_rwsem` (VFS), `invalidate_lock` (page cache), `i_lock` around changes of attributes.
 
 use crate::{
+    dax::{
+        self,
+        Faults,
+        MappedFile, //
+    },
     dir::Directory,
     file::{
         DirectoryFiles,
@@ -177,6 +182,8 @@ pub(crate) struct Node {
     locked: Atomic<i32>,
     /// For a directory: what is kept of its listing.
     pub(crate) listing: SetOnce<Pin<KBox<Listing>>>,
+    /// For a file that is mapped from the window: how the window knows it.
+    mapped: SetOnce<Arc<MappedFile>>,
     /// For a symbolic link: its target, where the daemon says that it may be kept.
     pub(crate) target: SetOnce<CString>,
 }
@@ -194,6 +201,7 @@ impl Node {
             want_plus: Atomic::new(0),
             locked: Atomic::new(0),
             listing: SetOnce::new(),
+            mapped: SetOnce::new(),
             target: SetOnce::new(),
         })
     }
@@ -201,6 +209,11 @@ impl Node {
     /// The inode of the daemon, once it is known.
     pub(crate) fn known(&self) -> Option<&Arc<Known>> {
         self.known.as_ref()
+    }
+
+    /// How the window knows it, if it is mapped from there.
+    pub(crate) fn mapped(&self) -> Option<&Arc<MappedFile>> {
+        self.mapped.as_ref()
     }
 
     /// How long the attributes are good.
@@ -354,6 +367,20 @@ impl NodeInode for Inode<VirtioFs> {
             self.data().freshness.expire_all();
         }
 
+        if attr.kind == FileType::Regular && self.session()?.window().is_some() {
+            let dax = dax::applies(self.session()?, self.super_block().data().dax(), attr.flags);
+            if dax != self.is_dax() {
+                // An inode is one or the other as long as it lives.
+                self.mark_dont_cache();
+            }
+        }
+        if self.is_dax() {
+            // What is seen is what the host has, but not beyond the end.
+            if size < old_size {
+                self.unmap_from(size);
+            }
+            return Ok(());
+        }
         if attr.kind == FileType::Regular && !ahead && self.has_pages() {
             let changed = old_size != size || old_mtime != timespec(attr.mtime);
             // Where writes are kept here, what has made it longer again since then is dirty, and stays.
@@ -494,7 +521,11 @@ pub(crate) fn root(
 fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef<Inode<VirtioFs>>> {
     inode.set_ino(attr.ino);
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
+    let session = inode.super_block().data().session()?.clone();
+    let mount_dax = inode.super_block().data().dax();
+    let dax = attr.kind == FileType::Regular && dax::applies(&session, mount_dax, attr.flags);
     let keeps_times = attr.kind == FileType::Regular
+        && !dax
         && inode
             .super_block()
             .data()
@@ -508,8 +539,7 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
     set_attributes(&mut inode.attrs(), attr);
     set_size_and_times(&mut inode.attrs(), attr);
     inode.data().freshness.renew(ttl);
-    let session = inode.super_block().data().session()?;
-    let by_daemon = killpriv::by_daemon(session);
+    let by_daemon = killpriv::by_daemon(&session);
     let submounts = session.has(InitFlags::SUBMOUNTS);
     // A folio is read by one request.
     let pages = session.max_payload() / PAGE_SIZE;
@@ -523,6 +553,16 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
                 inode.set_automount();
             }
             Ok(inode.into_directory::<Directory, DirectoryFiles>())
+        }
+        FileType::Regular if dax => {
+            if by_daemon {
+                inode.set_nosec();
+            }
+            let known = inode.data().known.as_ref().ok_or(ESTALE)?.clone();
+            let gate = inode.super_block().data().gate().clone();
+            let file = MappedFile::new(known, inode.weak()?, gate)?;
+            inode.data().mapped.populate(file);
+            Ok(inode.into_dax::<Attributes, RegularFiles, Faults>())
         }
         FileType::Regular => {
             let order = pages.checked_ilog2().unwrap_or(0);

@@ -337,6 +337,7 @@ impl Session {
                     of_process,
                     claims: claims.clone(),
                 }),
+                mapping: None,
             });
         })?;
         if given_up {
@@ -356,6 +357,7 @@ impl Session {
                 of_process: true,
                 claims: claims.clone(),
             }),
+            mapping: None,
         });
         if sent.transfer().abandon() {
             Ok(())

@@ -447,7 +447,7 @@ fn create_and_open(
     handle.opened(open);
     let mut opened = || -> Result<ARef<Inode<VirtioFs>>> {
         let inode = instantiate(dir, &entry, asked)?;
-        handle.join_writers(&inode, flags)?;
+        handle.join(&inode, flags)?;
         Ok(inode)
     };
     let inode = opened().inspect_err(|_| session.release(entry.node, false, open.fh, flags))?;

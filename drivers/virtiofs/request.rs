@@ -4,6 +4,7 @@
 
 use crate::{
     aio::Part,
+    dax::LostMapping,
     device::Instance,
     forget::insist,
     inode::Freshness,
@@ -62,6 +63,8 @@ pub(crate) struct Orphan {
     pub(crate) session: Arc<Session>,
     /// If it was a request for a lock, that.
     pub(crate) lock: Option<LostLock>,
+    /// If it was one for ranges of the window, these.
+    pub(crate) mapping: Option<LostMapping>,
 }
 
 /// What happens at the end of a request.
@@ -193,16 +196,27 @@ pub(crate) fn check<O: Operation>(
     op: &O,
     used: usize,
 ) -> Result<O::Reply> {
+    judge(lane, transfer, op, used)?.map_err(|e| Error::from_errno(e.to_errno()))
+}
+
+/// As [`check`]; tells a daemon that says no from one that makes no sense.
+pub(crate) fn judge<O: Operation>(
+    lane: &Lane,
+    transfer: &Transfer<Request>,
+    op: &O,
+    used: usize,
+) -> Result<Result<O::Reply, ReplyError>> {
     let mut reply = [0; MAX_REPLY];
     let len = transfer.read_reply(0, &mut reply)?;
-    op.accept(transfer.owner().unique, reply.get(..len).ok_or(EIO)?, used)
-        .map_err(|e| {
+    let reply = reply.get(..len).ok_or(EIO)?;
+    Ok(op
+        .accept(transfer.owner().unique, reply, used)
+        .inspect_err(|e| {
             // A refused INIT is a refused mount, whose reason nothing else tells.
             if e.is_malformed() || op.opcode() == Opcode::Init {
-                lane.complain(op.opcode(), e);
+                lane.complain(op.opcode(), *e);
             }
-            Error::from_errno(e.to_errno())
-        })
+        }))
 }
 
 /// The error of a request that could not be encoded.
@@ -236,10 +250,23 @@ impl Sent<'_> {
                 self.transfer.owner().orphan(Orphan {
                     session: session.clone(),
                     lock: None,
+                    mapping: None,
                 });
             }
         })?;
         self.check(op, outcome)
+    }
+
+    /// As [`Sent::check`], see [`judge`]. [`None`] when there is no telling.
+    pub(crate) fn judge<O: Operation>(
+        &self,
+        op: &O,
+        outcome: Outcome,
+    ) -> Option<Result<O::Reply, ReplyError>> {
+        match outcome {
+            Outcome::Returned(used) => judge(self.lane, &self.transfer, op, used).ok(),
+            _ => None,
+        }
     }
 
     /// The reply to `op`, of a request that has ended like this. `ENOTCONN` when there is none.

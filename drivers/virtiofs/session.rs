@@ -5,6 +5,10 @@
 //! All superblocks of a device, the mount's own and those of its submounts, share one session.
 
 use crate::{
+    dax::{
+        self,
+        Window, //
+    },
     device::Instance,
     forget::{
         insist,
@@ -12,8 +16,10 @@ use crate::{
         Known, //
     },
     namespace::late_create,
+    options::Dax,
     request::{
         check,
+        judge,
         Request,
         Sent, //
     },
@@ -37,7 +43,8 @@ use fuse_proto::{
     Plus,
     Readdir,
     Release,
-    ReleaseFlags, //
+    ReleaseFlags,
+    Removemapping, //
 };
 use kernel::{
     new_work,
@@ -139,6 +146,7 @@ fn is_optional(opcode: Opcode) -> bool {
 pub(crate) struct Session {
     instance: Arc<Instance>,
     agreed: Negotiated,
+    window: Option<Arc<Window>>,
     /// The largest payload of a request in bytes.
     max_payload: usize,
     /// Opcodes that the daemon does not know, a bit each.
@@ -168,13 +176,16 @@ impl WorkItem for Session {
 
 impl Session {
     /// Starts a session with the daemon behind `instance`. Sleeps.
-    pub(crate) fn start(instance: Arc<Instance>) -> Result<Arc<Self>> {
+    pub(crate) fn start(instance: Arc<Instance>, mode: Option<Dax>) -> Result<Arc<Self>> {
         let max_pages = instance
             .max_segments()
             .saturating_sub(OTHER_SEGMENTS)
             .clamp(1, MAX_PAGES);
+        let claim = dax::Claim::new(&instance, mode);
         let init = Init {
-            flags: OFFERED,
+            flags: claim
+                .as_ref()
+                .map_or(OFFERED, |claim| OFFERED.with(claim.offers())),
             max_readahead: MAX_READAHEAD,
             max_pages: u16::try_from(max_pages)?,
         };
@@ -189,9 +200,14 @@ impl Session {
         pr_debug!("{:?}: {agreed:?}\n", instance.tag());
         let forgets = Forgets::new(instance.request_queues())?;
         let max_payload = usize::from(agreed.max_pages) * kernel::page::PAGE_SIZE;
-        Arc::pin_init(
+        let window = match &claim {
+            Some(claim) => claim.window(&agreed)?,
+            None => None,
+        };
+        let session = Arc::pin_init(
             pin_init!(Self {
                 instance,
+                window,
                 agreed,
                 max_payload,
                 unknown: Atomic::new(0),
@@ -202,7 +218,16 @@ impl Session {
                 flush <- new_work!("virtiofs::Session::flush"),
             }),
             GFP_KERNEL,
-        )
+        )?;
+        if let (Some(claim), Some(window)) = (claim, &session.window) {
+            claim.keep(window);
+        }
+        Ok(session)
+    }
+
+    /// The window that files are mapped into, if there is one.
+    pub(crate) fn window(&self) -> Option<&Arc<Window>> {
+        self.window.as_ref()
     }
 
     /// What was agreed on.
@@ -357,6 +382,9 @@ impl Session {
             // The daemon may be gone as well; then there is nobody to part from.
             let _ = self.instance.destroy();
         }
+        if self.window.is_some() {
+            self.instance.release_window();
+        }
     }
 
     /// Ends the session at once: whoever waits gets `ENOTCONN`.
@@ -365,6 +393,9 @@ impl Session {
             pr_warn!("{:?}: aborted by a forced unmount\n", self.instance.tag());
         }
         self.instance.abort();
+        if let Some(window) = &self.window {
+            window.close();
+        }
     }
 
     /// The reply to a request came whose waiter had been killed: undoes later what the daemon did. Callable from any
@@ -436,6 +467,17 @@ impl Session {
                 if let Some(lost) = request.orphaned().and_then(|orphan| orphan.lock.as_ref()) {
                     let granted = self.recheck(transfer, lost.op(), used).is_ok();
                     lost.settle(self, granted);
+                }
+            }
+            Opcode::Setupmapping | Opcode::Removemapping => {
+                if let Some(lost) = request
+                    .orphaned()
+                    .and_then(|orphan| orphan.mapping.as_ref())
+                {
+                    // Both are answered alike.
+                    let op = Removemapping { node, ranges: &[] };
+                    let lane = self.instance.request_queue()?.data();
+                    lost.settle(judge(lane, transfer, &op, used)?);
                 }
             }
             _ => {}

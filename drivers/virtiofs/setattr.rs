@@ -26,7 +26,6 @@ use crate::{
 };
 use fuse_proto::{
     Attr,
-    InitFlags,
     SetTime,
     Setattr,
     Time,
@@ -38,7 +37,6 @@ use kernel::{
 };
 use vfs::{
     attr::{
-        FileType,
         NewAttributes,
         NewTime, //
     },
@@ -77,7 +75,9 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
 /// request.
 fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
     let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
-    let filling = inode.lock_invalidate();
+    let mut filling = inode.lock_invalidate();
+    // Of a file that is mapped from the window: nobody touches what the host is about to take away.
+    filling.break_layouts(0, i64::MAX)?;
     // Should the request fail, nothing is lost. Errors stay with the file.
     let _ = writeback::write_all(inode);
     let old = inode.size();
@@ -118,7 +118,8 @@ pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
 /// To be called with `i_rwsem` held. Sleeps.
 pub(crate) fn clear_tail(inode: &Inode<VirtioFs>, pos: i64) {
     let end = inode.size();
-    if pos > end && inode.has_pages() {
+    // What the window shows behind the end is the host's to clear.
+    if pos > end && inode.has_pages() && !inode.is_dax() {
         inode.truncate_pagecache(end);
     }
 }
@@ -146,7 +147,7 @@ fn request(
         NewTime::Now(_) if op.size.is_some() && (attrs.is_open() || attrs.file().is_some()) => None,
         mtime => Some(set_time(mtime)),
     });
-    if session.has(InitFlags::WRITEBACK_CACHE) && inode.file_type() == FileType::Regular {
+    if writeback::keeps(inode) {
         // This kernel keeps them.
         op.mtime = attrs.mtime().map(|mtime| match mtime {
             NewTime::Now(time) | NewTime::To(time) => SetTime::To(wire_time(time)),

@@ -6,6 +6,7 @@
 //! another filesystem of the host gets a superblock, and so a device number, of its own; it shares the session.
 
 use crate::{
+    dax::Gate,
     device::Instance,
     dir::Entries,
     export::Handles,
@@ -75,6 +76,8 @@ pub(crate) struct Mount {
     /// Set while the superblock is filled.
     session: SetOnce<Arc<Session>>,
     dax: Option<Dax>,
+    /// Who reclaims ranges of the window goes through it to inodes of this superblock.
+    gate: Arc<Gate>,
     /// For a submount, what it begins with.
     submount: Option<(Arc<Known>, Attr)>,
 }
@@ -90,10 +93,21 @@ impl Mount {
                 instance: mount.instance.clone(),
                 session,
                 dax: mount.dax,
+                gate: Gate::new()?,
                 submount: Some((inode.known()?.clone(), attr)),
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// Which files are mapped from the window, if that was said.
+    pub(crate) fn dax(&self) -> Option<Dax> {
+        self.dax
+    }
+
+    /// Who reclaims ranges goes through it.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// The session of a superblock that has been filled.
@@ -166,7 +180,7 @@ impl FileSystem for VirtioFs {
             return Err(refuse(context, tag, "no device has this tag"));
         };
         let dax = context.options().dax;
-        if dax == Some(Dax::Always) {
+        if dax == Some(Dax::Always) && instance.memory().is_none() {
             return Err(refuse(
                 context,
                 tag,
@@ -178,6 +192,7 @@ impl FileSystem for VirtioFs {
                 instance,
                 session: SetOnce::new(),
                 dax,
+                gate: Gate::new()?,
                 submount: None,
             },
             GFP_KERNEL,
@@ -202,19 +217,27 @@ impl FileSystem for VirtioFs {
         if main {
             mount
                 .session
-                .populate(Session::start(mount.instance.clone())?);
+                .populate(Session::start(mount.instance.clone(), mount.dax)?);
         }
         let session = mount.session()?.clone();
         session.join();
-        let root = Self::fill_root(sb, &mount, &session);
+        let refused = main && mount.dax == Some(Dax::Always) && session.window().is_none();
+        let root = match refused {
+            true => Err(refuse(
+                context,
+                mount.instance.tag(),
+                "dax=always, but there is no window to be had",
+            )),
+            false => Self::fill_root(sb, &mount, &session),
+        };
         if root.is_err() {
             session.leave();
             return root;
         }
         if main {
             let tag = mount.instance.tag();
-            if mount.dax == Some(Dax::Inode) {
-                pr_info!("{tag:?}: dax=inode, and the device has no window: no DAX\n");
+            if mount.dax == Some(Dax::Inode) && session.window().is_none() {
+                pr_info!("{tag:?}: dax=inode, and there is no window to be had: no DAX\n");
             }
         }
         root
@@ -238,7 +261,10 @@ impl FileSystem for VirtioFs {
     fn evict_inode(node: &Node, sb: &SuperBlock<Self>) {
         if let (Some(known), Ok(session)) = (node.known(), sb.data().session()) {
             if known.unshare() {
-                session.forget(known.clone());
+                match (node.mapped(), session.window()) {
+                    (Some(file), Some(window)) => window.evicted(session, file),
+                    _ => session.forget(known.clone()),
+                }
             }
         }
     }
@@ -286,6 +312,10 @@ impl FileSystem for VirtioFs {
         if let Ok(session) = sb.data().session() {
             session.abort();
         }
+    }
+
+    fn shutting_down(sb: &SuperBlock<Self>) {
+        sb.data().gate.close();
     }
 
     fn put_super(sb: &SuperBlock<Self>) {

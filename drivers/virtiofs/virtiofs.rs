@@ -26,6 +26,7 @@
 //! - [`mod@lock`]: locks that the daemon keeps, and signals.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
+//! - [`dax`]: contents that are mapped from the device's window.
 //! - [`aio`]: those of them that nobody waits for.
 //! - [`symlink`]: targets of symbolic links.
 //! - [`mod@write`]: contents that are written.
@@ -38,6 +39,7 @@
 
 mod acl;
 mod aio;
+mod dax;
 mod device;
 mod dir;
 mod direct;
@@ -76,6 +78,18 @@ module! {
     description: "Virtio file system",
     license: "GPL",
     alias: ["fs-virtiofs", "fs-virtio_fs"],
+    params: {
+        dax_ranges: u32 {
+            default: 480,
+            description: "Most ranges of a DAX window that show something at the same time",
+        },
+    },
+}
+
+/// Most ranges of a window that show something. Each takes the hypervisor a slot for memory: QEMU has 512 of these in all, and
+/// ends when they are used up.
+fn max_ranges() -> usize {
+    module_parameters::dax_ranges.value() as usize
 }
 
 /// The module. Fields are dropped in this order: no new mounts, then no devices, then no directory for them.

@@ -97,7 +97,12 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     let len = iocb.write_checks(from)?;
     if len > 0 {
         clear_tail(inode, iocb.pos());
-        killpriv::before_write(iocb)?;
+        if inode.is_dax() {
+            // No WRITE says that set-id bits go.
+            killpriv::before_change(iocb.file())?;
+        } else {
+            killpriv::before_write(iocb)?;
+        }
     }
     Ok(len)
 }
@@ -243,8 +248,9 @@ pub(crate) fn fallocate(
     }
     killpriv::before_change(file)?;
     // What is read meanwhile must be neither what was there before nor half of it, and what mappings store comes before or after.
-    let _unread = mode.zeroes().then(|| inode.lock_invalidate());
-    if mode.zeroes() {
+    let mut unread = mode.zeroes().then(|| inode.lock_invalidate());
+    if let Some(unread) = &mut unread {
+        unread.break_layouts(offset, end.saturating_sub(1))?;
         inode.write_and_wait_range(offset, end.saturating_sub(1))?;
     }
     inode

@@ -48,6 +48,7 @@ use vfs::{
 /// Whether writes to an inode are kept here first, and its times with them.
 pub(crate) fn keeps(inode: &Inode<VirtioFs>) -> bool {
     inode.file_type() == FileType::Regular
+        && !inode.is_dax()
         && inode
             .session()
             .is_ok_and(|session| session.has(InitFlags::WRITEBACK_CACHE))

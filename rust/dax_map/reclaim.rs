@@ -209,6 +209,13 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         self.wait_for(busy)
     }
 
+    /// Whether there is any range of a file.
+    pub fn has_ranges(&self, owner: Owner) -> bool {
+        self.map
+            .first_in(self.ranges.slots(), owner, 0, u64::MAX)
+            .is_some()
+    }
+
     /// The next range of any file, to be removed whether it is hot or not: at unmount.
     ///
     /// O(ranges).

@@ -176,6 +176,15 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         Advice { step, ahead }
     }
 
+    /// The range that shows this place of a file now, if there is one. It is not used by that: the caller has it pinned.
+    pub fn locate(&self, owner: Owner, offset: u64) -> Option<Extent> {
+        let Place::Range(i) = self.find(None, owner, offset) else {
+            return None;
+        };
+        let info = self.range(SlotId(i))?;
+        matches!(info.state, State::Mapped { .. }).then_some(info.extent)
+    }
+
     /// One user less of a range that an access, or a commit, has pinned.
     pub fn unpin(&mut self, slot: SlotId) -> Wake {
         match self.ranges.unpin(slot.0) {

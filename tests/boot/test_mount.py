@@ -67,6 +67,8 @@ def test_dax_without_window(boot, tree, data):
     assert mount_errno(guest, "tag", data=data) == "EINVAL"
     assert "dax" in guest.dmesg().lower()
     assert mount_errno(guest, "tag") == "OK"
+    # Nor is what is mounted already mounted once more as if there were one.
+    assert mount_errno(guest, "tag", data=data) == "EINVAL"
     guest.umount("/run/try")
 
 

@@ -25,8 +25,13 @@ def code(pattern, path):
 OPCODES = dict((name, variant) for variant, name in code(r'(\w+) = \d+, "(\w+)";', "rust/fuse_proto/opcode.rs"))
 INIT_FLAGS = code(r"(?s)InitFlags: u64 \{(.*?)\n    \}", "rust/fuse_proto/flags.rs")[0]
 INIT_FLAGS = re.findall(r"(\w+) = \d+;", INIT_FLAGS)
-OFFERED = set(re.findall(r"InitFlags::(\w+)", code(r"(?s)const OFFERED: InitFlags = (.*?);", "drivers/virtiofs/session.rs")[0]))
-DRIVER = "\n".join(path.read_text(encoding="utf-8") for path in sorted((TOP / "drivers" / "virtiofs").glob("*.rs")))
+OFFERED = {
+    flag
+    for path in ("drivers/virtiofs/session.rs", "drivers/virtiofs/dax/mode.rs")
+    for flags in code(r"(?s)const OFFERED: InitFlags =(.*?);", path)
+    for flag in re.findall(r"InitFlags::(\w+)", flags)
+}
+DRIVER = "\n".join(path.read_text(encoding="utf-8") for path in sorted((TOP / "drivers" / "virtiofs").rglob("*.rs")))
 # Where an opcode is sent by a structure of another name.
 SENT_AS = {
     "BatchForget": "BatchForget",

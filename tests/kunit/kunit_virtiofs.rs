@@ -12,6 +12,8 @@
 mod acl;
 #[path = "../../drivers/virtiofs/aio.rs"]
 mod aio;
+#[path = "../../drivers/virtiofs/dax/mod.rs"]
+mod dax;
 #[path = "../../drivers/virtiofs/device.rs"]
 mod device;
 #[path = "../../drivers/virtiofs/dir.rs"]
@@ -62,6 +64,11 @@ mod writeback;
 mod xattr;
 
 use kernel::prelude::*;
+
+/// A parameter of the driver.
+fn max_ranges() -> usize {
+    480
+}
 
 module! {
     type: Tests,

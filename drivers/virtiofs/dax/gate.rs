@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who may get hold of a superblock's inodes without being a user of it, and until when.
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    },
+};
+use kernel_ext::completion::Completion;
+
+/// Keeps tasks that reclaim ranges away from a superblock that is being shut down.
+#[pin_data]
+pub(crate) struct Gate {
+    #[pin]
+    state: SpinLock<State>,
+    #[pin]
+    empty: Completion,
+}
+
+#[derive(Default)]
+struct State {
+    inside: u32,
+    closed: bool,
+}
+
+impl Gate {
+    /// One that is open.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                state <- new_spinlock!(State::default(), "Gate::state"),
+                empty <- Completion::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Goes in, unless it is closed.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Pass> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return None;
+        }
+        state.inside = state.inside.checked_add(1)?;
+        Some(Pass(self.clone()))
+    }
+
+    /// Closes it, for good, and waits until nobody is inside. Sleeps.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let inside = state.inside;
+        drop(state);
+        if inside > 0 {
+            self.empty.wait();
+        }
+    }
+}
+
+/// The right to be inside.
+pub(crate) struct Pass(Arc<Gate>);
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.inside = state.inside.saturating_sub(1);
+        if state.closed && state.inside == 0 {
+            self.0.empty.complete_all();
+        }
+    }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Contents that are mapped from the device's window (DAX): the host's page cache, seen in the guest.
+//!
+//! - [`mode`]: which files.
+//! - [`window`]: what the window shows, and the requests that change that.
+//! - [`io`]: read(2) and write(2).
+//! - [`fault`]: mappings of files into memory.
+//! - [`reclaim`]: ranges that are given up.
+//! - [`gate`]: inodes in the hands of others than the filesystem's users.
+
+mod fault;
+mod gate;
+mod io;
+mod mode;
+mod reclaim;
+mod window;
+
+pub(crate) use fault::Faults;
+pub(crate) use gate::Gate;
+pub(crate) use io::{
+    new_run,
+    read,
+    write,
+    Run, //
+};
+pub(crate) use mode::{
+    applies,
+    Claim,
+    Holder, //
+};
+pub(crate) use window::{
+    LostMapping,
+    MappedFile,
+    Window, //
+};

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which files are mapped, and whose the window is.
+//!
+//! | mount option | window | file |
+//! |---|---|---|
+//! | `dax=always`, `dax` | there has to be one | every regular file |
+//! | `dax=inode`, none | if there is one | those that the daemon marks (`FUSE_ATTR_DAX`) |
+//! | `dax=never` | | none |
+//!
+//! A device has one window, and a session at a time has it: while one that was aborted is still mounted, the next one does without.
+
+use super::Window;
+use crate::{
+    device::Instance,
+    options::Dax,
+    session::Session, //
+};
+use fuse_proto::{
+    AttrFlags,
+    InitFlags,
+    Negotiated, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+use kernel_ext::dax::Memory;
+
+/// What this driver can do with a window, besides what it always can.
+const OFFERED: InitFlags = InitFlags::MAP_ALIGNMENT.with(InitFlags::HAS_INODE_DAX);
+
+/// Who has the window of a device.
+#[derive(Default)]
+pub(crate) enum Holder {
+    /// Nobody.
+    #[default]
+    None,
+    /// A session that is starting.
+    Starting,
+    /// A session.
+    Session(Arc<Window>),
+    /// The device is gone.
+    Gone,
+}
+
+impl Holder {
+    /// Nobody, as yet.
+    pub(crate) fn new() -> Result<Pin<KBox<Mutex<Self>>>> {
+        KBox::pin_init(new_mutex!(Self::default(), "Holder"), GFP_KERNEL)
+    }
+}
+
+/// The window of a device, for a session that is starting. Dropped, it is others' again.
+pub(crate) struct Claim {
+    instance: Arc<Instance>,
+    memory: Arc<Memory>,
+    mode: Option<Dax>,
+    kept: bool,
+}
+
+impl Claim {
+    /// The window, if the mode is for it, there is one, and nobody else has it. Sleeps.
+    pub(crate) fn new(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
+        let memory = instance.memory()?;
+        if mode == Some(Dax::Never) {
+            return None;
+        }
+        let mut holder = instance.window_holder().lock();
+        if !matches!(*holder, Holder::None) {
+            return None;
+        }
+        *holder = Holder::Starting;
+        Some(Self {
+            instance: instance.clone(),
+            memory: memory.clone(),
+            mode,
+            kept: false,
+        })
+    }
+
+    /// What can be done with it.
+    pub(crate) fn offers(&self) -> InitFlags {
+        match self.mode {
+            None | Some(Dax::Inode) => OFFERED,
+            Some(Dax::Always | Dax::Never) => OFFERED.without(InitFlags::HAS_INODE_DAX),
+        }
+    }
+
+    /// The window of the session; [`None`], and a line in the log, if it cannot have one. Errors: `ENOMEM`.
+    pub(crate) fn window(&self, agreed: &Negotiated) -> Result<Option<Arc<Window>>> {
+        let alignment = 1_u64
+            .checked_shl(u32::from(agreed.map_alignment))
+            .unwrap_or(u64::MAX);
+        match Window::new(self.memory.clone(), alignment, crate::max_ranges()) {
+            Ok(window) => Ok(Some(window)),
+            Err(e) if e == ENOMEM => Err(e),
+            Err(_) => {
+                let (tag, len) = (self.instance.tag(), self.memory.len());
+                pr_warn!("{tag:?}: no DAX: a window of {len} bytes, maps aligned to {alignment}\n");
+                Ok(None)
+            }
+        }
+    }
+
+    /// It is the session's.
+    pub(crate) fn keep(mut self, window: &Arc<Window>) {
+        let mut holder = self.instance.window_holder().lock();
+        if matches!(*holder, Holder::Starting) {
+            *holder = Holder::Session(window.clone());
+            self.kept = true;
+        } else {
+            window.close();
+        }
+        drop(holder);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.instance.release_window();
+        }
+    }
+}
+
+/// Whether a regular file with these flags is mapped, in a mount with this option.
+pub(crate) fn applies(session: &Session, mode: Option<Dax>, flags: AttrFlags) -> bool {
+    session.window().is_some()
+        && match mode {
+            Some(Dax::Always) => true,
+            Some(Dax::Never) => false,
+            None | Some(Dax::Inode) => {
+                session.has(InitFlags::HAS_INODE_DAX) && flags.contains(AttrFlags::DAX)
+            }
+        }
+}

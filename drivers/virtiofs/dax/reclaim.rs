@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ranges that are given up: for others, with their inode, and with the window.
+//!
+//! A range that is to go is first out of everybody's reach: its state says so, and its pages are taken out of page tables. That
+//! needs the inode's `invalidate_lock`, which is not held any more when REMOVEMAPPING is sent. Pages that somebody has pinned
+//! (direct I/O, RDMA) stay, and so does the range.
+
+use super::window::{
+    bytes_of,
+    Duty,
+    Ending,
+    MappedFile,
+    Window, //
+};
+use crate::{
+    device::Instance,
+    session::Session, //
+};
+use dax_map::{
+    policy::RECLAIM_BATCH,
+    Extent,
+    Removal, //
+};
+use fuse_proto::{
+    Caller,
+    MapRange,
+    NodeId,
+    Removemapping, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    time::{
+        delay::fsleep,
+        msecs_to_jiffies,
+        Delta, //
+    },
+};
+use virtio::{
+    transfer::Direction,
+    Payload, //
+};
+
+/// How long the daemon may take to answer, in milliseconds, when the device goes.
+const LAST_PATIENCE: u32 = 2000;
+/// How often ranges that are in use are waited for then, a second each.
+const LAST_WAITS: u32 = 3;
+
+impl Window {
+    /// Gives up the range that is worth least, and others of the same file that are worth nothing: how many. Sleeps.
+    pub(super) fn make_room(self: &Arc<Self>, session: &Arc<Session>) -> Result<usize> {
+        let mut extents: KVec<Extent> = KVec::with_capacity(RECLAIM_BATCH as usize, GFP_KERNEL)?;
+        let mut state = self.state().lock();
+        let Some(token) = state.table.pick_victim() else {
+            return Ok(0);
+        };
+        let first = *token.extent();
+        state.undertake(first.slot, Duty::Remove(token));
+        let _ = extents.push_within_capacity(first);
+        // No more than will be needed soon: the next ones may be in use between two reads.
+        let batch = state.table.background_goal().min(RECLAIM_BATCH) as usize;
+        while extents.len() < batch {
+            let Some(token) = state.table.pick_another(first.owner) else {
+                break;
+            };
+            let extent = *token.extent();
+            state.undertake(extent.slot, Duty::Remove(token));
+            let _ = extents.push_within_capacity(extent);
+        }
+        let file = state.file(first.slot).cloned();
+        drop(state);
+        let Some(file) = file else {
+            self.cancel(&extents);
+            return Ok(0);
+        };
+        self.take_out(&file, &mut extents)?;
+        if extents.is_empty() {
+            return Ok(0);
+        }
+        self.unmap(session, &file, &extents)?;
+        Ok(extents.len())
+    }
+
+    /// Makes room in the background, if there will soon be none.
+    pub(super) fn reclaim_ahead(self: &Arc<Self>, session: &Arc<Session>) {
+        if self.state().lock().table.background_goal() == 0 || !self.begin_background() {
+            return;
+        }
+        let (window, later) = (self.clone(), session.clone());
+        let spawned = session.instance().work().try_spawn(GFP_KERNEL, move || {
+            while window.state().lock().table.background_goal() > 0 {
+                if !matches!(window.make_room(&later), Ok(1..)) {
+                    break;
+                }
+            }
+            window.end_background();
+        });
+        if spawned.is_err() {
+            self.end_background();
+        }
+    }
+
+    /// Takes what ranges show out of page tables. Those that have to stay are not among `extents` any more.
+    fn take_out(&self, file: &MappedFile, extents: &mut KVec<Extent>) -> Result {
+        let Some(held) = file.hold() else {
+            // Its ranges go with it.
+            self.cancel(extents);
+            extents.clear();
+            return Ok(());
+        };
+        let mut lock = held
+            .inode
+            .lock_invalidate_killable()
+            .inspect_err(|_| self.cancel(extents))?;
+        extents.retain(|extent| {
+            let broken =
+                bytes_of(extent).and_then(|(start, end)| lock.try_break_layouts(start, end));
+            if broken.is_err() {
+                self.settle(&[extent.slot], Ending::NotSent);
+            }
+            broken.is_ok()
+        });
+        Ok(())
+    }
+
+    fn cancel(&self, extents: &[Extent]) {
+        for extent in extents {
+            self.settle(&[extent.slot], Ending::NotSent);
+        }
+    }
+
+    /// Gives up all ranges of a file, of which nothing is in page tables any more. Sleeps.
+    fn remove_all(self: &Arc<Self>, session: &Arc<Session>, file: &Arc<MappedFile>) {
+        loop {
+            let mut state = self.state().lock();
+            let seen = self.seen();
+            let extent = match state.table.begin_remove(file.owner(), 0, u64::MAX) {
+                Removal::Done => return,
+                Removal::Wait(_) => {
+                    drop(state);
+                    // Those who have it in use do not wait for anything that this one holds.
+                    let _ = self.wait(seen);
+                    continue;
+                }
+                Removal::Remove(token) => {
+                    let extent = *token.extent();
+                    state.undertake(extent.slot, Duty::Remove(token));
+                    extent
+                }
+            };
+            drop(state);
+            match self.unmap(session, file, &[extent]) {
+                Err(e) if e == ENOMEM && session.is_connected() => {
+                    fsleep(Delta::from_millis(10));
+                }
+                Err(_) if !session.is_connected() => self.abandon(),
+                _ => {}
+            }
+        }
+    }
+
+    /// The inode of a file goes, and the lookups that the daemon counted for it are given back when its ranges are gone. May be
+    /// part of memory reclaim: what has to wait for the daemon is done by a work item.
+    pub(crate) fn evicted(self: &Arc<Self>, session: &Arc<Session>, file: &Arc<MappedFile>) {
+        // Who waits for it to go.
+        self.wake_all();
+        if !self.state().lock().table.has_ranges(file.owner()) {
+            return session.forget(file.known().clone());
+        }
+        let (window, later, gone) = (self.clone(), session.clone(), file.clone());
+        let spawned = session
+            .instance()
+            .work()
+            .try_spawn(GFP_ATOMIC | __GFP_NOWARN, move || {
+                window.remove_all(&later, &gone);
+                later.forget(gone.known().clone());
+            });
+        if spawned.is_err() {
+            self.remove_all(session, file);
+            session.forget(file.known().clone());
+        }
+    }
+
+    /// No range is made or used any more; whoever waits is told.
+    pub(crate) fn close(&self) {
+        self.state().lock().closed = true;
+        self.wake_all();
+    }
+
+    /// The device goes: takes all that is shown out of page tables and files, also those that are still mounted, and gives the
+    /// ranges back, as far as the daemon still answers. Sleeps.
+    pub(crate) fn shut_down(self: &Arc<Self>, instance: &Instance) {
+        self.close();
+        let ranges = self.state().lock().files.len();
+        for index in 0..ranges {
+            let file = self.state().lock().files.get(index).cloned().flatten();
+            if let Some(file) = file {
+                self.take_out_all(&file);
+            }
+        }
+        self.give_back(instance);
+        self.abandon();
+    }
+
+    fn take_out_all(&self, file: &MappedFile) {
+        loop {
+            let seen = self.seen();
+            if let Some(held) = file.hold() {
+                held.inode.lock_invalidate().break_all_layouts();
+                return;
+            }
+            // Its superblock is being unmounted, or the inode is evicted: that does it.
+            if file.is_gone() {
+                return;
+            }
+            let _ = self.wait(seen);
+        }
+    }
+
+    /// Sends REMOVEMAPPING for all ranges, as long as these are answered soon.
+    fn give_back(self: &Arc<Self>, instance: &Instance) {
+        let mut waits = 0;
+        loop {
+            let mut state = self.state().lock();
+            let seen = self.seen();
+            let token = match state.table.begin_remove_any() {
+                Removal::Remove(token) => token,
+                Removal::Wait(_) if waits < LAST_WAITS => {
+                    drop(state);
+                    waits += 1;
+                    let _ = self.wait(seen);
+                    continue;
+                }
+                Removal::Wait(_) | Removal::Done => return,
+            };
+            let extent = *token.extent();
+            let file = state.file(token.slot()).cloned();
+            state.undertake(extent.slot, Duty::Remove(token));
+            drop(state);
+            let range = MapRange {
+                moffset: extent.window_offset,
+                len: extent.len,
+            };
+            let op = Removemapping {
+                node: file.map_or(NodeId::ROOT, |file| file.known().node()),
+                ranges: &[range],
+            };
+            let removed = instance
+                .begin(&op, &Caller::default(), Payload::None, Direction::ToDevice)
+                .and_then(|sent| {
+                    sent.transfer()
+                        .wait_at_most(msecs_to_jiffies(LAST_PATIENCE))
+                });
+            if !matches!(removed, Ok(true)) {
+                return;
+            }
+            self.settle(&[extent.slot], Ending::Done);
+        }
+    }
+
+    /// All ranges are given up as they are: the connection is gone.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state().lock();
+        state.closed = true;
+        state.table.abandon();
+        drop(state);
+        self.wake_all();
+    }
+}

@@ -1,0 +1,652 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The window of a session: what of which file it shows, and the requests that change that.
+//!
+//! What to do is decided by `dax_map`, under one spinlock, the window lock; this module sends the requests, sleeps and wakes.
+//! While a request is under way the range has a *duty*: the token that says how it ended. A task that is killed leaves its
+//! duty behind, and the late reply fulfils it.
+
+use super::gate::{
+    Gate,
+    Pass, //
+};
+use crate::{
+    forget::Known,
+    request::Orphan,
+    session::Session,
+    superblock::VirtioFs, //
+};
+use dax_map::{
+    buddy::Block,
+    policy,
+    Access,
+    Config,
+    Extent,
+    Geometry,
+    Ghost,
+    Hit,
+    Need,
+    Owner,
+    Plan,
+    ReclaimToken,
+    Refused,
+    RemapToken,
+    ReserveToken,
+    Slot,
+    SlotId,
+    Stale,
+    Stream,
+    Wake, //
+};
+use fuse_proto::{
+    Caller,
+    MapFlags,
+    MapRange,
+    Operation,
+    Removemapping,
+    Setupmapping, //
+};
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc,
+        SpinLock, //
+    },
+    time::msecs_to_jiffies, //
+};
+use kernel_ext::{
+    dax::Memory,
+    event::{
+        Event,
+        Seen, //
+    },
+    siphash::SipHash, //
+};
+use vfs::{
+    inode::WeakInode,
+    time::{
+        deadline,
+        jiffies_64, //
+    },
+    Inode, //
+};
+
+/// Milliseconds between two ticks of the window's clock.
+const TICK: u32 = 1000;
+/// Parts of files that are remembered for each range.
+const GHOSTS_PER_RANGE: usize = 8;
+/// Wishes for a range that are not granted after the daemon has refused one.
+const PAUSE: u32 = 32;
+
+type Table = dax_map::Window<KVVec<Block>, KVVec<Slot>, KVVec<Ghost>>;
+
+/// A file that ranges of the window can show.
+pub(crate) struct MappedFile {
+    known: Arc<Known>,
+    inode: Arc<WeakInode<VirtioFs>>,
+    gate: Arc<Gate>,
+}
+
+/// An inode that somebody has got hold of who reclaims ranges. Dropped in this order.
+pub(super) struct Held {
+    pub(super) inode: ARef<Inode<VirtioFs>>,
+    _pass: Pass,
+}
+
+impl MappedFile {
+    /// A file of a superblock with this gate.
+    pub(crate) fn new(
+        known: Arc<Known>,
+        inode: Arc<WeakInode<VirtioFs>>,
+        gate: Arc<Gate>,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { known, inode, gate }, GFP_KERNEL)?)
+    }
+
+    /// What ranges know it by: as long as there are any, somebody holds it.
+    pub(super) fn owner(self: &Arc<Self>) -> Owner {
+        Owner(Arc::as_ptr(self).addr() as u64)
+    }
+
+    /// What the daemon knows of it.
+    pub(super) fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// Gets hold of the inode, if it is not about to go.
+    pub(super) fn hold(&self) -> Option<Held> {
+        let pass = self.gate.enter()?;
+        Some(Held {
+            inode: self.inode.upgrade()?,
+            _pass: pass,
+        })
+    }
+
+    /// Whether the inode is gone, and nothing of it in page tables.
+    pub(super) fn is_gone(&self) -> bool {
+        self.inode.is_gone()
+    }
+}
+
+/// What the window has to be told about a request that is under way.
+pub(super) enum Duty {
+    Map(ReserveToken),
+    Remap(RemapToken),
+    Remove(ReclaimToken),
+}
+
+/// How a request for ranges ended.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// It was carried out.
+    Done,
+    /// It was not sent.
+    NotSent,
+    /// The daemon refused it.
+    Refused,
+    /// There is no telling.
+    Unknown,
+}
+
+pub(super) struct State {
+    pub(super) table: Table,
+    /// For each range whose it is.
+    pub(super) files: KVVec<Option<Arc<MappedFile>>>,
+    /// For each range what is under way.
+    duties: KVVec<Option<Duty>>,
+    /// No range is made, and none is used any more.
+    pub(super) closed: bool,
+    /// The daemon cannot map.
+    unable: bool,
+    /// Wishes for ranges that are not granted.
+    pause: u32,
+    next_tick: u64,
+}
+
+impl State {
+    pub(super) fn file(&self, slot: SlotId) -> Option<&Arc<MappedFile>> {
+        self.files.get(slot.get() as usize)?.as_ref()
+    }
+
+    /// A request is about to be sent for a range.
+    pub(super) fn undertake(&mut self, slot: SlotId, duty: Duty) {
+        if let Some(place) = self.duties.get_mut(slot.get() as usize) {
+            *place = Some(duty);
+        }
+    }
+
+    fn fulfil(&mut self, slot: SlotId, ending: Ending) -> Wake {
+        let index = slot.get() as usize;
+        let Some(duty) = self.duties.get_mut(index).and_then(Option::take) else {
+            return Wake::default();
+        };
+        let table = &mut self.table;
+        let (wake, shows) = match (duty, ending) {
+            (Duty::Map(token), Ending::Done) => (table.commit(token, false), true),
+            (Duty::Map(token), Ending::Unknown) => (table.setup_unknown(token), false),
+            (Duty::Map(token), _) => (table.setup_failed(token), false),
+            (Duty::Remap(token), Ending::Done) => (table.remap_done(token), true),
+            (Duty::Remap(token), Ending::NotSent) => (table.remap_cancelled(token), true),
+            (Duty::Remap(token), _) => (table.remap_unknown(token), false),
+            (Duty::Remove(token), Ending::Done) => (table.removed(token), false),
+            (Duty::Remove(token), Ending::NotSent) => (table.remove_cancelled(token), true),
+            (Duty::Remove(token), _) => (table.remove_unknown(token), false),
+        };
+        // After the window was given up, ranges belong to their files until these have gone.
+        let stale = matches!(wake, Err(Stale));
+        if let Some(file) = self.files.get_mut(index).filter(|_| !shows && !stale) {
+            *file = None;
+        }
+        wake.unwrap_or_default()
+    }
+}
+
+/// The window of a session.
+#[pin_data]
+pub(crate) struct Window {
+    memory: Arc<Memory>,
+    #[pin]
+    state: SpinLock<State>,
+    /// A range changes that somebody may be waiting for.
+    #[pin]
+    changed: Event,
+    /// A task reclaims in the background.
+    reclaiming: Atomic<i32>,
+    complained: Atomic<i32>,
+}
+
+/// A range that shows what was asked for, and goes on to do so as long as this lives. Whoever has one must not wait for
+/// anything that somebody without a range may hold.
+pub(super) struct Pinned<'a> {
+    window: &'a Window,
+    pub(super) hit: Hit,
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        let wake = self.window.state.lock().table.unpin(self.hit.slot);
+        self.window.wake(wake);
+    }
+}
+
+/// What to do with an access.
+pub(super) enum Step<'a> {
+    /// Use this range.
+    Use(Pinned<'a>),
+    /// Make one.
+    Map(Plan),
+    /// Make the one that is there writable, or longer.
+    Remap(Plan),
+    /// Wait for a change.
+    Wait(Seen),
+    /// Ask the daemon for so many bytes.
+    Bypass(u64),
+    /// It cannot be had.
+    Nothing,
+}
+
+/// A request for ranges whose waiter was killed.
+pub(crate) struct LostMapping {
+    window: Arc<Window>,
+    slots: KVec<SlotId>,
+}
+
+impl LostMapping {
+    /// The daemon has answered.
+    pub(crate) fn settle(&self, done: Result<(), fuse_proto::ReplyError>) {
+        self.window.settle(&self.slots, ending_of(&done));
+    }
+}
+
+fn ending_of(done: &Result<(), fuse_proto::ReplyError>) -> Ending {
+    match done {
+        Ok(()) => Ending::Done,
+        Err(e) if e.is_malformed() => Ending::Unknown,
+        Err(_) => Ending::Refused,
+    }
+}
+
+impl Window {
+    /// An empty one in `memory`, with ranges aligned to `alignment` bytes, of which there are `ranges` at most. Sleeps.
+    ///
+    /// Errors: `EINVAL` when there cannot be a range like that, `ENOMEM`.
+    pub(crate) fn new(memory: Arc<Memory>, alignment: u64, ranges: usize) -> Result<Arc<Self>> {
+        let geometry =
+            Geometry::new(memory.len() as u64, alignment, policy::MAX_ORDER).map_err(|_| EINVAL)?;
+        let blocks = usize::try_from(geometry.blocks())?;
+        let ranges = ranges.clamp(1, blocks);
+        let table = Table::new(
+            Config {
+                geometry,
+                seed: SipHash::random().of(0),
+            },
+            KVVec::from_elem(Block::default(), blocks, GFP_KERNEL)?,
+            KVVec::from_elem(Slot::default(), ranges, GFP_KERNEL)?,
+            KVVec::from_elem(
+                Ghost::default(),
+                ranges.saturating_mul(GHOSTS_PER_RANGE),
+                GFP_KERNEL,
+            )?,
+        )
+        .map_err(|_| EINVAL)?;
+        let mut files = KVVec::with_capacity(ranges, GFP_KERNEL)?;
+        let mut duties = KVVec::with_capacity(ranges, GFP_KERNEL)?;
+        for _ in 0..ranges {
+            files.push(None, GFP_KERNEL)?;
+            duties.push(None, GFP_KERNEL)?;
+        }
+        let state = State {
+            table,
+            files,
+            duties,
+            closed: false,
+            unable: false,
+            pause: 0,
+            next_tick: 0,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                memory,
+                state <- new_spinlock!(state, "Window::state"),
+                changed <- Event::new(),
+                reclaiming: Atomic::new(0),
+                complained: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The memory that it is a view of.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn state(&self) -> &SpinLock<State> {
+        &self.state
+    }
+
+    /// What happens from here on is not missed by [`wait`](Window::wait). To be called under the window lock.
+    pub(super) fn seen(&self) -> Seen {
+        self.changed.seen()
+    }
+
+    pub(super) fn wake(&self, wake: Wake) {
+        if wake.any || wake.range.is_some() {
+            self.changed.happen();
+        }
+    }
+
+    /// Wakes all.
+    pub(super) fn wake_all(&self) {
+        self.changed.happen();
+    }
+
+    /// Sleeps until something has changed since `seen`, or a fatal signal ends it with `EINTR`. What pins pages of a range does
+    /// not tell when it lets go, so it may also be the clock that has moved on.
+    pub(super) fn wait(&self, seen: Seen) -> Result {
+        self.changed.wait_killable(seen, msecs_to_jiffies(TICK))?;
+        self.tick();
+        Ok(())
+    }
+
+    /// Whether it shows anything still: `ENODEV` after the device was unbound.
+    pub(super) fn alive(&self) -> Result {
+        match self.state.lock().closed {
+            true => Err(ENODEV),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets the window's clock move on, if it is time.
+    fn tick(&self) {
+        let mut state = self.state.lock();
+        let wake = Self::tick_locked(&mut state);
+        drop(state);
+        self.wake(wake);
+    }
+
+    fn tick_locked(state: &mut State) -> Wake {
+        if jiffies_64() < state.next_tick {
+            return Wake::default();
+        }
+        state.next_tick = deadline(u64::from(TICK / 1000), 0);
+        state.table.tick()
+    }
+
+    /// What to do with an access, and what to map ahead of it.
+    pub(super) fn access(
+        &self,
+        stream: &SpinLock<Stream>,
+        access: &Access,
+    ) -> (Step<'_>, Option<Plan>) {
+        let bypass = |len| match access.need {
+            Need::Either => Step::Bypass(len),
+            Need::Mapping => Step::Nothing,
+        };
+        let mut stream = stream.lock();
+        let mut state = self.state.lock();
+        if state.closed {
+            return (bypass(access.len), None);
+        }
+        let wake = Self::tick_locked(&mut state);
+        let advice = state.table.access(&mut stream, access);
+        let step = match advice.step {
+            dax_map::Step::Use(hit) => Step::Use(Pinned { window: self, hit }),
+            dax_map::Step::Map(_) if state.unable => bypass(access.len),
+            dax_map::Step::Map(_) if state.pause > 0 && access.need == Need::Either => {
+                state.pause = state.pause.saturating_sub(1);
+                bypass(access.len)
+            }
+            dax_map::Step::Map(plan) => Step::Map(plan),
+            dax_map::Step::Remap(plan) => Step::Remap(plan),
+            dax_map::Step::Wait(_) => Step::Wait(self.seen()),
+            dax_map::Step::Bypass { len } => bypass(len),
+        };
+        let ahead = advice.ahead.filter(|_| !state.unable && state.pause == 0);
+        drop((state, stream));
+        self.wake(wake);
+        (step, ahead)
+    }
+
+    /// Where a place of a file is in the window, for who has the range pinned.
+    pub(super) fn locate(&self, file: &Arc<MappedFile>, offset: u64) -> Option<Extent> {
+        self.state.lock().table.locate(file.owner(), offset)
+    }
+
+    /// Makes a range, for which others are given up if need be: then the access is to be tried again. Sleeps.
+    ///
+    /// With `must` it waits for room; without it, `EAGAIN`. Other errors: `EINTR` for a fatal signal, `ENXIO` beyond the end of
+    /// the file, `ENOSPC` when there can never be room, `EIO` when the daemon refuses.
+    pub(super) fn map(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        file: &Arc<MappedFile>,
+        plan: &Plan,
+        must: bool,
+    ) -> Result {
+        let mut plan = *plan;
+        let extent = loop {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err(ENODEV);
+            }
+            let seen = self.seen();
+            let refused = match state.table.reserve(&plan) {
+                Ok(token) => {
+                    let extent = *token.extent();
+                    if let Some(place) = state.files.get_mut(extent.slot.get() as usize) {
+                        *place = Some(file.clone());
+                    }
+                    state.undertake(extent.slot, Duty::Map(token));
+                    break extent;
+                }
+                Err(refused) => refused,
+            };
+            drop(state);
+            match refused {
+                Refused::Changed => return Ok(()),
+                Refused::PastEnd => return Err(ENXIO),
+                Refused::Never => return Err(ENOSPC),
+                Refused::Reclaim => {
+                    if self.make_room(session)? == 0 && !must {
+                        return Err(EAGAIN);
+                    }
+                    plan = plan.relaxed();
+                }
+                Refused::Wait(_) if must => self.wait(seen)?,
+                Refused::Wait(_) => return Err(EAGAIN),
+            }
+        };
+        self.setup(session, file, &extent)?;
+        self.reclaim_ahead(session);
+        Ok(())
+    }
+
+    /// Makes the range that is there writable, or longer; as [`map`](Window::map). The inode is not locked.
+    pub(super) fn remap(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        inode: &Inode<VirtioFs>,
+        file: &Arc<MappedFile>,
+        plan: &Plan,
+        must: bool,
+    ) -> Result {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(ENODEV);
+        }
+        let seen = self.seen();
+        let extent = match state.table.begin_remap(plan) {
+            Ok(token) => {
+                let extent = *token.extent();
+                state.undertake(extent.slot, Duty::Remap(token));
+                extent
+            }
+            Err(refused) => {
+                drop(state);
+                return match refused {
+                    Refused::Changed | Refused::Reclaim => Ok(()),
+                    Refused::PastEnd => Err(ENXIO),
+                    Refused::Never => Err(ENOSPC),
+                    Refused::Wait(_) if must => self.wait(seen),
+                    Refused::Wait(_) => Err(EAGAIN),
+                };
+            }
+        };
+        drop(state);
+        // The daemon takes away what is there before it shows the file anew.
+        let broken = inode.lock_invalidate_killable().and_then(|mut lock| {
+            let (start, end) = bytes_of(&extent)?;
+            match must {
+                true => lock.break_layouts(start, end),
+                false => lock.try_break_layouts(start, end),
+            }
+        });
+        if broken.is_err() {
+            self.settle(&[extent.slot], Ending::NotSent);
+            return Err(if must { EINTR } else { EAGAIN });
+        }
+        self.setup(session, file, &extent)
+    }
+
+    fn setup(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        file: &Arc<MappedFile>,
+        extent: &Extent,
+    ) -> Result {
+        let flags = match extent.writable {
+            true => MapFlags::READ.with(MapFlags::WRITE),
+            false => MapFlags::READ,
+        };
+        let op = Setupmapping {
+            node: file.known().node(),
+            fh: None,
+            foffset: extent.file_offset,
+            len: extent.len,
+            flags,
+            moffset: extent.window_offset,
+        };
+        self.ask(session, &op, &[extent.slot])?.map_err(|e| {
+            self.refused(session, e);
+            // Whatever the daemon lacks: it is not this kernel that is short of memory.
+            EIO
+        })
+    }
+
+    /// SETUPMAPPING has failed.
+    fn refused(&self, session: &Session, e: Error) {
+        let unable = e == ENOSYS || e == EOPNOTSUPP;
+        let mut state = self.state.lock();
+        state.unable |= unable;
+        state.pause = PAUSE;
+        drop(state);
+        if self.complained.xchg(1, ordering::Relaxed) == 0 {
+            let tag = session.instance().tag();
+            pr_warn!("{tag:?}: the daemon does not map files into the window: {e:?}\n");
+        }
+    }
+
+    /// Sends REMOVEMAPPING for ranges of a file, which nothing shows any more, and for which there are duties. Sleeps.
+    pub(super) fn unmap(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        file: &MappedFile,
+        extents: &[Extent],
+    ) -> Result {
+        let prepare = || -> Result<(KVec<MapRange>, KVec<SlotId>)> {
+            let mut ranges = KVec::with_capacity(extents.len(), GFP_KERNEL)?;
+            let mut slots = KVec::with_capacity(extents.len(), GFP_KERNEL)?;
+            for extent in extents {
+                let range = MapRange {
+                    moffset: extent.window_offset,
+                    len: extent.len,
+                };
+                ranges.push(range, GFP_KERNEL)?;
+                slots.push(extent.slot, GFP_KERNEL)?;
+            }
+            Ok((ranges, slots))
+        };
+        let (ranges, slots) = prepare().inspect_err(|_| {
+            for extent in extents {
+                self.settle(&[extent.slot], Ending::NotSent);
+            }
+        })?;
+        let op = Removemapping {
+            node: file.known().node(),
+            ranges: &ranges,
+        };
+        self.ask(session, &op, &slots)?
+    }
+
+    /// Sends a request for ranges, for which there are duties, and waits for its reply. `EINTR` after a fatal signal: then the
+    /// late reply fulfils them. The inner result is the daemon's.
+    fn ask<O: Operation<Reply = ()>>(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        op: &O,
+        slots: &[SlotId],
+    ) -> Result<Result> {
+        let begin = || {
+            let mut lost = LostMapping {
+                window: self.clone(),
+                slots: KVec::with_capacity(slots.len(), GFP_KERNEL)?,
+            };
+            lost.slots.extend_from_slice(slots, GFP_KERNEL)?;
+            Ok::<_, Error>((lost, session.begin(op, &Caller::default())?))
+        };
+        let (lost, sent) = begin().inspect_err(|_| self.settle(slots, Ending::NotSent))?;
+        let outcome = sent.transfer().wait(|| {
+            sent.transfer().owner().orphan(Orphan {
+                session: session.clone(),
+                lock: None,
+                mapping: Some(lost),
+            });
+        })?;
+        match sent.judge(op, outcome) {
+            Some(done) => {
+                self.settle(slots, ending_of(&done));
+                Ok(done.map_err(|e| Error::from_errno(e.to_errno())))
+            }
+            None => {
+                self.settle(slots, Ending::Unknown);
+                Err(ENOTCONN)
+            }
+        }
+    }
+
+    /// The request that was under way for these ranges has ended.
+    pub(super) fn settle(&self, slots: &[SlotId], ending: Ending) {
+        let mut state = self.state.lock();
+        for slot in slots {
+            let wake = state.fulfil(*slot, ending);
+            self.wake(wake);
+        }
+    }
+
+    /// Somebody begins to reclaim in the background; `false` when somebody does already.
+    pub(super) fn begin_background(&self) -> bool {
+        self.reclaiming.xchg(1, ordering::Acquire) == 0
+    }
+
+    /// The counterpart.
+    pub(super) fn end_background(&self) {
+        self.reclaiming.store(0, ordering::Release);
+    }
+}
+
+/// The first and the last byte of the file that a range shows or may come to show.
+pub(super) fn bytes_of(extent: &Extent) -> Result<(i64, i64)> {
+    let start = i64::try_from(extent.file_offset)?;
+    let len = i64::try_from(extent.len)?;
+    Ok((
+        start,
+        start.checked_add(len).ok_or(EOVERFLOW)?.saturating_sub(1),
+    ))
+}

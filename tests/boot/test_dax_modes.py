@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which files the window shows; and what becomes of it when the daemon refuses, when tasks are killed, and when the device goes."""
+
+import hashlib
+import os
+import signal
+
+import pytest
+from conftest import blocked
+
+MEG = 1 << 20
+RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}, "ports": True}
+DRIVER = "/sys/bus/virtio/drivers/virtiofs"
+
+
+def files(tree):
+    """What is shared."""
+    tree.file("marked", 3 * MEG)
+    tree.file("other", 3 * MEG, seed=1)
+    tree.file("huge", 40 * MEG)
+
+
+@pytest.fixture
+def guest(rig):
+    """The guest, where nothing is mounted; afterwards nothing is, and the daemon marks no file."""
+    rig.daxd.configure(inode_dax="off")
+    yield rig.guest
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    rig.guest.run("umount -A /mnt", check=False)
+    rig.daxd.configure(inode_dax="off")
+
+
+def maps(rig):
+    """Ranges that are mapped now."""
+    return rig.daxd.counters()["live"]["maps"]
+
+
+def setups(rig):
+    """Ranges that were mapped so far."""
+    return rig.daxd.counters()["dax"]["setup"]
+
+
+def same(rig, name):
+    """Whether the guest reads what the host has."""
+    want = hashlib.md5((rig.tree / name).read_bytes()).hexdigest()
+    return rig.guest.out(f"md5sum </mnt/{name}").split()[0] == want
+
+
+@pytest.mark.parametrize("options", ["", "dax=inode"])
+def test_marked_files(rig, guest, options):
+    """Files that the daemon marks are mapped, the others are cached. A mark that changes counts for the next inode."""
+    rig.daxd.configure(inode_dax="listed", attr_timeout=0, entry_timeout=0)
+    rig.daxd.mark_dax("marked")
+    guest.mount("daxd", options=options)
+    assert same(rig, "other")
+    assert setups(rig) == 0
+    assert same(rig, "marked")
+    assert setups(rig) > 0
+    rig.daxd.mark_dax("other")
+    guest.run("stat /mnt/other /mnt/marked")
+    before = setups(rig)
+    assert same(rig, "other")
+    assert setups(rig) > before
+    rig.daxd.mark_dax("other", False)
+    rig.daxd.mark_dax("marked", False)
+    guest.umount()
+    rig.unmounted()
+
+
+@pytest.mark.parametrize("options", ["dax=never", "dax=inode", ""])
+def test_not_mapped(rig, guest, options):
+    """Without a mark, or with dax=never, nothing is mapped, and the daemon is not told that it could be with the latter."""
+    rig.daxd.configure(inode_dax="all" if options == "dax=never" else "off")
+    guest.mount("daxd", options=options)
+    assert same(rig, "marked")
+    guest.umount()
+    assert setups(rig) == 0
+    rig.unmounted()
+
+
+@pytest.mark.parametrize("error", ["ENOMEM", "EIO", "ENOSYS", "EOPNOTSUPP"])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_setup_fails(rig, guest, error, skip):
+    """Where the daemon cannot map, it is asked for the bytes, with one line in the log; a mapping gets SIGBUS."""
+    guest.mount("daxd", options="dax=always")
+    rig.daxd.set_fault("error", "SETUPMAPPING", errno=error, skip=skip)
+    assert same(rig, "marked")
+    assert rig.daxd.count("READ") > 0
+    assert setups(rig) == skip
+    out = guest.python(
+        """
+import mmap, os
+fd = os.open("/mnt/other", os.O_RDWR)
+assert os.pwrite(fd, b"bypassed", 2 << 20) == 8 and os.pread(fd, 8, 2 << 20) == b"bypassed"
+m = mmap.mmap(fd, 0)
+if os.fork() == 0:
+    m[0]
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    ).stdout
+    assert int(out) == -signal.SIGBUS
+    assert guest.dmesg().count("does not map files into the window") >= 1
+    rig.daxd.clear_faults()
+    guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+
+
+def test_killed_while_it_maps(rig, guest):
+    """The reply to a SETUPMAPPING whose task was killed makes the range usable all the same; none is lost."""
+    guest.mount("daxd", options="dax=always")
+    for opcode in ("SETUPMAPPING", "REMOVEMAPPING"):
+        rig.daxd.hold(opcode)
+        task = guest.spawn("exec cat /mnt/huge >/dev/null")
+        rig.daxd.wait_for_held()
+        blocked(guest, task)
+        task.kill()
+        assert task.wait().rc != 0
+        rig.daxd.clear_faults()
+        rig.daxd.release()
+        assert same(rig, "huge")
+    assert rig.daxd.counters()["dax"]["setup_occupied"] == 0
+    guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+
+
+def test_unused_inodes_give_their_ranges_back(rig, guest):
+    """When memory is short, inodes go, and their ranges with them, before the daemon forgets them."""
+    guest.mount("daxd", options="dax=always")
+    assert same(rig, "marked") and same(rig, "other")
+    assert maps(rig) > 1
+    guest.run("sync; echo 2 >/proc/sys/vm/drop_caches")
+    rig.daxd.wait_until(lambda counters: counters["live"]["maps"] == 0, "nothing is mapped")
+    assert same(rig, "marked")
+    guest.umount()
+    rig.unmounted()
+
+
+def test_pinned_pages(rig, guest):
+    """What a pipe holds of a mapping stays what it was, however much is reclaimed meanwhile."""
+    guest.mount("daxd", options="dax=always")
+    before = setups(rig)
+    guest.python(
+        """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None, use_errno=True)
+class iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+fd = os.open("/mnt/other", os.O_RDWR)
+m = mmap.mmap(fd, 0)
+want = bytes(m[8192:16384])
+where = ctypes.addressof(ctypes.c_char.from_buffer(m)) + 8192
+reader, writer = os.pipe()
+assert libc.vmsplice(writer, ctypes.byref(iovec(where, 8192)), 1, 0) == 8192
+huge = os.open("/mnt/huge", os.O_RDONLY)
+for _ in range(3):
+    os.lseek(huge, 0, 0)
+    while os.read(huge, 1 << 20):
+        pass
+assert os.read(reader, 8192) == want
+m[8192:8196] = b"more"
+assert os.pread(fd, 4, 8192) == b"more"
+""",
+        timeout=120,
+    )
+    assert (rig.tree / "other").read_bytes()[8192:8196] == b"more"
+    assert setups(rig) > before + 10
+    guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+
+
+def test_direct_io_between_mapped_files(rig, guest):
+    """The buffer of a read or write may itself be a mapping of a file in the window."""
+    guest.mount("daxd", options="dax=always")
+    guest.python(
+        """
+import mmap, os
+one, two = (os.open(f"/mnt/{name}", os.O_RDWR | os.O_DIRECT) for name in ("marked", "other"))
+m = mmap.mmap(two, 0)
+assert os.preadv(one, [memoryview(m)[0:2 << 20]], 0) == 2 << 20
+assert os.pread(two, 4096, 1 << 20) == os.pread(one, 4096, 1 << 20)
+assert os.pwritev(one, [memoryview(m)[4096:8192]], 0) == 4096
+# Beyond the end: it is sent.
+assert os.pwritev(one, [memoryview(m)[4096:12288]], 3 << 20) == 8192
+"""
+    )
+    one, two = ((rig.tree / name).read_bytes() for name in ("marked", "other"))
+    assert one[4096 : 2 * MEG] == two[4096 : 2 * MEG] and one[:4096] == two[4096:8192] and one[3 * MEG :] == two[4096:12288]
+    assert setups(rig) > 0
+    guest.umount()
+    rig.unmounted()
+
+
+def test_unbind_while_mounted(rig, guest):
+    """The device goes while a process has pages of it: SIGBUS for that one, and after a new bind all is as before."""
+    files(rig.tree)
+    guest.mount("daxd", options="dax=always")
+    task = guest.spawn_python(
+        """
+import mmap, os, time
+fd = os.open("/mnt/other", os.O_RDWR)
+m = mmap.mmap(fd, 0)
+m[0], m[2 << 20]
+open("/run/mapped", "w")
+while os.path.exists("/run/mapped"):
+    time.sleep(0.01)
+m[0]
+"""
+    )
+    guest.wait_until(lambda: guest.run("test -e /run/mapped", check=False).rc == 0, "it is mapped")
+    assert maps(rig) > 0
+    device = f"virtio{rig.device()}"
+    guest.run(f"echo {device} >{DRIVER}/unbind")
+    assert maps(rig) == 0
+    guest.run("rm /run/mapped")
+    assert task.wait().rc == 128 + signal.SIGBUS
+    assert guest.run("cat /mnt/other", check=False).rc != 0
+    guest.umount()
+    guest.run(f"echo {device} >{DRIVER}/bind")
+    guest.mount("daxd", options="dax=always")
+    before = setups(rig)
+    assert same(rig, "other")
+    assert setups(rig) > before
+    guest.umount()
+    assert os.path.getsize(rig.tree / "other") == 3 * MEG
