@@ -596,6 +596,7 @@ macro_rules! impl_inode_operations {
             ) -> Result {
                 $crate::inode::getattr(inode, stat, sync)
             }
+            inode.set_writeback_may_stall();
 
             fn setattr(
                 inode: &Inode<VirtioFs>,

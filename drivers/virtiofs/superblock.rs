@@ -66,6 +66,10 @@ use vfs::{
 
 /// What statfs(2) shows as the type: that of FUSE (`FUSE_SUPER_MAGIC`), which programs look for.
 const MAGIC: u32 = 0x6573_5546;
+/// Percentage of the dirty pages that the kernel allows at all which a mount may have, as what is dirty stays so while its daemon
+/// stalls: three quarters are enough for the other filesystems to go on as before. Less as long as the daemon has taken little:
+/// one percent to begin with, which is what the C driver stays at.
+const DIRTY_PERCENT: u32 = 25;
 
 /// The filesystem type.
 pub(crate) struct VirtioFs;
@@ -357,7 +361,7 @@ impl VirtioFs {
             sb.set_no_idmap();
         }
         sb.set_export::<Handles>(!session.has(InitFlags::NO_EXPORT_SUPPORT));
-        sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE)?;
+        sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE, DIRTY_PERCENT)?;
         let asked = Asked::now();
         let (known, attr, ttl) = match &mount.submount {
             // Whoever walks onto the inode that it begins at holds that, and so what the daemon has counted, meanwhile.

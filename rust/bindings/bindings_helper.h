@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Headers for which the kernel's `bindings` crate has no, or no complete, items. */
 #include <linux/hrtimer_types.h>
+#include <linux/backing-dev.h>
 #include <linux/completion.h>
 #include <linux/dax.h>
 #include <linux/filelock.h>

@@ -202,10 +202,14 @@ impl<T: FileSystem> NewSuperBlock<T> {
         self
     }
 
-    /// Gives it a backing device of its own, with a readahead window of `pages`.
+    /// Gives it a backing device of its own, with a readahead window of `pages`, and with at most `dirty_percent` of the dirty
+    /// pages that the kernel allows all filesystems together. Who writes more waits, also while the others have few. Root can
+    /// change that (`/sys/class/bdi/*/max_ratio`).
     ///
-    /// Errors: `EBUSY` when it has one, `ENOMEM`.
-    pub fn setup_bdi(&mut self, readahead_pages: usize) -> Result {
+    /// Errors: `EBUSY` when it has one, `EINVAL` for more than 100 percent, `ENOMEM`.
+    ///
+    /// C: `super_setup_bdi()`, `bdi_set_max_ratio()`, `BDI_CAP_STRICTLIMIT`.
+    pub fn setup_bdi(&mut self, readahead_pages: usize, dirty_percent: u32) -> Result {
         let sb = self.as_raw();
         // SAFETY: Valid, and ours while it is being filled.
         unsafe {
@@ -215,8 +219,9 @@ impl<T: FileSystem> NewSuperBlock<T> {
             to_result(bindings::super_setup_bdi(sb))?;
             (*(*sb).s_bdi).ra_pages = readahead_pages;
             (*(*sb).s_bdi).io_pages = readahead_pages;
+            (*(*sb).s_bdi).capabilities |= bindings::BDI_CAP_STRICTLIMIT;
+            to_result(bindings::bdi_set_max_ratio((*sb).s_bdi, dirty_percent))
         }
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Dirty pages: who may dirty them when, when they are written back, and who learns of it when they cannot be."""
 
+import contextlib
 import os
 import random
 import signal
@@ -8,7 +9,7 @@ import signal
 import pytest
 from conftest import blocked
 
-RIG = {}
+RIG = {"shares": 2}
 PAGE = 4096
 MEG = 1 << 20
 
@@ -126,6 +127,14 @@ def cached(rig):
     rig.unmounted()
 
 
+@contextlib.contextmanager
+def dirty_limits(guest, limit):
+    """The guest has so many dirty bytes at most, and begins to write back at half of that."""
+    guest.run(f"echo {limit} >/proc/sys/vm/dirty_bytes; echo {limit // 2} >/proc/sys/vm/dirty_background_bytes")
+    yield
+    guest.run("echo 20 >/proc/sys/vm/dirty_ratio; echo 10 >/proc/sys/vm/dirty_background_ratio")
+
+
 def do(rig, statement):
     """Runs a statement in the guest that must succeed; what it was."""
     assert rig.hand.do(statement) == "OK", statement
@@ -155,9 +164,11 @@ def test_many_small_writes_are_few_large_ones(cached):
     fd = opened(cached)
     do(cached, f"import random; data = random.Random(7).randbytes({MEG})")
     cached.daxd.trace()
-    do(cached, f"[os.pwrite({fd}, data[at : at + 1000], at) for at in range(0, {MEG}, 1000)]")
-    assert "WRITE" not in opcodes(cached)
-    assert (cached.tree / "file").read_bytes() == b""
+    # Nothing is written back for there being too much of it.
+    with dirty_limits(cached.guest, 1 << 30):
+        do(cached, f"[os.pwrite({fd}, data[at : at + 1000], at) for at in range(0, {MEG}, 1000)]")
+        assert "WRITE" not in opcodes(cached)
+        assert (cached.tree / "file").read_bytes() == b""
     assert do(cached, f"os.fstat({fd}).st_size") == MEG
     assert do(cached, f"os.pread({fd}, {MEG}, 0) == data")
     cached.daxd.trace()
@@ -327,6 +338,71 @@ def test_errors_at_close_and_msync(cached, how):
         assert cached.hand.do("m.flush()") == "ENOSPC"
         assert cached.hand.do("m.flush()") == "OK"
         do(cached, "m.close()")
+
+
+def test_stalled_daemon(cached):
+    """A daemon that does not take what is dirty keeps no more of it than is left for others: these go on."""
+    guest = cached.guest
+    cached.daxds[1].configure(init_flags="+WRITEBACK_CACHE")
+    guest.mount("daxd1", "/run/other")
+    cached.daxd.hold("WRITE")
+    seen = []
+
+    def stopped():
+        found = guest.out("grep -E '^nr_(dirty|writeback|dirty_threshold) ' /proc/vmstat")
+        counts = {name: int(count) for name, count in map(str.split, found.split("\n"))}
+        seen.append((counts["nr_dirty"] + counts["nr_writeback"], counts["nr_dirty_threshold"]))
+        return len(seen) > 5 and len(set(seen[-5:])) == 1
+
+    with dirty_limits(guest, 64 * MEG):
+        writer = guest.spawn_python(
+            """
+with open("/mnt/file", "wb", buffering=0) as file:
+    for _ in range(96):
+        file.write(bytes(1 << 20))
+"""
+        )
+        cached.daxd.wait_for_held()
+        guest.wait_until(stopped, "the writer waits")
+        pages, limit = seen[-1]
+        assert 0 < pages < limit / 2
+        assert do(cached, f"open('/run/other/other', 'wb').write(bytes({32 * MEG}))") == 32 * MEG
+        cached.daxd.clear_faults()
+        cached.daxd.release()
+        assert writer.wait().rc == 0
+    guest.umount("/run/other")
+
+
+def test_direct_write_beside_a_mapping(cached):
+    """What a mapping stores to the page of a direct write is not lost, before it and meanwhile, and neither is what that writes."""
+    cached.tree.file("file", bytes(PAGE))
+    fd = opened(cached)
+    do(cached, f"m = mmap.mmap({fd}, 0)")
+    do(cached, "m[10] = 77")
+    direct = opened(cached, flags="os.O_RDWR | os.O_DIRECT")
+    assert do(cached, f"os.pwritev({direct}, [mmap.mmap(-1, 512)[:].replace(bytes(1), b'd')], 512)") == 512
+    expected = bytearray(PAGE)
+    expected[10], expected[512:1024] = 77, b"d" * 512
+    assert do(cached, f"m[:] == {bytes(expected)!r}")
+    assert (cached.tree / "file").read_bytes() == expected
+    cached.daxd.hold("WRITE")
+    writer = cached.guest.spawn_python(
+        """
+import mmap, os
+buffer = mmap.mmap(-1, 512)
+buffer[:] = b"e" * 512
+os.pwritev(os.open("/mnt/file", os.O_RDWR | os.O_DIRECT), [buffer], 512)
+"""
+    )
+    cached.daxd.wait_for_held()
+    do(cached, "m[20] = 88")
+    cached.daxd.clear_faults()
+    cached.daxd.release()
+    assert writer.wait().rc == 0
+    expected[20], expected[512:1024] = 88, b"e" * 512
+    assert do(cached, f"m[:] == {bytes(expected)!r}")
+    assert do(cached, "m.flush() or m.close() or 1")
+    assert (cached.tree / "file").read_bytes() == expected
 
 
 @pytest.mark.beyond_c("its tasks cannot be killed while they wait")

@@ -254,6 +254,14 @@ impl<T: FileSystem> NewInode<T> {
         unsafe { bindings::mapping_set_stable_writes((*self.as_raw()).i_mapping) };
     }
 
+    /// What is written back depends on others, who may take their time: who reclaims memory does not wait for it.
+    pub fn set_writeback_may_stall(&mut self) {
+        // SAFETY: Ours while it is new.
+        unsafe {
+            bindings::mapping_set_writeback_may_deadlock_on_reclaim((*self.as_raw()).i_mapping)
+        };
+    }
+
     /// Sets the type; the permission bits stay.
     fn set_type(&mut self, file_type: FileType) {
         // SAFETY: Ours while it is new.
