@@ -81,6 +81,7 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
     let session = inode.session()?;
     let max = session.max_payload();
     // A part beyond the end of the file is not asked for before it is known that the file has grown.
+    inode.data().reads();
     if can_queue(&iocb, to.len(), max) && (to.len() <= max || last < inode.size()) {
         let pinned = pin_all(to.len(), || {
             UserPages::of_destination(to, max, max / PAGE_SIZE)

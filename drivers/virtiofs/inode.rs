@@ -176,6 +176,10 @@ pub(crate) struct Node {
     writers: Mutex<KVec<Fh>>,
     /// When other attributes were: see [`Node::changed_attributes`].
     changed_attributes: Atomic<u64>,
+    /// When the daemon was last asked for contents, 0 for never: see [`Node::reads`].
+    read: Atomic<u64>,
+    /// When the time of last access was asked for that is known.
+    accessed: Atomic<u64>,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
     /// Whether a process has ever asked the daemon for a lock on it.
@@ -198,6 +202,8 @@ impl Node {
                 Freshness::new(), GFP_KERNEL)?,
             writers <- new_mutex!(KVec::new(), "Node::writers"),
             changed_attributes: Atomic::new(0),
+            read: Atomic::new(0),
+            accessed: Atomic::new(0),
             want_plus: Atomic::new(0),
             locked: Atomic::new(0),
             listing: SetOnce::new(),
@@ -257,6 +263,23 @@ impl Node {
     /// Attributes that have been taken over are good for `ttl`.
     pub(crate) fn renew(&self, ttl: Ttl) {
         self.freshness.renew(ttl);
+    }
+
+    /// The daemon is about to be asked for contents, which may change the time of last access. What is read of the page cache the
+    /// daemon does not learn of.
+    pub(crate) fn reads(&self) {
+        self.read.store(monotonic_ns(), ordering::Relaxed);
+    }
+
+    /// The time of last access is known as of then.
+    pub(crate) fn renew_access(&self, asked: Asked) {
+        self.accessed.store(asked.0, ordering::Relaxed);
+    }
+
+    /// Whether contents were asked for since the time of last access was.
+    fn was_read(&self) -> bool {
+        let read = self.read.load(ordering::Relaxed);
+        read != 0 && read >= self.accessed.load(ordering::Relaxed)
     }
 
     /// Whether what was asked for then may be older than a change.
@@ -351,6 +374,7 @@ impl NodeInode for Inode<VirtioFs> {
         let (old_size, old_mtime) = (self.size(), self.mtime());
         let mut attrs = locked.attrs();
         set_attributes(&mut attrs, attr);
+        self.data().renew_access(asked);
         if self.data().is_overtaken(asked) {
             return Ok(());
         }
@@ -572,6 +596,7 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
             }
             // The device reads folios while they are written back.
             inode.set_stable_writes();
+            inode.set_writeback_may_stall();
             Ok(inode.into_regular::<Attributes, RegularFiles, Pages>())
         }
         FileType::Symlink => Ok(inode.into_symlink::<Symlink>()),
@@ -596,7 +621,6 @@ macro_rules! impl_inode_operations {
             ) -> Result {
                 $crate::inode::getattr(inode, stat, sync)
             }
-            inode.set_writeback_may_stall();
 
             fn setattr(
                 inode: &Inode<VirtioFs>,
@@ -694,6 +718,9 @@ pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSy
     }
     match sync {
         StatSync::Force => inode.refresh(None)?,
+        StatSync::Default if stat.request().access_time() && inode.data().was_read() => {
+            inode.refresh(None)?;
+        }
         StatSync::Default => inode.refresh_if_expired(None)?,
         StatSync::DontSync => {}
     }

@@ -114,6 +114,7 @@ fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
     // As much as there is by what is known of the file; less means that it has shrunk.
     let left = u64::try_from(inode.size())?.saturating_sub(offset);
     let expected = usize::try_from(left)?.min(range.len());
+    inode.data().reads();
     session.fill(
         &op,
         &caller(inode.super_block()),

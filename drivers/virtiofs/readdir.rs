@@ -85,6 +85,7 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
         flags: file.flags(),
     };
     let pages = PageBuffer::new(size)?;
+    dir.data().reads();
     let asked = Asked::now();
     let (len, transfer) = session.call_into(&op, &caller(dir.super_block()), pages)?;
     let Payload::Pages(pages) = transfer.payload() else {

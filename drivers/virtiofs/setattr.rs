@@ -237,6 +237,7 @@ pub(crate) fn take_over(inode: &Inode<VirtioFs>, attr: &Attr, ttl: Ttl, asked: A
     inode.data().changed_attributes();
     let mut attrs = locked.attrs();
     set_attributes(&mut attrs, attr);
+    inode.data().renew_access(asked);
     if inode.data().is_overtaken(asked) {
         return Ok(());
     }

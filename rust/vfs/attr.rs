@@ -88,6 +88,11 @@ impl StatxMask {
         self.0 & mask != 0
     }
 
+    /// Whether the time of last access is asked for.
+    pub const fn access_time(self) -> bool {
+        self.intersects(bindings::STATX_ATIME)
+    }
+
     /// Whether the birth time is asked for.
     pub const fn birth_time(self) -> bool {
         self.intersects(bindings::STATX_BTIME)

@@ -2,6 +2,7 @@
 """statx(2) with a daemon that knows STATX: what getattr cannot tell, and how often it is asked."""
 
 import ctypes
+import os
 import struct
 
 import pytest
@@ -70,3 +71,24 @@ def test_daemon_without(rig, asked):
     assert (value[0], statx) == (0, 1)
     value, statx, _ = asked(f"birth('/mnt/file', {BTIME})")
     assert (value[0], statx) == (0, 0)
+
+
+def test_time_of_access(rig, asked):
+    """Who reads contents sees in stat(2) what the host makes of it, asked for once; what the cache has the host does not learn of."""
+    os.utime(rig.tree / "file", ns=(1, 10**18))
+    rig.daxd.configure(open_flags="KEEP_CACHE")
+    rig.guest.mount("daxd")
+    asked("os.stat('/mnt/file')")
+    assert asked("os.stat('/mnt/file').st_atime_ns") == (1, 0, 0)
+    for how in ("read", "read_direct"):
+        # What is read before it has been read is not written down there.
+        os.utime(rig.tree / "file", ns=(1, 10**18))
+        asked(f"{how}('/mnt/file')")
+        seen, _, getattrs = asked("os.stat('/mnt/file').st_atime_ns")
+        assert seen == os.stat(rig.tree / "file").st_atime_ns > 1 and getattrs == 1
+        assert asked("os.stat('/mnt/file').st_atime_ns") == (seen, 0, 0)
+    assert asked("read('/mnt/file')") == (8, 0, 0)
+    assert asked("os.stat('/mnt/file').st_atime_ns") == (seen, 0, 0)
+    # Who does not want to know it does not ask.
+    asked("read_direct('/mnt/file')")
+    assert asked("birth('/mnt/file', 0x200)")[1:] == (0, 0)
