@@ -160,7 +160,10 @@ impl Handle {
     /// What the daemon said about the open file is made so.
     pub(crate) fn finish_open(&self, inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) {
         file.set_can_direct();
-        file.set_nowait();
+        if !self.is_direct() || file.flags() & flags::O_DIRECT != 0 {
+            // Otherwise the VFS would allow it for reads and not for writes.
+            file.set_nowait();
+        }
         if self.flags.contains(OpenReplyFlags::STREAM) {
             file.set_stream();
         } else if self.flags.contains(OpenReplyFlags::NONSEEKABLE) {

@@ -307,6 +307,31 @@ def test_nowait(mounted):
     assert rig.hand.do("os.close(plain)") == "OK"
 
 
+def test_nowait_where_nothing_is_cached(rig):
+    """Files of a daemon that wants nothing cached do not know RWF_NOWAIT."""
+    rig.daxd.configure(open_flags="DIRECT_IO")
+    rig.guest.mount("daxd")
+    assert rig.hand.do("fd = os.open('/mnt/big', os.O_RDWR)") == "OK"
+    assert rig.hand.do("os.preadv(fd, [bytearray(10)], 0, 8)") == "ENOTSUP"
+    assert rig.hand.do("os.pwritev(fd, [b'x'], 0, 8)") == "ENOTSUP"
+    assert rig.hand.do("os.close(fd)") == "OK"
+    unmount(rig)
+
+
+def test_cancel(mounted):
+    """What is under way cannot be cancelled, as on local filesystems, and goes on."""
+    rig = mounted
+    rig.daxd.hold("READ")
+    assert rig.hand.do("context = Aio(); context.submit(('read', fd, buffer(4096), 4096, 0))") == "OK"
+    rig.daxd.wait_for_held()
+    cancel = "syscall(210, context.context, ctypes.addressof(context.kept[0]), ctypes.addressof((ctypes.c_int64 * 4)()))"
+    assert rig.hand.do(cancel) == "EINVAL"
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    assert value(rig, "context.wait(1)[0]") == 4096
+    assert rig.hand.do("context.destroy()") == "OK"
+
+
 PARALLEL = """
 import threading
 def write(i):
