@@ -3,6 +3,7 @@
 
 import os
 import struct
+import tempfile
 
 import pytest
 from conftest import errno_of
@@ -340,3 +341,30 @@ def test_filesystem_without(rig):
     assert rig.hand.do(as_1000("open('/mnt/dir/file').close()")) == "OK"
     rig.guest.umount()
     rig.unmounted()
+
+
+@pytest.mark.beyond_c("larger ones cannot be read (E2BIG)")
+def test_large(boot):
+    """An ACL of more than a page is stored, shown, and decides."""
+    # Not every filesystem has room for it.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        os.chmod(directory, 0o755)
+        users = [(USER, 4, 1000 + number) for number in range(1000)]
+        value = acl((OWNER, 7, NONE), *users, (GROUP, 0, NONE), (MASK, 7, NONE), (OTHER, 0, NONE))
+        guest = boot(Share(directory, "tag", daemon_args=["--posix-acl", "--modcaps=+sys_admin"]))
+        guest.mount("tag")
+        guest.python(
+            PRELUDE
+            + OUTCOME
+            + f"""
+put("file", "x"); os.chmod("file", 0o700)
+value = bytes.fromhex("{value.hex()}")
+os.setxattr("file", "system.posix_acl_access", value)
+put("/proc/sys/vm/drop_caches", "3")
+assert os.getxattr("file", "system.posix_acl_access") == value
+assert [outcome(uid, uid, read, "file") for uid in (1000, 1999, 2000)] == ["OK", "OK", "EACCES"]
+""",
+            "/mnt",
+        )
+        assert os.getxattr(f"{directory}/file", ACCESS) == value
+        guest.umount()
