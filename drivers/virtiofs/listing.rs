@@ -211,24 +211,30 @@ impl Listing {
         dir.invalidate_unused_pages();
     }
 
-    /// Keeps a record that begins at position `at`, if it is the one that is missing next. Sleeps.
-    pub(crate) fn keep(&self, dir: &Inode<VirtioFs>, at: u64, dirent: &Dirent<'_>) {
+    /// Keeps a record that begins at position `at`, if it is the one that is missing next. In `memory` it takes shape, so that one
+    /// record after the other can do with the same. Sleeps.
+    pub(crate) fn keep(
+        &self,
+        dir: &Inode<VirtioFs>,
+        at: u64,
+        dirent: &Dirent<'_>,
+        memory: &mut KVec<u8>,
+    ) {
+        let encoded = encode(dirent, memory);
         let mut state = self.state.lock();
         if state.complete || state.began.is_none() || state.next != at {
             return;
         }
-        let len = dirent.record_len();
-        let place = state.place_for(len);
         let mut put = || -> Result {
+            let record = encoded?;
+            let place = state.place_for(record.len());
             let mut page = if place.offset == 0 {
                 dir.new_page(place.page)?
             } else {
                 dir.find_page(place.page).ok_or(ENOENT)?
             };
-            let mut record = KVec::from_elem(0, len, GFP_KERNEL)?;
-            dirent.encode(&mut record).ok_or(EINVAL)?;
-            page.write(place.offset, &record)?;
-            state.put(place, len, dirent.offset)
+            page.write(place.offset, record)?;
+            state.put(place, record.len(), dirent.offset)
         };
         if put().is_err() {
             // Memory is short: it was taken back, or there is no more.
@@ -336,6 +342,13 @@ impl Node {
             listing.forget(dir);
         }
     }
+}
+
+/// The bytes of a record, in `memory`.
+fn encode<'a>(dirent: &Dirent<'_>, memory: &'a mut KVec<u8>) -> Result<&'a [u8]> {
+    memory.resize(dirent.record_len(), 0, GFP_KERNEL)?;
+    let len = dirent.encode(memory).ok_or(EINVAL)?;
+    memory.get(..len).ok_or(EINVAL)
 }
 
 #[cfg(VIRTIOFS_KUNIT)]

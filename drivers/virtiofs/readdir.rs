@@ -97,9 +97,10 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
 
     // Where the next record begins.
     let mut at = op.offset;
+    let mut memory = KVec::new();
     let mut keep = |dirent: &Dirent<'_>| {
         if let Some(listing) = listing {
-            listing.keep(dir, at, dirent);
+            listing.keep(dir, at, dirent, &mut memory);
         }
         at = dirent.offset;
     };
