@@ -107,14 +107,19 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     Ok(len)
 }
 
-/// The file has bytes up to `end` at least, and its attributes have changed.
-pub(crate) fn grow(inode: &Inode<VirtioFs>, end: i64) {
+/// The file has bytes up to `end` at least. Attributes that were asked for before do not undo it.
+pub(crate) fn lengthen(inode: &Inode<VirtioFs>, end: i64) {
     let mut locked = inode.lock();
     if end > inode.size() {
         locked.attrs().set_size(end);
     }
-    drop(locked);
-    inode.data().changed();
+    inode.data().freshness().changed();
+}
+
+/// As [`lengthen`], when the daemon has done it: its other attributes have changed.
+pub(crate) fn grow(inode: &Inode<VirtioFs>, end: i64) {
+    lengthen(inode, end);
+    inode.data().freshness().expire();
 }
 
 /// One request of a write through the page cache; returns how many bytes it had, and how many the daemon took.

@@ -118,7 +118,7 @@ fn write_folio(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Resu
             Ok(()) => {
                 folio.mark_dirty(offset, len);
                 // Before the folio is unlocked: what lies behind the end is not written back.
-                lengthen(inode, pos.saturating_add_unsigned(len as u64));
+                write::lengthen(inode, pos.saturating_add_unsigned(len as u64));
                 return Ok(len);
             }
             // It is not in memory again: less is more likely to be.
@@ -126,15 +126,6 @@ fn write_folio(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Resu
             Err(copied) => wanted = copied,
         }
     }
-}
-
-/// The file has bytes up to `end` at least, and the daemon does not know yet.
-fn lengthen(inode: &Inode<VirtioFs>, end: i64) {
-    let mut locked = inode.lock();
-    if end > inode.size() {
-        locked.attrs().set_size(end);
-    }
-    inode.data().freshness().changed();
 }
 
 /// Writes dirty folios back, each request as many as follow each other. Nobody waits for a request here: the writeback of its
