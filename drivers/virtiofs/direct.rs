@@ -55,6 +55,8 @@ use virtio::{
 
 /// Parts of one read or write that are under way at most: their pages are pinned.
 const SIDE_BY_SIDE: usize = 32;
+/// How often pages are dropped at most that mappings dirty all the while.
+const DROP_TRIES: usize = 4;
 
 /// Reads from the position of `iocb` into `to`. Sleeps, unless `iocb` says not to, and then not for the daemon. A fatal signal
 /// ends it with what was read so far.
@@ -79,9 +81,9 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
         }
     }
     let session = inode.session()?;
+    inode.data().reads();
     let max = session.max_payload();
     // A part beyond the end of the file is not asked for before it is known that the file has grown.
-    inode.data().reads();
     if can_queue(&iocb, to.len(), max) && (to.len() <= max || last < inode.size()) {
         let pinned = pin_all(to.len(), || {
             UserPages::of_destination(to, max, max / PAGE_SIZE)
@@ -455,6 +457,9 @@ pub(crate) fn ended_short(inode: &Inode<VirtioFs>, end: i64) {
 }
 
 /// Drops what is cached of a range, after it was written back.
+///
+/// Meanwhile mappings may store to it again. What they do all the time stays, and with it the page as they had it: it is written
+/// back later, over what a direct write beside it has written. open(2) tells programs not to mix the two.
 pub(crate) fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Result {
     let Some(last) = (len as u64).checked_sub(1) else {
         return Ok(());
@@ -463,8 +468,12 @@ pub(crate) fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Resu
         return Ok(());
     }
     let end = pos.saturating_add_unsigned(last);
-    inode.write_and_wait_range(pos, end)?;
-    // A page that is being read stays, and is read anew when it is read next.
-    let _ = inode.invalidate_range(pos, end);
+    for _ in 0..DROP_TRIES {
+        inode.write_and_wait_range(pos, end)?;
+        // A page that is being read stays, and is read anew when it is read next.
+        if inode.invalidate_range(pos, end) != Err(EBUSY) {
+            break;
+        }
+    }
     Ok(())
 }

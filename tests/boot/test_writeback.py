@@ -169,10 +169,10 @@ def test_many_small_writes_are_few_large_ones(cached):
         do(cached, f"[os.pwrite({fd}, data[at : at + 1000], at) for at in range(0, {MEG}, 1000)]")
         assert "WRITE" not in opcodes(cached)
         assert (cached.tree / "file").read_bytes() == b""
-    assert do(cached, f"os.fstat({fd}).st_size") == MEG
-    assert do(cached, f"os.pread({fd}, {MEG}, 0) == data")
-    cached.daxd.trace()
-    do(cached, f"os.fsync({fd})")
+        assert do(cached, f"os.fstat({fd}).st_size") == MEG
+        assert do(cached, f"os.pread({fd}, {MEG}, 0) == data")
+        cached.daxd.trace()
+        do(cached, f"os.fsync({fd})")
     seen = [name for name in opcodes(cached) if name in ("WRITE", "SETATTR", "FSYNC")]
     # 126 pages go into a request, as the ring has 128 entries.
     assert seen == ["WRITE"] * 3 + ["SETATTR", "FSYNC"]
