@@ -7,7 +7,7 @@ import pytest
 from conftest import blocked
 from rig import Pace
 
-RIG = {}
+RIG = {"shares": 2}
 PACE = Pace()
 
 # What the programs below have at hand.
@@ -237,6 +237,20 @@ def test_owners_are_not_addresses(rig):
         owners = [int.from_bytes(bytes.fromhex(entry["args"])[8:16], "little") for entry in sent]
         assert owners[0] == owners[1] != owners[2]
         assert all(owner >> 47 not in (0, 0x1FFFF) for owner in owners)
+
+
+def test_two_devices(rig):
+    """Two mounts of one directory, each by a device and a daemon of its own, exclude each other, as two guests do."""
+    other = rig.daxds[1]
+    other.configure(init_flags="+FLOCK_LOCKS")
+    with Locks(rig) as locks:
+        rig.guest.mount("daxd1", "/run/other")
+        assert locks.run("other = os.open('/run/other/file', os.O_RDWR)\n" + print_of(
+            "flock(fd, EXCLUSIVE)", "flock(other, SHARED)", "flock(fd, NONE)", "flock(other, SHARED)", "flock(fd, SHARED)",
+            "flock(fd, NONE)", "flock(fd, EXCLUSIVE)", "flock(other, NONE)", "flock(fd, EXCLUSIVE)",
+        )) == ["OK", "EAGAIN", "OK", "OK", "OK", "OK", "EAGAIN", "OK", "OK"]
+        rig.guest.umount("/run/other")
+        rig.unmounted(other)
 
 
 def test_mandatory_locks(rig):

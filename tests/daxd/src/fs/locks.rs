@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::Deserialize;
 
@@ -228,9 +229,25 @@ impl Fs {
     pub fn setlk(&self, request: &mut Request<'_>) -> Outcome {
         let (fh, new, flock) = arguments(&mut request.args)?;
         let header = &request.header;
-        self.file(header.nodeid, fh)?;
+        let file = self.file(header.nodeid, fh)?;
         let waiter = (header.opcode == Opcode::SETLKW).then_some(header.unique);
-        self.locks.set((header.nodeid, flock), new, waiter)?;
+        let (place, kind) = ((header.nodeid, flock), new.kind);
+        let none = Lock {
+            kind: UNLOCK,
+            ..new
+        };
+        self.locks.set(place, new, waiter)?;
+        if flock {
+            let on_host = match kind {
+                UNLOCK => FlockOperation::NonBlockingUnlock,
+                WRITE => FlockOperation::NonBlockingLockExclusive,
+                _ => FlockOperation::NonBlockingLockShared,
+            };
+            if let Err(error) = rustix::fs::flock(&file, on_host) {
+                self.locks.set(place, none, None)?;
+                return Err(error.into());
+            }
+        }
         Ok(Vec::new())
     }
 
