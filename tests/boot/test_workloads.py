@@ -260,3 +260,26 @@ def test_fio(workshop, tree, daemon):
     assert guest.out(sums) == cached
     on_host = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted((tree / "fio").iterdir())]
     assert on_host == cached.splitlines()
+
+
+# Each stressor of the class, with a few operations that it checks itself, in an empty directory. What its count does not end, the time
+# does; cleaning up afterwards may take longer.
+STRESS = """
+mkdir $1/stress
+for name in $(stress-ng --class 'filesystem?' | sed 's/.*: //'); do
+	timeout -s KILL 200 stress-ng --$name 2 --$name-ops 20 --timeout 3 --verify --temp-path $1/stress --oom-avoid --quiet >/run/said 2>&1
+	status=$?
+	echo $name $status
+	[ $status -eq 0 ] || cat /run/said >&2
+done
+ls -A $1/stress
+"""
+
+
+def test_stress(workshop):
+    """Stressors of filesystems find no fault, and end as on a local disk."""
+    guest = workshop("--cache=auto")
+    guest.put(STRESS, "/run/stress.sh")
+    local, shared = (tools.tool(guest, f"sh /run/stress.sh {place}", timeout=1500) for place in PLACES)
+    assert shared.stdout == local.stdout, shared.stderr
+    assert len(local.stdout.splitlines()) > 50
