@@ -35,7 +35,8 @@ unsafe impl Sync for UserPages {}
 
 impl UserPages {
     /// Pins up to `max_bytes` of the buffer that `iter` stands at, to be written to by a device, in at most `max_pages` pages,
-    /// and advances it. [`None`] when the buffer is not a user's. Sleeps.
+    /// and advances it. [`None`] when the buffer is not a user's, or shows memory of a device, which others need not reach.
+    /// Sleeps.
     ///
     /// `EFAULT` when it cannot be written.
     pub fn of_destination(
@@ -115,8 +116,21 @@ impl UserPages {
         if this.is_empty() {
             return Err(EFAULT);
         }
+        if this.is_of_device() {
+            // SAFETY: The iterator was advanced by so many bytes above.
+            unsafe { bindings::iov_iter_revert(iter, this.len()) };
+            return Ok(None);
+        }
         this.sg.finish();
         Ok(Some(this))
+    }
+
+    /// Whether some page is memory of a device.
+    fn is_of_device(&self) -> bool {
+        self.pages.iter().any(|page| {
+            // SAFETY: The page is pinned by the type invariant, so it is alive.
+            unsafe { bindings::is_zone_device_page(page.as_ptr()) }
+        })
     }
 
     /// The number of bytes.

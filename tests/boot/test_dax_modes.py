@@ -195,6 +195,28 @@ assert os.pwritev(one, [memoryview(m)[4096:12288]], 3 << 20) == 8192
     rig.unmounted()
 
 
+def test_buffers_in_the_window(rig, guest):
+    """A file that is not in the window is read into, and written from, a mapping of one that is: the device is not given that."""
+    rig.daxd.configure(inode_dax="listed")
+    rig.daxd.mark_dax("marked")
+    guest.mount("daxd")
+    guest.python(
+        """
+import mmap, os
+window, plain = os.open("/mnt/marked", os.O_RDWR), os.open("/mnt/other", os.O_RDWR | os.O_DIRECT)
+m = mmap.mmap(window, 0)
+assert os.preadv(plain, [memoryview(m)[0:2 << 20]], 0) == 2 << 20
+assert os.pwritev(plain, [memoryview(m)[4096:8192]], 2 << 20) == 4096
+"""
+    )
+    one, two = ((rig.tree / name).read_bytes() for name in ("marked", "other"))
+    assert one[: 2 * MEG] == two[: 2 * MEG] and two[2 * MEG : 2 * MEG + 4096] == one[4096:8192]
+    assert setups(rig) > 0
+    rig.daxd.mark_dax("marked", False)
+    guest.umount()
+    rig.unmounted()
+
+
 def test_unbind_while_mounted(rig, guest):
     """The device goes while a process has pages of it: SIGBUS for that one, and after a new bind all is as before."""
     files(rig.tree)
