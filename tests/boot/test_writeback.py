@@ -405,6 +405,20 @@ os.pwritev(os.open("/mnt/file", os.O_RDWR | os.O_DIRECT), [buffer], 512)
     assert (cached.tree / "file").read_bytes() == expected
 
 
+@pytest.mark.parametrize("flag", ["O_SYNC", "O_DSYNC"])
+def test_synchronous_writes(cached, flag):
+    """With O_SYNC and O_DSYNC what is written is with the daemon, and on its disk, when write(2) returns; its error is that of write(2)."""
+    fd = opened(cached, flags=f"os.O_RDWR | os.{flag}")
+    cached.daxd.trace()
+    do(cached, f"os.pwrite({fd}, b'x' * 10000, 0)")
+    times = ["SETATTR"] if flag == "O_SYNC" else []
+    assert [name for name in opcodes(cached) if name in ("WRITE", "SETATTR", "FSYNC")] == ["WRITE", *times, "FSYNC"]
+    assert (cached.tree / "file").read_bytes() == b"x" * 10000
+    cached.daxd.set_fault("error", "WRITE", errno="ENOSPC", count=1)
+    assert cached.hand.do(f"os.pwrite({fd}, b'y' * 10000, 0)") == "ENOSPC"
+    assert cached.hand.do(f"os.fsync({fd})") == "OK"
+
+
 @pytest.mark.beyond_c("its tasks cannot be killed while they wait")
 def test_daemon_dies_with_dirty_pages(boot_rig):
     """A daemon that dies leaves fsync(2) waiting; a forced unmount ends that with an error, and the file can be closed."""
