@@ -419,6 +419,22 @@ def test_synchronous_writes(cached, flag):
     assert cached.hand.do(f"os.fsync({fd})") == "OK"
 
 
+def test_syncfs(cached):
+    """syncfs(2) writes all files of the share back, then has the daemon sync; an error is told to each who asks, once."""
+    fd, other = opened(cached), opened(cached, "/mnt/other")
+    do(cached, f"[os.pwrite(each, b'new', 0) for each in ({fd}, {other})]")
+    cached.daxd.trace()
+    do(cached, f"call('syncfs', {fd})")
+    seen = [name for name in opcodes(cached) if name in ("WRITE", "SYNCFS")]
+    assert seen == ["WRITE", "WRITE", "SYNCFS"]
+    assert [(cached.tree / name).read_bytes()[:3] for name in ("file", "other")] == [b"new", b"new"]
+    do(cached, f"os.pwrite({fd}, b'lost', 0)")
+    cached.daxd.set_fault("error", "WRITE", errno="ENOSPC", count=1)
+    assert [cached.hand.do(f"call('syncfs', {each})") for each in (other, other, fd, fd)] == ["ENOSPC", "OK", "ENOSPC", "OK"]
+    # Whoever has the file open has not been told by that.
+    assert close(cached, fd) == "ENOSPC"
+
+
 @pytest.mark.beyond_c("its tasks cannot be killed while they wait")
 def test_daemon_dies_with_dirty_pages(boot_rig):
     """A daemon that dies leaves fsync(2) waiting; a forced unmount ends that with an error, and the file can be closed."""
