@@ -405,7 +405,7 @@ os.pwritev(os.open("/mnt/file", os.O_RDWR | os.O_DIRECT), [buffer], 512)
     assert (cached.tree / "file").read_bytes() == expected
 
 
-@pytest.mark.parametrize("flag", ["O_SYNC", "O_DSYNC"])
+@pytest.mark.parametrize("flag", ["O_SYNC", pytest.param("O_DSYNC", marks=pytest.mark.beyond_c("it sends the times, too"))])
 def test_synchronous_writes(cached, flag):
     """With O_SYNC and O_DSYNC what is written is with the daemon, and on its disk, when write(2) returns; its error is that of write(2)."""
     fd = opened(cached, flags=f"os.O_RDWR | os.{flag}")
