@@ -217,6 +217,27 @@ assert os.pwritev(plain, [memoryview(m)[4096:8192]], 2 << 20) == 4096
     rig.unmounted()
 
 
+def test_forced_unmount(rig, guest):
+    """Who waits for the daemon in a page fault gets SIGBUS; the next mount has the window again."""
+    guest.mount("daxd", options="dax=always")
+    assert same(rig, "marked")
+    rig.daxd.hold("SETUPMAPPING")
+    task = guest.spawn_python("import mmap, os; mmap.mmap(os.open('/mnt/other', os.O_RDWR), 0)[0]")
+    rig.daxd.wait_for_held()
+    blocked(guest, task)
+    guest.run("umount -f /mnt", check=False)
+    assert task.wait().rc == 128 + signal.SIGBUS
+    guest.run("umount -A /mnt", check=False)
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    guest.mount("daxd", options="dax=always")
+    before = setups(rig)
+    assert same(rig, "other")
+    assert setups(rig) > before
+    guest.umount()
+    assert maps(rig) == 0
+
+
 def test_unbind_while_mounted(rig, guest):
     """The device goes while a process has pages of it: SIGBUS for that one, and after a new bind all is as before."""
     files(rig.tree)
