@@ -73,3 +73,25 @@ impl Drop for Pass {
         }
     }
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_dax_gate)]
+mod tests {
+    use super::*;
+
+    /// Who is inside keeps it from being closed; whoever comes later stays outside.
+    #[test]
+    fn closes_behind_the_last() -> Result {
+        let gate = Gate::new()?;
+        let first = gate.enter().ok_or(EBUSY)?;
+        let second = gate.enter().ok_or(EBUSY)?;
+        assert_eq!(gate.state.lock().inside, 2);
+        drop((first, second));
+        assert_eq!(gate.state.lock().inside, 0);
+        // Returns at once.
+        gate.close();
+        assert!(gate.enter().is_none());
+        gate.close();
+        Ok(())
+    }
+}

@@ -462,3 +462,28 @@ fn several_of_one_inode_go_at_once() {
     assert_eq!(w.usage().free_bytes, 32 * MIB);
     assert_eq!((w.counters().reclaimed, w.counters().removed), (16, 16));
 }
+
+/// A range is found by what it shows, from the moment that it does to the one that it is about to go; a file has it longer.
+#[test]
+fn located_while_it_shows_something() {
+    let mut w = window(8 * MIB, 4);
+    assert!(!w.has_ranges(Owner(1)));
+    let token = w.reserve(&plan(1, 100 * KIB, 300 * KIB)).unwrap();
+    let extent = *token.extent();
+    assert!(w.has_ranges(Owner(1)) && !w.has_ranges(Owner(2)));
+    assert_eq!(w.locate(Owner(1), 100 * KIB), None);
+    let _ = w.commit(token, false).unwrap();
+    assert_eq!(w.locate(Owner(1), 0), Some(extent));
+    assert_eq!(w.locate(Owner(1), 256 * KIB - 1), Some(extent));
+    assert_eq!(w.locate(Owner(1), 256 * KIB), None);
+    assert_eq!(w.locate(Owner(2), 0), None);
+    // Nobody is counted as its user by that.
+    assert_eq!((w.usage().pinned, w.usage().idle), (0, 1));
+    let Removal::Remove(token) = w.begin_remove(Owner(1), 0, u64::MAX) else {
+        panic!("it can go");
+    };
+    assert_eq!(w.locate(Owner(1), 0), None);
+    assert!(w.has_ranges(Owner(1)));
+    let _ = w.removed(token).unwrap();
+    assert!(!w.has_ranges(Owner(1)));
+}
