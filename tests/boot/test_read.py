@@ -304,6 +304,19 @@ print(json.dumps(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()))
 """
 
 
+def test_close_to_open(boot, tree):
+    """Who opens a file sees what the host has written before, though neither size nor time tell of it."""
+    guest = boot(Share(tree.path, "tag", daemon_args=["--cache=auto"]))
+    tree.file("file", trees.content(100_000, 0))
+    guest.mount("tag")
+    times = (tree / "file").stat()
+    for number in range(1, 4):
+        assert guest.value(READS, "/mnt/file") == sha256(trees.content(100_000, number - 1))
+        (tree / "file").write_bytes(trees.content(100_000, number))
+        os.utime(tree / "file", ns=(times.st_atime_ns, times.st_mtime_ns))
+    guest.umount()
+
+
 def test_invalidation(boot, tree):
     """What the guest cached of a file is dropped when the host changed it: other size, or the same size and a new time."""
     guest = boot(Share(tree.path, "tag", daemon_args=["--cache=auto"]))
