@@ -545,16 +545,11 @@ pub(crate) fn root(
 fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef<Inode<VirtioFs>>> {
     inode.set_ino(attr.ino);
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
-    let session = inode.super_block().data().session()?.clone();
-    let mount_dax = inode.super_block().data().dax();
-    let dax = attr.kind == FileType::Regular && dax::applies(&session, mount_dax, attr.flags);
-    let keeps_times = attr.kind == FileType::Regular
-        && !dax
-        && inode
-            .super_block()
-            .data()
-            .session()?
-            .has(InitFlags::WRITEBACK_CACHE);
+    let mount = inode.super_block().data();
+    let session = mount.session()?;
+    let regular = attr.kind == FileType::Regular;
+    let dax = regular && dax::applies(session, mount.dax(), attr.flags);
+    let keeps_times = regular && !dax && session.has(InitFlags::WRITEBACK_CACHE);
     if keeps_times {
         inode.set_atime_remote();
     } else {
@@ -563,7 +558,8 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
     set_attributes(&mut inode.attrs(), attr);
     set_size_and_times(&mut inode.attrs(), attr);
     inode.data().freshness.renew(ttl);
-    let by_daemon = killpriv::by_daemon(&session);
+    let session = inode.super_block().data().session()?;
+    let by_daemon = killpriv::by_daemon(session);
     let submounts = session.has(InitFlags::SUBMOUNTS);
     // A folio is read by one request.
     let pages = session.max_payload() / PAGE_SIZE;

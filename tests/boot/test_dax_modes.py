@@ -127,6 +127,27 @@ def test_killed_while_it_maps(rig, guest):
     rig.unmounted()
 
 
+def test_killed_before_a_forced_unmount(rig, guest):
+    """An answer that nobody waits for, and that never comes, does not keep the share mounted."""
+    guest.mount("daxd", options="dax=always")
+    rig.daxd.hold("SETUPMAPPING")
+    task = guest.spawn("exec cat /mnt/huge >/dev/null")
+    rig.daxd.wait_for_held()
+    blocked(guest, task)
+    task.kill()
+    assert task.wait().rc != 0
+    guest.run("umount -f /mnt", check=False)
+    guest.run("umount /mnt", check=False)
+    assert guest.run("mountpoint -q /mnt", check=False).rc == 32
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    guest.mount("daxd", options="dax=always")
+    before = setups(rig)
+    assert same(rig, "huge") and setups(rig) > before
+    guest.umount()
+    rig.unmounted()
+
+
 def test_unused_inodes_give_their_ranges_back(rig, guest):
     """When memory is short, inodes go, and their ranges with them, before the daemon forgets them."""
     guest.mount("daxd", options="dax=always")
@@ -196,7 +217,7 @@ assert os.pwritev(one, [memoryview(m)[4096:12288]], 3 << 20) == 8192
 
 
 def test_buffers_in_the_window(rig, guest):
-    """A file that is not in the window is read into, and written from, a mapping of one that is: the device is not given that."""
+    """A file that is not in the window is read into, and written from, a mapping of one that is."""
     rig.daxd.configure(inode_dax="listed")
     rig.daxd.mark_dax("marked")
     guest.mount("daxd")

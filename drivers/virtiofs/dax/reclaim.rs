@@ -139,8 +139,13 @@ impl Window {
                 Removal::Done => return,
                 Removal::Wait(_) => {
                     drop(state);
-                    // Those who have it in use do not wait for anything that this one holds.
-                    let _ = self.wait(seen);
+                    if session.is_connected() {
+                        // Those who have it in use do not wait for anything that this one holds.
+                        let _ = self.wait(seen);
+                    } else {
+                        // It may be an answer that is waited for, and none comes any more.
+                        self.abandon();
+                    }
                     continue;
                 }
                 Removal::Remove(token) => {
