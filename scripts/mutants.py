@@ -71,9 +71,9 @@ def outcomes(mutant, kernel):
         failed = {}
         for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
             name = re.sub(r"\[.*", "", case.get("name"))
-            # An error is one of the guest, not of what was tested; but what the kernel reports at the end of a test is.
+            # An error is one of the guest, not of what was tested; but what is found at the end of a test is.
             notes = [note.get("message", "") for note in case if note.tag in ("failure", "error")]
-            bad = case.find("failure") is not None or any("at teardown" in note or "kernel reported" in note for note in notes)
+            bad = case.find("failure") is not None or any("on teardown" in note or "kernel reported" in note for note in notes)
             failed[name] = failed.get(name, False) or bad
         if not any(failed.values()):
             print(result.stdout[-3000:])
