@@ -489,9 +489,7 @@ def accelerator():
 def new_log_directory(name):
     """A fresh directory for one guest's logs; of those of earlier guests, the newest are kept."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    old = sorted(LOGS.iterdir(), key=lambda path: path.stat().st_mtime)
-    for path in old[:-500]:
-        shutil.rmtree(path, ignore_errors=True)
+    kernels.prune(LOGS.iterdir(), keep=500)
     # The emulator takes the directory's name, which may not hold all that a test's name may.
     name = re.sub(r"[^\w.-]+", "-", name).strip("-")
     return Path(tempfile.mkdtemp(prefix=f"{name}-{time.strftime('%m%d-%H%M%S')}-", dir=LOGS))

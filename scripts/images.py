@@ -68,12 +68,6 @@ def make_disk(directory, image):
     new.rename(image)
 
 
-def prune(pattern, keep):
-    """Removes all but the newest files of a pattern; guests that run from one keep their open file."""
-    for old in sorted(CACHE.glob(pattern), key=lambda path: path.stat().st_mtime)[:-keep]:
-        old.unlink()
-
-
 def packages():
     """The packages that guest/packages names."""
     lines = (TOP / "guest" / "packages").read_text(encoding="utf-8").splitlines()
@@ -178,7 +172,7 @@ def modules_image(name, driver, source=TOP):
                 sys.exit(f"the build in {output} made no module")
         image = CACHE / f"guest-modules-{name}-{digest_of(modules, build.name, driver)}.img"
         if not image.exists():
-            prune(f"guest-modules-{name}-*.img", keep=24)
+            kernels.prune(CACHE.glob(f"guest-modules-{name}-*.img"), keep=24)
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 root = Path(scratch) / "root"
                 shutil.copytree(stage, root, symlinks=True)

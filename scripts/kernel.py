@@ -6,6 +6,7 @@ Runs inside the build root: scripts/enter scripts/kernel.py kata
 """
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -28,6 +29,19 @@ MAKE = ["make", "ARCH=x86_64", "LLVM=1", "KBUILD_BUILD_USER=virtiofs", "KBUILD_B
 def say(text):
     """Prints a line of progress."""
     print("==", text, file=sys.stderr, flush=True)
+
+
+def prune(paths, keep):
+    """Removes all but the newest of some files or directories; others may be doing the same, or have one of them open."""
+    aged = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            aged.append((path.stat().st_mtime, path))
+    for _, path in sorted(aged)[:-keep]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def version_of(*packages):

@@ -32,7 +32,7 @@ def snapshot_of(command, make, logs):
     with images.locked("guest-state"):
         if not path.exists():
             kernels.say("booting a guest whose state others start from (once)")
-            images.prune("guest-state-*[0-9a-f]", keep=11)
+            kernels.prune(images.CACHE.glob("guest-state-*[0-9a-f]"), keep=11)
             new = path.with_suffix(".new")
             make(new)
             new.rename(path)
