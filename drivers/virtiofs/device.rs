@@ -11,9 +11,12 @@
 //! /sys/fs/virtiofs/<n>/mqs/<q>/cpu_list     the CPUs that send requests through this queue
 //! uevent: TAG=<tag>
 //! ```
+//!
+//! Besides, debugfs has what a [window](crate::dax) tells of itself.
 
 use crate::{
     dax::{
+        self,
         Holder,
         Window, //
     },
@@ -22,6 +25,7 @@ use crate::{
 };
 use core::fmt::Write;
 use kernel::{
+    debugfs::Dir,
     prelude::*,
     str::CString,
     sync::{
@@ -74,6 +78,8 @@ struct Instances {
     bound: KVec<Arc<Instance>>,
     kset: Option<Kset<InstanceDirectory>>,
     work: Option<Arc<OwnedQueue>>,
+    /// `/sys/kernel/debug/virtiofs`.
+    debug: Option<Dir>,
 }
 
 /// What there is of the driver as long as the module is loaded: its directory in sysfs and its work queue.
@@ -85,6 +91,7 @@ impl Presence {
         let mut instances = INSTANCES.lock();
         instances.work = Some(Arc::new(OwnedQueue::new(c"virtiofs")?, GFP_KERNEL)?);
         instances.kset = Some(Kset::below_fs(c"virtiofs")?);
+        instances.debug = Some(Dir::new(c"virtiofs"));
         Ok(Self)
     }
 }
@@ -408,6 +415,7 @@ impl Directories {
 pub(crate) struct Bound {
     instance: Arc<Instance>,
     _directories: Directories,
+    _debug: Option<dax::Directory>,
 }
 
 impl Bound {
@@ -430,6 +438,13 @@ impl Bound {
         }
         let kset = instances.kset.as_ref().ok_or(ENODEV)?;
         let directories = Directories::new(dev, instance, kset)?;
+        let debug = match (&instances.debug, instance.memory()) {
+            (Some(parent), Some(_)) => {
+                let name = numbered(dev.index())?;
+                Some(dax::Directory::new(parent, &name, instance)?)
+            }
+            _ => None,
+        };
         instances.bound.push(instance.clone(), GFP_KERNEL)?;
         drop(instances);
         directories.announce();
@@ -441,6 +456,7 @@ impl Bound {
         Ok(Self {
             instance: instance.clone(),
             _directories: directories,
+            _debug: debug,
         })
     }
 

@@ -96,18 +96,30 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
     if iocb.is_nowait() {
         return Err(EAGAIN);
     }
+    let (read, _) = read_part(&iocb, to, to.len())?;
+    iocb.set_pos(pos.saturating_add_unsigned(read as u64));
+    Ok(read)
+}
+
+/// Reads up to `max` bytes from the position of `iocb`, which stays, to `to`: how many, and whether these are all. If they are
+/// not, the file ends there, as far as one can tell, and it is not said where `to` stands. Sleeps.
+pub(crate) fn read_part(
+    iocb: &Kiocb<'_, VirtioFs>,
+    to: &mut IovIterDest<'_>,
+    max: usize,
+) -> Result<(usize, bool)> {
+    let inode = iocb.file().inode();
     let mut reading = Reading {
-        iocb: &iocb,
+        iocb,
+        left: max.min(to.len()),
         to,
         through_kernel: false,
     };
-    let (read, all) = in_parts(session, &mut reading)?;
-    let end = pos.saturating_add_unsigned(read as u64);
-    iocb.set_pos(end);
+    let (read, all) = in_parts(inode.session()?, &mut reading)?;
     if !all {
-        ended_short(inode, end);
+        ended_short(inode, iocb.pos().saturating_add_unsigned(read as u64));
     }
-    Ok(read)
+    Ok((read, all))
 }
 
 /// Writes from `from` to the position of `iocb`. Sleeps, unless `iocb` says not to, and then not for the daemon. A fatal signal
@@ -145,18 +157,31 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
     if iocb.is_nowait() {
         return Err(EAGAIN);
     }
-    let mut writing = Writing {
-        extends: extends(&iocb, from),
-        iocb: &iocb,
-        from,
-    };
-    let written = in_parts(session, &mut writing).map(|(written, _)| written);
-    killpriv::mode_may_have_changed(inode);
+    let written = write_part(&iocb, from, len).map(|(written, _)| written);
     // Readers may have brought in again what was there before.
     drop_cached(inode, start, written.unwrap_or(0))?;
     drop((shared, exclusive));
     iocb.set_pos(start.saturating_add_unsigned(written? as u64));
     iocb.write_sync(written?)
+}
+
+/// Writes up to `max` bytes of `from` to the position of `iocb`, which stays: how many, and whether these are all. If they are
+/// not, it is not said where `from` stands. The inode is locked. Sleeps.
+pub(crate) fn write_part(
+    iocb: &Kiocb<'_, VirtioFs>,
+    from: &mut IovIterSource<'_>,
+    max: usize,
+) -> Result<(usize, bool)> {
+    let inode = iocb.file().inode();
+    let mut writing = Writing {
+        extends: extends(iocb, from),
+        iocb,
+        left: max.min(from.len()),
+        from,
+    };
+    let written = in_parts(inode.session()?, &mut writing);
+    killpriv::mode_may_have_changed(inode);
+    written
 }
 
 /// Whether a write goes beyond the end of the file.
@@ -323,6 +348,8 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
 struct Reading<'a, 'k, 'b, 'd> {
     iocb: &'a Kiocb<'k, VirtioFs>,
     to: &'b mut IovIterDest<'d>,
+    /// Bytes that were not asked for yet.
+    left: usize,
     through_kernel: bool,
 }
 
@@ -330,7 +357,7 @@ impl Parts for Reading<'_, '_, '_, '_> {
     type Op = Read;
 
     fn is_left(&self) -> bool {
-        !self.to.is_empty()
+        self.left > 0
     }
 
     fn side_by_side(&self, ahead: usize) -> usize {
@@ -342,7 +369,7 @@ impl Parts for Reading<'_, '_, '_, '_> {
     }
 
     fn send<'s>(&mut self, session: &'s Session, ahead: usize) -> Result<SentPart<'s, Read>> {
-        let max = session.max_payload().min(self.to.len());
+        let max = session.max_payload().min(self.left);
         let pages = session.max_payload() / PAGE_SIZE;
         let payload = match UserPages::of_destination(self.to, max, pages)? {
             Some(pages) => Payload::User(pages),
@@ -360,6 +387,7 @@ impl Parts for Reading<'_, '_, '_, '_> {
         };
         let caller = caller(self.iocb.file().inode().super_block());
         let sent = session.begin_with(&op, &caller, payload, Direction::FromDevice)?;
+        self.left = self.left.saturating_sub(asked);
         Ok(SentPart { op, asked, sent })
     }
 
@@ -377,6 +405,8 @@ impl Parts for Reading<'_, '_, '_, '_> {
 struct Writing<'a, 'k, 'b, 'd> {
     iocb: &'a Kiocb<'k, VirtioFs>,
     from: &'b mut IovIterSource<'d>,
+    /// Bytes that were not sent yet.
+    left: usize,
     extends: bool,
 }
 
@@ -384,7 +414,7 @@ impl Parts for Writing<'_, '_, '_, '_> {
     type Op = Write;
 
     fn is_left(&self) -> bool {
-        !self.from.is_empty()
+        self.left > 0
     }
 
     fn side_by_side(&self, _ahead: usize) -> usize {
@@ -395,7 +425,7 @@ impl Parts for Writing<'_, '_, '_, '_> {
     }
 
     fn send<'s>(&mut self, session: &'s Session, ahead: usize) -> Result<SentPart<'s, Write>> {
-        let max = session.max_write().min(self.from.len());
+        let max = session.max_write().min(self.left);
         let pages = session.max_payload() / PAGE_SIZE;
         let payload = match UserPages::of_source(self.from, max, pages)? {
             Some(pages) => Payload::User(pages),
@@ -410,6 +440,7 @@ impl Parts for Writing<'_, '_, '_, '_> {
         };
         let caller = caller(self.iocb.file().inode().super_block());
         let sent = session.begin_with(&op, &caller, payload, Direction::ToDevice)?;
+        self.left = self.left.saturating_sub(asked);
         Ok(SentPart { op, asked, sent })
     }
 
@@ -421,31 +452,6 @@ impl Parts for Writing<'_, '_, '_, '_> {
         write::grow(self.iocb.file().inode(), end);
         Ok(())
     }
-}
-
-/// Reads up to `max` bytes from the position of `iocb` with one READ, through pages of the kernel. The position stays. Sleeps.
-pub(crate) fn read_once(
-    iocb: &Kiocb<'_, VirtioFs>,
-    to: &mut IovIterDest<'_>,
-    max: usize,
-) -> Result<usize> {
-    let inode = iocb.file().inode();
-    let session = inode.session()?;
-    let len = max.min(to.len()).min(session.max_payload());
-    let op = Read {
-        size: u32::try_from(len)?,
-        ..read_op(iocb)?
-    };
-    let caller = caller(inode.super_block());
-    let (read, transfer) = session.call_into(&op, &caller, PageBuffer::new(len)?)?;
-    let Payload::Pages(pages) = transfer.payload() else {
-        return Err(EIO);
-    };
-    pages.copy_to_iter(read, to)?;
-    if read < len {
-        ended_short(inode, iocb.pos().saturating_add_unsigned(read as u64));
-    }
-    Ok(read)
 }
 
 /// A read has ended at `end` for want of bytes: if the file should have more there, it is shorter than it was. Callable from any

@@ -47,6 +47,7 @@ use fuse_proto::{
     Removemapping, //
 };
 use kernel::{
+    new_delayed_work, //
     new_work,
     prelude::*,
     sync::{
@@ -56,15 +57,19 @@ use kernel::{
         },
         Arc, //
     },
+    time::msecs_to_jiffies,
     workqueue::{
+        impl_has_delayed_work,
         impl_has_work,
+        DelayedWork,
         Work,
         WorkItem, //
     },
 };
 use kernel_ext::{
     pages::PageBuffer,
-    siphash::SipHash, //
+    siphash::SipHash,
+    workqueue::cancel_delayed, //
 };
 use vfs::file::owner_of_process;
 use virtio::{
@@ -159,14 +164,36 @@ pub(crate) struct Session {
     superblocks: Atomic<i32>,
     forgets: Forgets,
     #[pin]
-    flush: Work<Session>,
+    flush: Work<Session, FLUSH>,
+    /// Runs now and then as long as the window shows something.
+    #[pin]
+    clock: DelayedWork<Session, CLOCK>,
 }
+
+/// The numbers of a session's work items.
+const FLUSH: u64 = 0;
+const CLOCK: u64 = 1;
 
 impl_has_work! {
-    impl HasWork<Self> for Session { self.flush }
+    impl HasWork<Self, FLUSH> for Session { self.flush }
 }
 
-impl WorkItem for Session {
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, CLOCK> for Session { self.clock }
+}
+
+impl WorkItem<CLOCK> for Session {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        let Some(window) = this.window() else { return };
+        if window.look_for_idle(&this) {
+            this.keep_time();
+        }
+    }
+}
+
+impl WorkItem<FLUSH> for Session {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
@@ -216,6 +243,7 @@ impl Session {
                 superblocks: Atomic::new(0),
                 forgets,
                 flush <- new_work!("virtiofs::Session::flush"),
+                clock <- new_delayed_work!("virtiofs::Session::clock"),
             }),
             GFP_KERNEL,
         )?;
@@ -228,6 +256,17 @@ impl Session {
     /// The window that files are mapped into, if there is one.
     pub(crate) fn window(&self) -> Option<&Arc<Window>> {
         self.window.as_ref()
+    }
+
+    /// The window shows something: from here on it is looked now and then whether it is used. Not called any more once the last
+    /// superblock [left](Session::leave).
+    pub(crate) fn keep_time(self: &Arc<Self>) {
+        let delay = msecs_to_jiffies(dax::IDLE_CHECK);
+        // It may run already.
+        let _ = self
+            .instance
+            .work()
+            .enqueue_delayed::<_, CLOCK>(self.clone(), delay);
     }
 
     /// What was agreed on.
@@ -359,7 +398,7 @@ impl Session {
     /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.
     pub(crate) fn forget(self: &Arc<Self>, known: Arc<Known>) {
         if self.is_connected() && self.forgets.add(known) {
-            let _ = self.instance.work().enqueue(self.clone());
+            let _ = self.instance.work().enqueue::<_, FLUSH>(self.clone());
         }
     }
 
@@ -369,12 +408,14 @@ impl Session {
     }
 
     /// A superblock is gone; with the last one the session ends. Sleeps, and a fatal signal ends that.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(self: &Arc<Self>) {
         if self.superblocks.fetch_sub(1, ordering::Full) != 1 {
             return;
         }
         // Late replies are undone while the daemon can still be told.
         self.instance.work().flush();
+        // Nobody maps any more.
+        cancel_delayed::<_, CLOCK>(self);
         if self.connected.xchg(0, ordering::Full) != 0 {
             self.forgets.flush(&self.instance);
             // What a work item has taken off the lists must be sent before DESTROY, too.

@@ -318,6 +318,24 @@ impl FileSystem for VirtioFs {
         }
     }
 
+    /// Ranges of the window: the guest's memory has what finds the pages of each, and tables that map them.
+    fn cached_objects(sb: &SuperBlock<Self>) -> usize {
+        let session = sb.data().session().ok();
+        session
+            .and_then(|session| session.window())
+            .map_or(0, |window| window.idle())
+    }
+
+    fn free_cached_objects(sb: &SuperBlock<Self>, count: usize) -> usize {
+        if let Ok(session) = sb.data().session() {
+            if let Some(window) = session.window() {
+                window.shrink(session, count);
+            }
+        }
+        // Others do it.
+        0
+    }
+
     fn shutting_down(sb: &SuperBlock<Self>) {
         sb.data().gate.close();
     }

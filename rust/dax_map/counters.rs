@@ -11,9 +11,11 @@ pub struct Counters {
     pub hits: u64,
     /// Accesses that were told to map a range.
     pub misses: u64,
-    /// Reads that were told to go to the daemon.
+    /// Accesses that need a mapping: page faults. They are among the hits, misses and waits.
+    pub faults: u64,
+    /// Reads that went to the daemon.
     pub bypassed_reads: u64,
-    /// Writes that were told to go to the daemon.
+    /// Writes that went to the daemon.
     pub bypassed_writes: u64,
     /// Times that somebody was told to wait for a range.
     pub waits: u64,

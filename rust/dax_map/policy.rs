@@ -128,6 +128,9 @@ pub const RECLAIM_BATCH: u32 = 16;
 /// Ticks without use until a range is given back; the caller ticks once a second or so.
 pub const IDLE_TICKS: u32 = 60;
 
+/// The same when the guest's memory is short: what is used right now would only be mapped again.
+pub const PRESSURE_TICKS: u32 = 2;
+
 /// Ranges looked at in the search for one without use.
 pub const IDLE_SCAN: u32 = 256;
 

@@ -29,7 +29,7 @@ use crate::storage::{index, Storage, NIL};
 ///
 /// It names a place, not what is there: what a range maps may change whenever the window lock is
 /// released, unless the range is pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId(pub(crate) u32);
 
 impl SlotId {
@@ -45,7 +45,7 @@ impl SlotId {
 }
 
 /// Whose contents a range shows: any number that tells the inodes of a mount apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(pub u64);
 
 /// What a range is doing.
@@ -91,7 +91,7 @@ impl State {
 }
 
 /// What a request for a range is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// The range.
     pub slot: SlotId,

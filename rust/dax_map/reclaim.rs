@@ -165,12 +165,12 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         None
     }
 
-    /// The next range that was not used for [`policy::IDLE_TICKS`]. What processes do through page
-    /// tables is not seen here: the caller cancels for a range that is in use so.
+    /// The next range that was not used for `age` ticks: [`policy::IDLE_TICKS`], or
+    /// [`policy::PRESSURE_TICKS`]. What processes do through page tables is not seen here: the caller
+    /// cancels for a range that may be in use so.
     ///
     /// None after [`policy::IDLE_SCAN`] were looked at in vain; the next call goes on from there.
-    pub fn pick_idle(&mut self) -> Option<ReclaimToken> {
-        let tick = self.tick;
+    pub fn pick_idle(&mut self, age: u32) -> Option<ReclaimToken> {
         for _ in 0..policy::IDLE_SCAN.min(self.ranges.limit()) {
             let i = self.idle_hand;
             self.idle_hand = i.saturating_add(1);
@@ -178,12 +178,29 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 self.idle_hand = 0;
                 continue;
             };
-            if range.is_idle() && tick.wrapping_sub(range.used_at) >= policy::IDLE_TICKS {
+            if self.is_aged(range, age) {
                 bump(&mut self.counters.reclaimed);
                 return self.begin_reclaim(i);
             }
         }
         None
+    }
+
+    /// One more range of an inode that was not used for `age` ticks, to be removed in the same
+    /// request; none after [`policy::IDLE_SCAN`] were looked at.
+    pub fn pick_another_idle(&mut self, owner: Owner, age: u32) -> Option<ReclaimToken> {
+        for i in (self.idle_hand..).take(index(policy::IDLE_SCAN)) {
+            let range = self.ranges.get(i)?;
+            if range.owner == owner && self.is_aged(range, age) {
+                bump(&mut self.counters.reclaimed);
+                return self.begin_reclaim(i);
+            }
+        }
+        None
+    }
+
+    fn is_aged(&self, range: &Slot, age: u32) -> bool {
+        range.is_idle() && self.tick.wrapping_sub(range.used_at) >= age
     }
 
     /// The next range with anything from `start` to `end` of a file, to be removed whether it is hot
@@ -294,9 +311,10 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     // --- time --------------------------------------------------------------
 
-    /// Time goes on: to be called once a second or so.
-    pub fn tick(&mut self) -> Wake {
-        self.tick = self.tick.wrapping_add(1);
+    /// Time goes on by so many ticks, of a second or so each. To be called with every tick as long as
+    /// the window is used, and later for all of those in which it was not.
+    pub fn tick(&mut self, ticks: u32) -> Wake {
+        self.tick = self.tick.wrapping_add(ticks);
         let any = self.ranges.unhold();
         self.wake_any(any)
     }

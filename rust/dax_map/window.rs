@@ -147,6 +147,9 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
         let end = access.offset.saturating_add(access.len);
         let bypassable = access.need == Need::Either;
+        if !bypassable {
+            bump(&mut self.counters.faults);
+        }
         let extends = access.write && end > access.file_size;
         let step = match self.find(stream.hint, access.owner, access.offset) {
             _ if bypassable && (extends || self.dead) => Step::Bypass { len: access.len },
@@ -164,8 +167,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             Step::Use(_) => bump(&mut self.counters.hits),
             Step::Map(_) | Step::Remap(_) => bump(&mut self.counters.misses),
             Step::Wait(_) => bump(&mut self.counters.waits),
-            Step::Bypass { .. } if access.write => bump(&mut self.counters.bypassed_writes),
-            Step::Bypass { .. } => bump(&mut self.counters.bypassed_reads),
+            Step::Bypass { .. } => self.count_bypass(access.write),
         }
         let deserves = motion.sequential && !stream.pauses(access.offset);
         let ahead = if deserves && !matches!(step, Step::Bypass { .. }) {
@@ -174,6 +176,15 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             None
         };
         Advice { step, ahead }
+    }
+
+    /// A read or write goes to the daemon: to be called when that is not what it was told.
+    pub fn count_bypass(&mut self, write: bool) {
+        if write {
+            bump(&mut self.counters.bypassed_writes);
+        } else {
+            bump(&mut self.counters.bypassed_reads);
+        }
     }
 
     /// The range that shows this place of a file now, if there is one. It is not used by that: the caller has it pinned.

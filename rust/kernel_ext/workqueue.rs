@@ -13,9 +13,35 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    container_of,
     prelude::*,
-    workqueue::Queue, //
+    sync::Arc,
+    workqueue::{
+        HasDelayedWork,
+        Queue,
+        WorkItem, //
+    }, //
 };
+
+/// Takes delayed work off its queue, and waits for it if it runs: after this it is neither queued nor running, unless somebody
+/// queues it anew. Sleeps.
+///
+/// C: `cancel_delayed_work_sync()`.
+pub fn cancel_delayed<T, const ID: u64>(item: &Arc<T>)
+where
+    T: HasDelayedWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,
+{
+    // SAFETY: `item` is alive, and `HasDelayedWork` says that its work is the field of a `delayed_work`.
+    let pending = unsafe {
+        let work = T::raw_get_work(Arc::as_ptr(item).cast_mut());
+        let work: *mut bindings::work_struct = work.cast();
+        bindings::cancel_delayed_work_sync(container_of!(work, bindings::delayed_work, work))
+    };
+    if pending {
+        // SAFETY: The queue had a reference, from `Arc::into_raw`, which nobody will take over any more.
+        drop(unsafe { Arc::from_raw(Arc::as_ptr(item)) });
+    }
+}
 
 /// A work queue that is not bound to CPUs, and has a worker also when memory is short (`WQ_MEM_RECLAIM`).
 ///

@@ -179,6 +179,18 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// How many objects of its own, beside dentries and inodes, the superblock could free if memory were short. Must not sleep.
+    fn cached_objects(_sb: &SuperBlock<Self>) -> usize {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Memory is short: frees up to `count` of these objects, or has it done; how many are freed already.
+    ///
+    /// Part of memory reclaim: must not wait for a server. `s_umount` is held shared.
+    fn free_cached_objects(_sb: &SuperBlock<Self>, _count: usize) -> usize {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// A forced unmount (`umount -f`) begins: end what others wait for.
     ///
     /// May sleep; `s_umount` is held shared. The unmount can still fail as busy.

@@ -447,6 +447,15 @@ impl<T: FileSystem> Inode<T> {
         // SAFETY: A racing change gives the old or the new count.
         unsafe { (&raw const (*self.mapping()).nrpages).read_volatile() != 0 }
     }
+
+    /// Whether any process has the file, or a part of it, mapped. Does not sleep; what happens at the same time may count or not.
+    ///
+    /// C: `mapping_mapped()`.
+    pub fn is_memory_mapped(&self) -> bool {
+        // SAFETY: The mapping is valid; only whether there is a root is looked at.
+        unsafe { bindings::mapping_mapped(self.mapping()) != 0 }
+    }
+
     /// Whether any page from byte `start` to byte `end`, which is the last, is in the page cache. Does not sleep.
     ///
     /// C: `filemap_range_has_page()`.

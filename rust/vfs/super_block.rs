@@ -27,7 +27,10 @@ use kernel::{
         from_result,
         to_result, //
     },
-    ffi::c_int,
+    ffi::{
+        c_int,
+        c_long, //
+    },
     prelude::*,
     seq_file::SeqFile,
     sync::{
@@ -321,6 +324,30 @@ impl<T: FileSystem> Callbacks<T> {
 
     /// # Safety
     ///
+    /// Called by the VFS, with a superblock of `T` that is active, and its lock held.
+    unsafe extern "C" fn nr_cached_objects(
+        sb: *mut bindings::super_block,
+        _control: *mut bindings::shrink_control,
+    ) -> c_long {
+        // SAFETY: As the caller says.
+        let count = T::cached_objects(unsafe { SuperBlock::from_raw(sb) });
+        c_long::try_from(count).unwrap_or(c_long::MAX)
+    }
+
+    /// # Safety
+    ///
+    /// As [`nr_cached_objects`](Self::nr_cached_objects), with a control structure.
+    unsafe extern "C" fn free_cached_objects(
+        sb: *mut bindings::super_block,
+        control: *mut bindings::shrink_control,
+    ) -> c_long {
+        // SAFETY: As the caller says.
+        let (sb, count) = unsafe { (SuperBlock::from_raw(sb), (*control).nr_to_scan) };
+        c_long::try_from(T::free_cached_objects(sb, count)).unwrap_or(c_long::MAX)
+    }
+
+    /// # Safety
+    ///
     /// Called by the VFS, with a superblock of `T`.
     unsafe extern "C" fn umount_begin(sb: *mut bindings::super_block) {
         // SAFETY: As the caller says.
@@ -390,6 +417,16 @@ impl<T: FileSystem> Callbacks<T> {
         },
         sync_fs: if T::HAS_SYNC_FS {
             Some(Self::sync_fs)
+        } else {
+            None
+        },
+        nr_cached_objects: if T::HAS_CACHED_OBJECTS {
+            Some(Self::nr_cached_objects)
+        } else {
+            None
+        },
+        free_cached_objects: if T::HAS_FREE_CACHED_OBJECTS {
+            Some(Self::free_cached_objects)
         } else {
             None
         },

@@ -7,7 +7,7 @@
 //!
 //! While bytes are copied the range is pinned, and no page fault is taken: the user's page may need a range, too, and all of them
 //! may be pinned. It is brought in before, with nothing held. `i_rwsem` is held shared by a read, while it copies, so that no
-//! truncation takes away what is read; a write holds it all the time.
+//! truncation takes away what is read; a write holds it from its first byte to its last.
 
 use super::window::{
     MappedFile,
@@ -44,14 +44,12 @@ use kernel::{
 };
 use kernel_ext::{
     dax::fault_in,
-    pages::PageBuffer,
     write as kernel_write, //
 };
 use vfs::{
     file::Kiocb,
     Inode, //
 };
-use virtio::Payload;
 
 /// How an open file has been read and written lately.
 pub(crate) type Run = Pin<KBox<SpinLock<Stream>>>;
@@ -92,7 +90,7 @@ impl<'a> Target<'a> {
     }
 
     /// Makes what is wished for: whether the access is to be tried again, as opposed to bypassed.
-    fn provide(&self, step: Step<'_>) -> Result<bool> {
+    fn provide(&self, step: Step<'_>, write: bool) -> Result<bool> {
         let provided = match step {
             Step::Map(plan) => self.window.map(self.session, self.file, &plan, false),
             Step::Remap(plan) => {
@@ -103,8 +101,12 @@ impl<'a> Target<'a> {
             Step::Use(_) | Step::Bypass(_) | Step::Nothing => return Ok(false),
         };
         match provided {
+            Ok(()) => Ok(true),
             Err(e) if e == EINTR => Err(e),
-            done => Ok(done.is_ok()),
+            Err(_) => {
+                self.window.count_bypass(write);
+                Ok(false)
+            }
         }
     }
 
@@ -139,10 +141,12 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
     let mut total: usize = 0;
     while !to.is_empty() {
         match read_some(&iocb, to) {
-            Ok(0) => break,
-            Ok(read) => {
-                total = total.saturating_add(read);
-                iocb.set_pos(iocb.pos().saturating_add_unsigned(read as u64));
+            Ok(piece) => {
+                total = total.saturating_add(piece.bytes);
+                iocb.set_pos(iocb.pos().saturating_add_unsigned(piece.bytes as u64));
+                if piece.is_last {
+                    break;
+                }
             }
             Err(e) if total == 0 => return Err(e),
             Err(_) => break,
@@ -151,8 +155,33 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
     Ok(total)
 }
 
-/// Reads some bytes from the position on; none at the end of the file.
-fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
+/// What was read or written at once.
+struct Piece {
+    bytes: usize,
+    /// There is nothing more to be had, or no telling where the user's buffer stands.
+    is_last: bool,
+}
+
+impl Piece {
+    /// Copied from or to the window.
+    fn copied(bytes: usize) -> Self {
+        Self {
+            bytes,
+            is_last: false,
+        }
+    }
+
+    /// Asked of the daemon, or sent to it; `all` that was to be.
+    fn transferred((bytes, all): (usize, bool)) -> Self {
+        Self {
+            bytes,
+            is_last: !all,
+        }
+    }
+}
+
+/// Reads some bytes from the position on.
+fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Piece> {
     let inode = iocb.file().inode();
     let run = iocb.data().run().ok_or(EIO)?;
     let target = Target::of(inode)?;
@@ -169,7 +198,7 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usi
         let left = u64::try_from(size.saturating_sub(pos)).unwrap_or(0);
         let len = left.min(to.len() as u64);
         if len == 0 {
-            return Ok(0);
+            return Ok(Piece::transferred((0, false)));
         }
         let access = target.access(pos, len, false, size)?;
         let (step, ahead) = target.window.access(run, &access);
@@ -181,7 +210,7 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usi
                 drop((step, lock));
                 target.map_ahead(ahead);
                 if read > 0 {
-                    return Ok(read);
+                    return Ok(Piece::copied(read));
                 }
                 target.window.alive()?;
                 fault_in(to, part)?;
@@ -195,31 +224,45 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usi
             return Err(EAGAIN);
         }
         target.map_ahead(ahead);
-        if !target.provide(step)? {
-            return direct::read_once(iocb, to, usize::try_from(bypassed)?);
+        if !target.provide(step, false)? {
+            return direct::read_part(iocb, to, usize::try_from(bypassed)?).map(Piece::transferred);
         }
     }
 }
 
 /// Writes from `from` to the position of `iocb`. Sleeps. A fatal signal ends it with what was written so far.
+///
+/// The window is changed while the inode is not locked, and then it all begins anew. When some bytes are written the lock stays, as
+/// others' writes must not come in between: what is not mapped then is sent.
 pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
     if iocb.is_nowait() {
         return Err(EAGAIN);
     }
     let inode = iocb.file().inode();
-    let locked = inode.lock_exclusive();
+    let target = Target::of(inode)?;
+    let (mut total, mut may_map): (usize, bool) = (0, true);
+    let mut locked = inode.lock_exclusive();
     if write::begin(&mut iocb, from)? == 0 {
         return Ok(0);
     }
-    let mut total: usize = 0;
     while !from.is_empty() {
-        match write_some(&iocb, from) {
-            Ok(0) => break,
-            Ok(written) => {
-                total = total.saturating_add(written);
-                let end = iocb.pos().saturating_add_unsigned(written as u64);
+        match write_some(&target, &iocb, from, may_map && total == 0) {
+            Ok(Written::Piece(piece)) => {
+                total = total.saturating_add(piece.bytes);
+                let end = iocb.pos().saturating_add_unsigned(piece.bytes as u64);
                 iocb.set_pos(end);
                 grow(inode, end);
+                if piece.is_last {
+                    break;
+                }
+            }
+            Ok(Written::Needs(step)) => {
+                drop(locked);
+                may_map = target.provide(step, true)?;
+                locked = inode.lock_exclusive();
+                if write::begin(&mut iocb, from)? == 0 {
+                    return Ok(0);
+                }
             }
             Err(e) if total == 0 => return Err(e),
             Err(_) => break,
@@ -229,43 +272,48 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
     iocb.write_sync(total)
 }
 
+/// How far a write has come.
+enum Written<'a> {
+    Piece(Piece),
+    /// Nothing was written: the window is to be changed first.
+    Needs(Step<'a>),
+}
+
 /// Writes some bytes from the position on. The inode is locked.
-fn write_some(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
-    let inode = iocb.file().inode();
+fn write_some<'a>(
+    target: &Target<'a>,
+    iocb: &Kiocb<'_, VirtioFs>,
+    from: &mut IovIterSource<'_>,
+    may_map: bool,
+) -> Result<Written<'a>> {
     let run = iocb.data().run().ok_or(EIO)?;
-    let target = Target::of(inode)?;
-    let pos = iocb.pos();
     loop {
         if kernel_write::is_killed() {
             return Err(EINTR);
         }
-        let size = inode.size();
-        let access = target.access(pos, from.len() as u64, true, size)?;
+        let size = target.inode.size();
+        let access = target.access(iocb.pos(), from.len() as u64, true, size)?;
         // What makes the file longer is sent to the daemon, with what comes before.
         let (step, ahead) = target.window.access(run, &access);
-        let bypassed = match &step {
+        target.map_ahead(ahead);
+        let bypassed = match step {
             Step::Use(range) => {
                 let part = usize::try_from(access.len.min(range.hit.len))?;
                 let offset = range.hit.window_offset;
                 let written = target.window.memory().copy_from_iter(offset, part, from);
-                drop(step);
-                target.map_ahead(ahead);
+                drop(range);
                 if written > 0 {
-                    return Ok(written);
+                    return Ok(Written::Piece(Piece::copied(written)));
                 }
                 target.window.alive()?;
                 kernel_write::fault_in(from, part)?;
                 continue;
             }
-            Step::Bypass(bytes) => *bytes,
+            Step::Bypass(bytes) => bytes,
+            step if may_map => return Ok(Written::Needs(step)),
             _ => access.len,
         };
-        target.map_ahead(ahead);
-        if !target.provide(step)? {
-            let max = usize::try_from(bypassed)?.min(target.session.max_write());
-            let payload = Payload::Pages(PageBuffer::from_iter(max, from)?);
-            let (_, written, _) = write::send(iocb, payload)?;
-            return Ok(written);
-        }
+        let written = direct::write_part(iocb, from, usize::try_from(bypassed)?)?;
+        return Ok(Written::Piece(Piece::transferred(written)));
     }
 }

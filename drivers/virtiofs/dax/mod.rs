@@ -8,7 +8,9 @@
 //! - [`fault`]: mappings of files into memory.
 //! - [`reclaim`]: ranges that are given up.
 //! - [`gate`]: inodes in the hands of others than the filesystem's users.
+//! - [`counters`]: what the window tells of itself.
 
+mod counters;
 mod fault;
 mod gate;
 mod io;
@@ -16,6 +18,7 @@ mod mode;
 mod reclaim;
 mod window;
 
+pub(crate) use counters::Directory;
 pub(crate) use fault::Faults;
 pub(crate) use gate::Gate;
 pub(crate) use io::{
@@ -32,5 +35,6 @@ pub(crate) use mode::{
 pub(crate) use window::{
     LostMapping,
     MappedFile,
-    Window, //
+    Window,
+    IDLE_CHECK, //
 };

@@ -8,17 +8,21 @@
 
 use super::window::{
     bytes_of,
-    Duty,
     Ending,
     MappedFile,
     Window, //
 };
 use crate::{
     device::Instance,
-    session::Session, //
+    session::Session,
+    superblock::VirtioFs, //
 };
 use dax_map::{
-    policy::RECLAIM_BATCH,
+    policy::{
+        IDLE_TICKS,
+        PRESSURE_TICKS,
+        RECLAIM_BATCH, //
+    },
     Extent,
     Removal, //
 };
@@ -37,6 +41,7 @@ use kernel::{
         Delta, //
     },
 };
+use vfs::Inode;
 use virtio::{
     transfer::Direction,
     Payload, //
@@ -55,8 +60,7 @@ impl Window {
         let Some(token) = state.table.pick_victim() else {
             return Ok(0);
         };
-        let first = *token.extent();
-        state.undertake(first.slot, Duty::Remove(token));
+        let first = state.undertake_removal(token);
         let _ = extents.push_within_capacity(first);
         // No more than will be needed soon: the next ones may be in use between two reads.
         let batch = state.table.background_goal().min(RECLAIM_BATCH) as usize;
@@ -64,22 +68,100 @@ impl Window {
             let Some(token) = state.table.pick_another(first.owner) else {
                 break;
             };
-            let extent = *token.extent();
-            state.undertake(extent.slot, Duty::Remove(token));
-            let _ = extents.push_within_capacity(extent);
+            let _ = extents.push_within_capacity(state.undertake_removal(token));
         }
         let file = state.file(first.slot).cloned();
         drop(state);
+        self.give_up(session, file, extents, |_| true)
+    }
+
+    /// Gives up ranges of a file, for which there are duties, as far as their pages can be taken out of page tables, and only if
+    /// the inode is `willing`: how many. Sleeps.
+    fn give_up(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        file: Option<Arc<MappedFile>>,
+        mut extents: KVec<Extent>,
+        willing: impl FnOnce(&Inode<VirtioFs>) -> bool,
+    ) -> Result<usize> {
         let Some(file) = file else {
             self.cancel(&extents);
             return Ok(0);
         };
-        self.take_out(&file, &mut extents)?;
+        self.take_out(&file, &mut extents, willing)?;
         if extents.is_empty() {
             return Ok(0);
         }
         self.unmap(session, &file, &extents)?;
         Ok(extents.len())
+    }
+
+    /// Gives up ranges that were not used for `age` ticks, `most` at most: how many. What processes have mapped may be in use
+    /// without the window knowing; it stays. Sleeps.
+    fn give_up_idle(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        age: u32,
+        most: usize,
+    ) -> Result<usize> {
+        let mut given: usize = 0;
+        let mut looked: usize = 0;
+        while looked < most {
+            let mut extents = KVec::with_capacity(RECLAIM_BATCH as usize, GFP_KERNEL)?;
+            let mut state = self.state().lock();
+            let Some(token) = state.table.pick_idle(age) else {
+                break;
+            };
+            let first = state.undertake_removal(token);
+            let _ = extents.push_within_capacity(first);
+            let batch = most.saturating_sub(looked).min(RECLAIM_BATCH as usize);
+            while extents.len() < batch {
+                let Some(token) = state.table.pick_another_idle(first.owner, age) else {
+                    break;
+                };
+                let _ = extents.push_within_capacity(state.undertake_removal(token));
+            }
+            let file = state.file(first.slot).cloned();
+            drop(state);
+            looked = looked.saturating_add(extents.len());
+            let more = self.give_up(session, file, extents, |inode| !inode.is_memory_mapped())?;
+            given = given.saturating_add(more);
+        }
+        Ok(given)
+    }
+
+    /// The clock of the session: gives up what nobody has used for long. Whether there are ranges left to look after. Sleeps.
+    pub(crate) fn look_for_idle(self: &Arc<Self>, session: &Arc<Session>) -> bool {
+        self.tick();
+        // All of them are looked at, also after those that stay.
+        let ranges = self.state().lock().files.len();
+        let _ = self.give_up_idle(session, IDLE_TICKS, ranges);
+        let state = self.state().lock();
+        !state.closed && state.table.usage().ranges > 0
+    }
+
+    /// How many ranges might be given up when memory is short. Callable from any context.
+    pub(crate) fn idle(&self) -> usize {
+        self.state().lock().table.usage().idle as usize
+    }
+
+    /// Memory is short: gives up to `count` ranges that are not used, soon. Part of memory reclaim: nothing is waited for.
+    pub(crate) fn shrink(self: &Arc<Self>, session: &Arc<Session>, count: usize) {
+        self.tick();
+        if !self.begin_background() {
+            return;
+        }
+        let (window, later) = (self.clone(), session.clone());
+        let spawned = session
+            .instance()
+            .work()
+            .try_spawn(GFP_ATOMIC | __GFP_NOWARN, move || {
+                let _ = window.give_up_idle(&later, PRESSURE_TICKS, count);
+                window.end_background();
+            });
+        if spawned.is_err() {
+            self.end_background();
+        }
     }
 
     /// Makes room in the background, if there will soon be none.
@@ -102,9 +184,14 @@ impl Window {
     }
 
     /// Takes what ranges show out of page tables. Those that have to stay are not among `extents` any more.
-    fn take_out(&self, file: &MappedFile, extents: &mut KVec<Extent>) -> Result {
-        let Some(held) = file.hold() else {
-            // Its ranges go with it.
+    fn take_out(
+        &self,
+        file: &MappedFile,
+        extents: &mut KVec<Extent>,
+        willing: impl FnOnce(&Inode<VirtioFs>) -> bool,
+    ) -> Result {
+        let Some(held) = file.hold().filter(|held| willing(&held.inode)) else {
+            // If it is about to go, its ranges go with it.
             self.cancel(extents);
             extents.clear();
             return Ok(());
@@ -133,29 +220,32 @@ impl Window {
     /// Gives up all ranges of a file, of which nothing is in page tables any more. Sleeps.
     fn remove_all(self: &Arc<Self>, session: &Arc<Session>, file: &Arc<MappedFile>) {
         loop {
+            let mut extents = [Extent::default(); RECLAIM_BATCH as usize];
+            let mut count: usize = 0;
             let mut state = self.state().lock();
             let seen = self.seen();
-            let extent = match state.table.begin_remove(file.owner(), 0, u64::MAX) {
-                Removal::Done => return,
-                Removal::Wait(_) => {
-                    drop(state);
-                    if session.is_connected() {
-                        // Those who have it in use do not wait for anything that this one holds.
-                        let _ = self.wait(seen);
-                    } else {
-                        // It may be an answer that is waited for, and none comes any more.
-                        self.abandon();
-                    }
-                    continue;
+            for place in &mut extents {
+                match state.table.begin_remove(file.owner(), 0, u64::MAX) {
+                    Removal::Remove(token) => *place = state.undertake_removal(token),
+                    // Among these are those that were just taken.
+                    Removal::Wait(_) => break,
+                    Removal::Done => return,
                 }
-                Removal::Remove(token) => {
-                    let extent = *token.extent();
-                    state.undertake(extent.slot, Duty::Remove(token));
-                    extent
-                }
-            };
+                count = count.saturating_add(1);
+            }
             drop(state);
-            match self.unmap(session, file, &[extent]) {
+            let extents = extents.get(..count).unwrap_or(&[]);
+            if extents.is_empty() {
+                if session.is_connected() {
+                    // Those who have it in use do not wait for anything that this one holds.
+                    let _ = self.wait(seen);
+                } else {
+                    // It may be an answer that is waited for, and none comes any more.
+                    self.abandon();
+                }
+                continue;
+            }
+            match self.unmap(session, file, extents) {
                 Err(e) if e == ENOMEM && session.is_connected() => {
                     fsleep(Delta::from_millis(10));
                 }
@@ -239,9 +329,8 @@ impl Window {
                 }
                 Removal::Wait(_) | Removal::Done => return,
             };
-            let extent = *token.extent();
             let file = state.file(token.slot()).cloned();
-            state.undertake(extent.slot, Duty::Remove(token));
+            let extent = state.undertake_removal(token);
             drop(state);
             let range = MapRange {
                 moffset: extent.window_offset,

@@ -71,14 +71,16 @@ use kernel_ext::{
 use vfs::{
     inode::WeakInode,
     time::{
-        deadline,
-        jiffies_64, //
+        jiffies_64,
+        monotonic_ns, //
     },
     Inode, //
 };
 
 /// Milliseconds between two ticks of the window's clock.
 const TICK: u32 = 1000;
+/// How often ranges that nobody uses are looked for, in milliseconds.
+pub(crate) const IDLE_CHECK: u32 = 20 * TICK;
 /// Parts of files that are remembered for each range.
 const GHOSTS_PER_RANGE: usize = 8;
 /// Wishes for a range that are not granted after the daemon has refused one.
@@ -135,7 +137,7 @@ impl MappedFile {
 }
 
 /// What the window has to be told about a request that is under way.
-pub(super) enum Duty {
+enum Duty {
     Map(ReserveToken),
     Remap(RemapToken),
     Remove(ReclaimToken),
@@ -167,18 +169,45 @@ pub(super) struct State {
     /// Wishes for ranges that are not granted.
     pause: u32,
     next_tick: u64,
+    /// Nanoseconds that tasks have waited for others' ranges.
+    pub(super) waited: u64,
 }
 
 impl State {
+    /// Whether the daemon cannot map.
+    pub(super) fn is_unable(&self) -> bool {
+        self.unable
+    }
+
     pub(super) fn file(&self, slot: SlotId) -> Option<&Arc<MappedFile>> {
         self.files.get(slot.get() as usize)?.as_ref()
     }
 
     /// A request is about to be sent for a range.
-    pub(super) fn undertake(&mut self, slot: SlotId, duty: Duty) {
+    fn undertake(&mut self, slot: SlotId, duty: Duty) {
         if let Some(place) = self.duties.get_mut(slot.get() as usize) {
             *place = Some(duty);
         }
+    }
+
+    /// REMOVEMAPPING is about to be sent for a range.
+    pub(super) fn undertake_removal(&mut self, token: ReclaimToken) -> Extent {
+        let extent = *token.extent();
+        self.undertake(extent.slot, Duty::Remove(token));
+        extent
+    }
+
+    /// Whether the daemon has refused to map lately, or cannot, so that it is not asked for this.
+    fn grants_nothing(&mut self, access: &Access) -> bool {
+        let either = access.need == Need::Either;
+        if !self.unable && (self.pause == 0 || !either) {
+            return false;
+        }
+        if either {
+            self.pause = self.pause.saturating_sub(1);
+            self.table.count_bypass(access.write);
+        }
+        true
     }
 
     fn fulfil(&mut self, slot: SlotId, ending: Ending) -> Wake {
@@ -309,6 +338,7 @@ impl Window {
             unable: false,
             pause: 0,
             next_tick: 0,
+            waited: 0,
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -350,9 +380,16 @@ impl Window {
     /// Sleeps until something has changed since `seen`, or a fatal signal ends it with `EINTR`. What pins pages of a range does
     /// not tell when it lets go, so it may also be the clock that has moved on.
     pub(super) fn wait(&self, seen: Seen) -> Result {
-        self.changed.wait_killable(seen, msecs_to_jiffies(TICK))?;
-        self.tick();
-        Ok(())
+        let start = monotonic_ns();
+        let waited = self.changed.wait_killable(seen, msecs_to_jiffies(TICK));
+        let mut state = self.state.lock();
+        state.waited = state
+            .waited
+            .saturating_add(monotonic_ns().saturating_sub(start));
+        let wake = Self::tick_locked(&mut state);
+        drop(state);
+        self.wake(wake);
+        waited
     }
 
     /// Whether it shows anything still: `ENODEV` after the device was unbound.
@@ -364,7 +401,7 @@ impl Window {
     }
 
     /// Lets the window's clock move on, if it is time.
-    fn tick(&self) {
+    pub(super) fn tick(&self) {
         let mut state = self.state.lock();
         let wake = Self::tick_locked(&mut state);
         drop(state);
@@ -372,11 +409,15 @@ impl Window {
     }
 
     fn tick_locked(state: &mut State) -> Wake {
-        if jiffies_64() < state.next_tick {
+        let now = jiffies_64();
+        let Some(late) = now.checked_sub(state.next_tick) else {
             return Wake::default();
-        }
-        state.next_tick = deadline(u64::from(TICK / 1000), 0);
-        state.table.tick()
+        };
+        let tick = msecs_to_jiffies(TICK) as u64;
+        let missed = late.checked_div(tick).unwrap_or(0);
+        state.next_tick = now.saturating_add(tick);
+        let ticks = u32::try_from(missed).unwrap_or(u32::MAX);
+        state.table.tick(ticks.saturating_add(1))
     }
 
     /// What to do with an access, and what to map ahead of it.
@@ -398,11 +439,7 @@ impl Window {
         let advice = state.table.access(&mut stream, access);
         let step = match advice.step {
             dax_map::Step::Use(hit) => Step::Use(Pinned { window: self, hit }),
-            dax_map::Step::Map(_) if state.unable => bypass(access.len),
-            dax_map::Step::Map(_) if state.pause > 0 && access.need == Need::Either => {
-                state.pause = state.pause.saturating_sub(1);
-                bypass(access.len)
-            }
+            dax_map::Step::Map(_) if state.grants_nothing(access) => bypass(access.len),
             dax_map::Step::Map(plan) => Step::Map(plan),
             dax_map::Step::Remap(plan) => Step::Remap(plan),
             dax_map::Step::Wait(_) => Step::Wait(self.seen()),
@@ -412,6 +449,11 @@ impl Window {
         drop((state, stream));
         self.wake(wake);
         (step, ahead)
+    }
+
+    /// A read or write goes to the daemon, as there is no range for it.
+    pub(super) fn count_bypass(&self, write: bool) {
+        self.state.lock().table.count_bypass(write);
     }
 
     /// Where a place of a file is in the window, for who has the range pinned.
@@ -465,6 +507,7 @@ impl Window {
         };
         self.setup(session, file, &extent)?;
         self.reclaim_ahead(session);
+        session.keep_time();
         Ok(())
     }
 

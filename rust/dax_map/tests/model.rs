@@ -33,7 +33,10 @@ enum Op {
     End(usize, u8),
     Victim,
     Another(u64),
-    Idle,
+    Idle {
+        age: u32,
+        more: bool,
+    },
     Remove {
         owner: u64,
         page: u64,
@@ -62,7 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
         100 => (any::<usize>(), 0u8..20).prop_map(|(i, how)| Op::End(i, how)),
         40 => Just(Op::Victim),
         10 => (0u64..3).prop_map(Op::Another),
-        10 => Just(Op::Idle),
+        10 => (0..4_u32, any::<bool>()).prop_map(|(age, more)| Op::Idle { age, more }),
         10 => (0u64..3, page, 1u64..600).prop_map(|(owner, page, pages)| Op::Remove { owner, page, pages }),
         5 => Just(Op::RemoveAny),
         10 => (1u8..100).prop_map(Op::Tick),
@@ -450,9 +453,16 @@ impl Model {
                     self.reclaim(token, false);
                 }
             }
-            Op::Idle => {
-                if let Some(token) = self.window.pick_idle() {
+            Op::Idle { age, more } => {
+                if let Some(token) = self.window.pick_idle(age) {
+                    let owner = token.extent().owner;
                     self.reclaim(token, false);
+                    if more {
+                        if let Some(token) = self.window.pick_another_idle(owner, age) {
+                            assert_eq!(token.extent().owner, owner);
+                            self.reclaim(token, false);
+                        }
+                    }
                 }
             }
             Op::Remove { owner, page, pages } => {
@@ -468,7 +478,7 @@ impl Model {
                 self.removal(removal, |_| true);
             }
             Op::Tick(n) => (0..n).for_each(|_| {
-                let wake = self.window.tick();
+                let wake = self.window.tick(1);
                 self.ranges.iter_mut().for_each(|r| r.held = false);
                 self.woken(wake);
             }),

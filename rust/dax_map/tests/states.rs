@@ -233,7 +233,7 @@ fn everybody_is_in_use() {
     );
     // It can be used meanwhile.
     assert_eq!(hit(&mut w, read(1, 0, 4096, 2 * MIB)).slot, slot);
-    assert_eq!(w.tick(), Wake::default());
+    assert_eq!(w.tick(1), Wake::default());
     assert_eq!(
         w.reserve(&plan(2, 0, 4096)).unwrap_err(),
         Refused::Wait(Wait::Any)
@@ -395,17 +395,39 @@ fn idle_ranges_are_given_back() {
     mapped(&mut w, &plan(2, 0, MIB));
     let used = mapped(&mut w, &plan(3, 0, MIB));
     for _ in 0..policy::IDLE_TICKS {
-        assert!(w.pick_idle().is_none());
+        assert!(w.pick_idle(policy::IDLE_TICKS).is_none());
         let _ = hit(&mut w, read(1, 0, 4096, MIB));
         let _ = w.unpin(SlotId::new(0));
-        let _ = w.tick();
+        let _ = w.tick(1);
     }
     let _ = hit(&mut w, read(3, 0, 4096, MIB));
-    let token = w.pick_idle().unwrap();
+    let token = w.pick_idle(policy::IDLE_TICKS).unwrap();
     assert_eq!(token.extent().owner, Owner(2));
     let _ = w.removed(token).unwrap();
-    assert!(w.pick_idle().is_none());
+    assert!(w.pick_idle(policy::IDLE_TICKS).is_none());
     let _ = w.unpin(used);
+}
+
+#[test]
+fn idle_ranges_of_one_inode_go_at_once() {
+    let mut w = window(8 * MIB, 8);
+    for (owner, offset) in [(1, 0), (2, 0), (1, 2 * MIB)] {
+        mapped(&mut w, &plan(owner, offset, 4 * MIB));
+    }
+    assert!(w.pick_idle(2).is_none());
+    let _ = w.tick(2);
+    let first = w.pick_idle(2).unwrap();
+    assert_eq!(first.extent().owner, Owner(1));
+    let second = w.pick_another_idle(Owner(1), 2).unwrap();
+    assert_eq!(second.extent().file_offset, 2 * MIB);
+    assert!(w.pick_another_idle(Owner(1), 2).is_none());
+    // The one in between was not passed over for good.
+    let other = w.pick_idle(2).unwrap();
+    assert_eq!(other.extent().owner, Owner(2));
+    for token in [first, second, other] {
+        let _ = w.removed(token).unwrap();
+    }
+    assert_eq!(w.usage().ranges, 0);
 }
 
 #[test]
@@ -434,7 +456,7 @@ fn room_is_made_in_the_background_when_somebody_needs_it() {
     mapped(&mut d.window, &plan(2, 0, 2 * MIB));
     assert_eq!(d.window.background_goal(), 3);
     for _ in 0..=policy::DEMAND_TICKS {
-        let _ = d.window.tick();
+        let _ = d.window.tick(1);
     }
     assert_eq!(d.window.background_goal(), 0);
 }

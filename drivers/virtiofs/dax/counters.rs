@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a window tells of itself: `/sys/kernel/debug/virtiofs/<n>/window`, where n is the number of the virtio device.
+//!
+//! A name and a number in each line. All counts begin with the session, which is a mount; without one the file has a single line,
+//! that says so. Documentation/dax.md explains the names.
+
+use super::{
+    mode::Holder,
+    Window, //
+};
+use crate::device::Instance;
+use dax_map::Order;
+use kernel::{
+    debugfs::{
+        Dir,
+        File,
+        Writer, //
+    },
+    fmt::{
+        Formatter,
+        Result as FmtResult, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The directory of a device.
+pub(crate) struct Directory {
+    _window: Pin<KBox<File<WindowFile>>>,
+    _directory: Dir,
+}
+
+impl Directory {
+    /// Makes `name` in `parent`, for a device that has a window. Sleeps. A kernel without debugfs has no directory, and no error.
+    pub(crate) fn new(parent: &Dir, name: &CStr, instance: &Arc<Instance>) -> Result<Self> {
+        let directory = parent.subdir(name);
+        let window = KBox::pin_init(
+            directory.read_only_file(c"window", WindowFile(instance.clone())),
+            GFP_KERNEL,
+        )?;
+        Ok(Self {
+            _window: window,
+            _directory: directory,
+        })
+    }
+}
+
+/// The file about the window.
+struct WindowFile(Arc<Instance>);
+
+impl Writer for WindowFile {
+    fn write(&self, f: &mut Formatter<'_>) -> FmtResult {
+        match &*self.0.window_holder().lock() {
+            Holder::Session(window) => window.describe(f),
+            Holder::None | Holder::Starting | Holder::Gone => f.write_str("unused\n"),
+        }
+    }
+}
+
+impl Window {
+    /// Writes what it shows now and what has happened so far.
+    fn describe(&self, f: &mut Formatter<'_>) -> FmtResult {
+        // Nothing is written with the lock held: who reads may be slow.
+        let state = self.state().lock();
+        let (usage, counters) = (state.table.usage(), state.table.counters());
+        let (waited, unable) = (state.waited, state.is_unable());
+        let geometry = *state.table.geometry();
+        drop(state);
+        let bytes = [
+            ("usable_bytes", usage.usable_bytes),
+            ("free_bytes", usage.free_bytes),
+            ("retired_bytes", usage.retired_bytes),
+        ];
+        let ranges = [
+            ("ranges_limit", usage.limit),
+            ("ranges", usage.ranges),
+            ("ranges_idle", usage.idle),
+            ("ranges_pinned", usage.pinned),
+            ("ranges_busy", usage.busy),
+            ("ranges_retired", usage.retired),
+            ("ranges_probation", usage.probation),
+            ("ranges_protected", usage.protected),
+        ];
+        let events = [
+            ("hits", counters.hits),
+            ("misses", counters.misses),
+            ("faults", counters.faults),
+            ("bypassed_reads", counters.bypassed_reads),
+            ("bypassed_writes", counters.bypassed_writes),
+            ("mapped", counters.mapped),
+            ("mapped_ahead", counters.ahead),
+            ("remapped", counters.remapped),
+            ("removed", counters.removed),
+            ("reclaimed", counters.reclaimed),
+            ("failed", counters.failed),
+            ("cancelled", counters.cancelled),
+            ("waits", counters.waits),
+            ("waited_ns", waited),
+        ];
+        for (name, value) in bytes {
+            writeln!(f, "{name} {value}")?;
+        }
+        for (name, value) in ranges {
+            writeln!(f, "{name} {value}")?;
+        }
+        for (order, count) in (0..).map_while(Order::new).zip(usage.by_order) {
+            if order >= geometry.min() && order <= geometry.max() {
+                writeln!(f, "ranges_of_{}k {count}", order.bytes() >> 10)?;
+            }
+        }
+        for (name, value) in events {
+            writeln!(f, "{name} {value}")?;
+        }
+        writeln!(f, "unable {}", u8::from(unable))
+    }
+}
