@@ -97,7 +97,7 @@ impl<'a> Target<'a> {
                 self.window
                     .remap(self.session, self.inode, self.file, &plan, false)
             }
-            Step::Wait(seen) => self.window.wait(seen),
+            Step::Wait(expected) => self.window.wait(expected),
             Step::Use(_) | Step::Bypass(_) | Step::Nothing => return Ok(false),
         };
         match provided {

@@ -8,6 +8,7 @@
 //! - [`fault`]: mappings of files into memory.
 //! - [`reclaim`]: ranges that are given up.
 //! - [`gate`]: inodes in the hands of others than the filesystem's users.
+//! - [`wait`]: tasks that wait for a range.
 //! - [`counters`]: what the window tells of itself.
 
 mod counters;
@@ -16,6 +17,7 @@ mod gate;
 mod io;
 mod mode;
 mod reclaim;
+mod wait;
 mod window;
 
 pub(crate) use counters::Directory;

@@ -24,7 +24,8 @@ use dax_map::{
         RECLAIM_BATCH, //
     },
     Extent,
-    Removal, //
+    Removal,
+    Wait, //
 };
 use fuse_proto::{
     Caller,
@@ -222,23 +223,27 @@ impl Window {
         loop {
             let mut extents = [Extent::default(); RECLAIM_BATCH as usize];
             let mut count: usize = 0;
+            let mut busy = Wait::Any;
             let mut state = self.state().lock();
-            let seen = self.seen();
             for place in &mut extents {
                 match state.table.begin_remove(file.owner(), 0, u64::MAX) {
                     Removal::Remove(token) => *place = state.undertake_removal(token),
-                    // Among these are those that were just taken.
-                    Removal::Wait(_) => break,
+                    // It may be one that was just taken.
+                    Removal::Wait(wait) => {
+                        busy = wait;
+                        break;
+                    }
                     Removal::Done => return,
                 }
                 count = count.saturating_add(1);
             }
+            let expected = self.expect(busy);
             drop(state);
             let extents = extents.get(..count).unwrap_or(&[]);
             if extents.is_empty() {
                 if session.is_connected() {
                     // Those who have it in use do not wait for anything that this one holds.
-                    let _ = self.wait(seen);
+                    let _ = self.wait(expected);
                 } else {
                     // It may be an answer that is waited for, and none comes any more.
                     self.abandon();
@@ -300,7 +305,7 @@ impl Window {
 
     fn take_out_all(&self, file: &MappedFile) {
         loop {
-            let seen = self.seen();
+            let expected = self.expect(Wait::Any);
             if let Some(held) = file.hold() {
                 held.inode.lock_invalidate().break_all_layouts();
                 return;
@@ -309,7 +314,7 @@ impl Window {
             if file.is_gone() {
                 return;
             }
-            let _ = self.wait(seen);
+            let _ = self.wait(expected);
         }
     }
 
@@ -318,13 +323,13 @@ impl Window {
         let mut waits = 0;
         loop {
             let mut state = self.state().lock();
-            let seen = self.seen();
             let token = match state.table.begin_remove_any() {
                 Removal::Remove(token) => token,
-                Removal::Wait(_) if waits < LAST_WAITS => {
+                Removal::Wait(wait) if waits < LAST_WAITS => {
+                    let expected = self.expect(wait);
                     drop(state);
                     waits += 1;
-                    let _ = self.wait(seen);
+                    let _ = self.wait(expected);
                     continue;
                 }
                 Removal::Wait(_) | Removal::Done => return,

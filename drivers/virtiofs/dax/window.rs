@@ -6,9 +6,15 @@
 //! While a request is under way the range has a *duty*: the token that says how it ended. A task that is killed leaves its
 //! duty behind, and the late reply fulfils it.
 
-use super::gate::{
-    Gate,
-    Pass, //
+use super::{
+    gate::{
+        Gate,
+        Pass, //
+    },
+    wait::{
+        Awaited,
+        Changes, //
+    },
 };
 use crate::{
     forget::Known,
@@ -36,6 +42,7 @@ use dax_map::{
     SlotId,
     Stale,
     Stream,
+    Wait,
     Wake, //
 };
 use fuse_proto::{
@@ -62,10 +69,6 @@ use kernel::{
 };
 use kernel_ext::{
     dax::Memory,
-    event::{
-        Event,
-        Seen, //
-    },
     siphash::SipHash, //
 };
 use vfs::{
@@ -242,9 +245,7 @@ pub(crate) struct Window {
     memory: Arc<Memory>,
     #[pin]
     state: SpinLock<State>,
-    /// A range changes that somebody may be waiting for.
-    #[pin]
-    changed: Event,
+    changes: Changes,
     /// A task reclaims in the background.
     reclaiming: Atomic<i32>,
     complained: Atomic<i32>,
@@ -273,7 +274,7 @@ pub(super) enum Step<'a> {
     /// Make the one that is there writable, or longer.
     Remap(Plan),
     /// Wait for a change.
-    Wait(Seen),
+    Wait(Awaited),
     /// Ask the daemon for so many bytes.
     Bypass(u64),
     /// It cannot be had.
@@ -340,11 +341,12 @@ impl Window {
             next_tick: 0,
             waited: 0,
         };
+        let changes = Changes::new(ranges)?;
         Arc::pin_init(
             pin_init!(Self {
                 memory,
                 state <- new_spinlock!(state, "Window::state"),
-                changed <- Event::new(),
+                changes,
                 reclaiming: Atomic::new(0),
                 complained: Atomic::new(0),
             }),
@@ -362,26 +364,26 @@ impl Window {
     }
 
     /// What happens from here on is not missed by [`wait`](Window::wait). To be called under the window lock.
-    pub(super) fn seen(&self) -> Seen {
-        self.changed.seen()
+    pub(super) fn expect(&self, wait: Wait) -> Awaited {
+        let seen = self.changes.of(wait).seen();
+        Awaited { wait, seen }
     }
 
     pub(super) fn wake(&self, wake: Wake) {
-        if wake.any || wake.range.is_some() {
-            self.changed.happen();
-        }
+        self.changes.wake(wake);
     }
 
     /// Wakes all.
     pub(super) fn wake_all(&self) {
-        self.changed.happen();
+        self.changes.wake_all();
     }
 
-    /// Sleeps until something has changed since `seen`, or a fatal signal ends it with `EINTR`. What pins pages of a range does
+    /// Sleeps until what is expected has happened, or a fatal signal ends it with `EINTR`. What pins pages of a range does
     /// not tell when it lets go, so it may also be the clock that has moved on.
-    pub(super) fn wait(&self, seen: Seen) -> Result {
+    pub(super) fn wait(&self, expected: Awaited) -> Result {
         let start = monotonic_ns();
-        let waited = self.changed.wait_killable(seen, msecs_to_jiffies(TICK));
+        let event = self.changes.of(expected.wait);
+        let waited = event.wait_killable(expected.seen, msecs_to_jiffies(TICK));
         let mut state = self.state.lock();
         state.waited = state
             .waited
@@ -442,7 +444,7 @@ impl Window {
             dax_map::Step::Map(_) if state.grants_nothing(access) => bypass(access.len),
             dax_map::Step::Map(plan) => Step::Map(plan),
             dax_map::Step::Remap(plan) => Step::Remap(plan),
-            dax_map::Step::Wait(_) => Step::Wait(self.seen()),
+            dax_map::Step::Wait(wait) => Step::Wait(self.expect(wait)),
             dax_map::Step::Bypass { len } => bypass(len),
         };
         let ahead = advice.ahead.filter(|_| !state.unable && state.pause == 0);
@@ -478,7 +480,6 @@ impl Window {
             if state.closed {
                 return Err(ENODEV);
             }
-            let seen = self.seen();
             let refused = match state.table.reserve(&plan) {
                 Ok(token) => {
                     let extent = *token.extent();
@@ -490,6 +491,12 @@ impl Window {
                 }
                 Err(refused) => refused,
             };
+            if let (Refused::Wait(wait), true) = (refused, must) {
+                let expected = self.expect(wait);
+                drop(state);
+                self.wait(expected)?;
+                continue;
+            }
             drop(state);
             match refused {
                 Refused::Changed => return Ok(()),
@@ -501,7 +508,6 @@ impl Window {
                     }
                     plan = plan.relaxed();
                 }
-                Refused::Wait(_) if must => self.wait(seen)?,
                 Refused::Wait(_) => return Err(EAGAIN),
             }
         };
@@ -524,20 +530,22 @@ impl Window {
         if state.closed {
             return Err(ENODEV);
         }
-        let seen = self.seen();
         let extent = match state.table.begin_remap(plan) {
             Ok(token) => {
                 let extent = *token.extent();
                 state.undertake(extent.slot, Duty::Remap(token));
                 extent
             }
-            Err(refused) => {
+            Err(Refused::Wait(wait)) if must => {
+                let expected = self.expect(wait);
                 drop(state);
+                return self.wait(expected);
+            }
+            Err(refused) => {
                 return match refused {
                     Refused::Changed | Refused::Reclaim => Ok(()),
                     Refused::PastEnd => Err(ENXIO),
                     Refused::Never => Err(ENOSPC),
-                    Refused::Wait(_) if must => self.wait(seen),
                     Refused::Wait(_) => Err(EAGAIN),
                 };
             }
