@@ -3,18 +3,29 @@
 //! The cases: one table, and the three things that can be done with each.
 
 use std::fs;
-use std::path::Path;
 
-use crate::data::{self, Mode, Order, Read, Write};
+use crate::data::{Mode, Order, Read, Write};
+use crate::files::Files;
 use crate::gate::{Caches, Gate};
 use crate::names::{self, Op};
-use crate::{trees, Failure, Named, Site};
+use crate::{pattern, trees, Failure, Named, Site};
 
 use Caches::{Cold, Warm};
 use Order::{Random, Sequential};
 
 const KIB4: usize = 4 << 10;
+const KIB16: usize = 16 << 10;
 const MIB: usize = 1 << 20;
+
+/// The large file of most cases.
+const DATA: Files = Files::scaled("data", 64 * MIB);
+
+/// Files of half, four times and eight times the window that `make bench-dax` has, of 64 MiB.
+const INSIDE: Files = Files::fixed("inside", 1, 32 * MIB);
+const FOURFOLD: Files = Files::fixed("4x", 1, 256 * MIB);
+const EIGHTFOLD: Files = Files::fixed("8x", 1, 512 * MIB);
+const HUNDRED: Files = Files::fixed("100", 100, 10 * MIB);
+const TINY: Files = Files::fixed("400", 400, KIB16);
 
 /// What a case does.
 #[derive(Clone, Copy, Debug)]
@@ -90,19 +101,19 @@ const fn tree(name: &'static str, about: &'static str, kind: Kind) -> Case {
     }
 }
 
-/// All cases.
+/// The cases of `make bench`.
 #[rustfmt::skip]
-pub const CASES: [Case; 31] = [
-    read("read-seq-4k", "read of 4 KiB in order, cold", Read::of(Sequential, KIB4).ops(16384)),
-    read("read-seq-1m", "read of 1 MiB in order, cold", Read::of(Sequential, MIB).ops(64)),
-    read("read-rand-4k", "read of 4 KiB anywhere, cold", Read::of(Random, KIB4).ops(1024)),
-    read("read-rand-1m", "read of 1 MiB anywhere, cold", Read::of(Random, MIB).ops(64)),
-    read("read-seq-4k-direct", "O_DIRECT read of 4 KiB in order", Read::of(Sequential, KIB4).ops(1024).direct()),
-    read("read-seq-1m-direct", "O_DIRECT read of 1 MiB in order", Read::of(Sequential, MIB).ops(64).direct()),
-    read("read-rand-4k-direct", "O_DIRECT read of 4 KiB anywhere", Read::of(Random, KIB4).ops(1024).direct()),
-    read("read-rand-1m-direct", "O_DIRECT read of 1 MiB anywhere", Read::of(Random, MIB).ops(64).direct()),
-    read("read-rand-4k-direct-4", "the same by 4 threads", Read::of(Random, KIB4).ops(2048).direct().jobs(4)),
-    read("reread-seq-4k", "read of 4 KiB in order, cached", Read::of(Sequential, KIB4).ops(16384).warm()),
+const CASES: [Case; 31] = [
+    read("read-seq-4k", "read of 4 KiB in order, cold", Read::of(DATA, Sequential, KIB4).ops(16384)),
+    read("read-seq-1m", "read of 1 MiB in order, cold", Read::of(DATA, Sequential, MIB).ops(64)),
+    read("read-rand-4k", "read of 4 KiB anywhere, cold", Read::of(DATA, Random, KIB4).ops(1024)),
+    read("read-rand-1m", "read of 1 MiB anywhere, cold", Read::of(DATA, Random, MIB).ops(64)),
+    read("read-seq-4k-direct", "O_DIRECT read of 4 KiB in order", Read::of(DATA, Sequential, KIB4).ops(1024).direct()),
+    read("read-seq-1m-direct", "O_DIRECT read of 1 MiB in order", Read::of(DATA, Sequential, MIB).ops(64).direct()),
+    read("read-rand-4k-direct", "O_DIRECT read of 4 KiB anywhere", Read::of(DATA, Random, KIB4).ops(1024).direct()),
+    read("read-rand-1m-direct", "O_DIRECT read of 1 MiB anywhere", Read::of(DATA, Random, MIB).ops(64).direct()),
+    read("read-rand-4k-direct-4", "the same by 4 threads", Read::of(DATA, Random, KIB4).ops(2048).direct().jobs(4)),
+    read("reread-seq-4k", "read of 4 KiB in order, cached", Read::of(DATA, Sequential, KIB4).ops(16384).warm()),
     write("write-seq-4k", "write of 4 KiB in order", Write::of(Sequential, KIB4).ops(1024)),
     write("write-seq-1m", "write of 1 MiB in order", Write::of(Sequential, MIB).ops(48)),
     write("write-rand-4k", "write of 4 KiB anywhere", Write::of(Random, KIB4).ops(1024)),
@@ -126,26 +137,72 @@ pub const CASES: [Case; 31] = [
     tree("untar", "entry of an archive that tar unpacks", Kind::Untar),
 ];
 
-/// Makes what cases only read.
-pub fn make_assets(assets: &Path, scale: f64) -> Result<(), Failure> {
-    let site = Site {
-        assets: assets.into(),
-        work: assets.into(),
-        scale,
-    };
-    fs::create_dir_all(assets).named(assets)?;
-    data::make_assets(&site)?;
-    names::make_assets(&site)?;
-    trees::make_assets(&site)
+const fn window(name: &'static str, group: &'static str, about: &'static str, read: Read) -> Case {
+    Case {
+        name,
+        group,
+        about,
+        kind: Kind::Read(read),
+    }
+}
+
+const fn run(name: &'static str, about: &'static str, kind: Kind) -> Case {
+    Case {
+        name,
+        group: "run",
+        about,
+        kind,
+    }
+}
+
+/// The cases of `make bench-dax`. Those of the group "tiny" have half of the window.
+#[rustfmt::skip]
+const DAX_CASES: [Case; 20] = [
+    window("in-rand-4k", "inside", "read of 4 KiB anywhere in half a window, mapped before", Read::of(INSIDE, Random, KIB4).ops(32768).warm()),
+    window("in-rand-4k-4", "inside", "the same by 4 threads", Read::of(INSIDE, Random, KIB4).ops(32768).warm().jobs(4)),
+    window("in-map-4k", "inside", "the same by one thread, from a mapping", Read::of(INSIDE, Random, KIB4).ops(262_144).warm().mapped()),
+    window("4x-rand-4k", "beyond", "read of 4 KiB anywhere in four windows, cold", Read::of(FOURFOLD, Random, KIB4).ops(4096)),
+    window("8x-rand-4k", "beyond", "read of 4 KiB anywhere in eight windows, cold", Read::of(EIGHTFOLD, Random, KIB4).ops(4096)),
+    window("8x-rand-4k-4", "beyond", "the same by 4 threads", Read::of(EIGHTFOLD, Random, KIB4).ops(4096).jobs(4)),
+    window("100-rand-4k", "beyond", "read of 4 KiB anywhere in 100 files of 10 MiB, cold", Read::of(HUNDRED, Random, KIB4).ops(4096)),
+    window("4x-map-4k", "beyond", "copy of 4 KiB from a mapping of four windows, cold", Read::of(FOURFOLD, Random, KIB4).ops(1024).mapped()),
+    window("8x-map-4k", "beyond", "copy of 4 KiB from a mapping of eight windows, cold", Read::of(EIGHTFOLD, Random, KIB4).ops(1024).mapped()),
+    window("8x-map-4k-4", "beyond", "the same by 4 threads", Read::of(EIGHTFOLD, Random, KIB4).ops(1024).mapped().jobs(4)),
+    run("in-seq-4k", "read of 4 KiB in order, of half a window four times", Kind::Read(Read::of(INSIDE, Sequential, KIB4).ops(32768))),
+    run("in-seq-1m", "read of 1 MiB in order, of half a window four times", Kind::Read(Read::of(INSIDE, Sequential, MIB).ops(128))),
+    run("4x-seq-4k", "read of 4 KiB in order, of four windows once", Kind::Read(Read::of(FOURFOLD, Sequential, KIB4).ops(65536))),
+    run("4x-seq-1m", "read of 1 MiB in order, of four windows once", Kind::Read(Read::of(FOURFOLD, Sequential, MIB).ops(256))),
+    run("4x-seq-1m-4", "the same by 4 threads, a quarter each", Kind::Read(Read::of(FOURFOLD, Sequential, MIB).ops(256).jobs(4))),
+    run("in-write-4k", "write of 4 KiB in order, of half a window four times", Kind::Write(Write::of(Sequential, KIB4).ops(32768).len(32 * MIB))),
+    run("in-write-1m", "write of 1 MiB in order, of half a window four times", Kind::Write(Write::of(Sequential, MIB).ops(128).len(32 * MIB))),
+    run("4x-write-4k", "write of 4 KiB in order, of four windows once", Kind::Write(Write::of(Sequential, KIB4).ops(65536).len(256 * MIB))),
+    run("4x-write-1m", "write of 1 MiB in order, of four windows once", Kind::Write(Write::of(Sequential, MIB).ops(256).len(256 * MIB))),
+    window("400-files", "tiny", "read of one of 400 files of 16 KiB, each in turn, mapped before", Read::of(TINY, Sequential, KIB16).ops(3200).warm()),
+];
+
+/// The tables of cases, by name.
+pub const SUITES: [(&str, &[Case]); 2] = [("bench", &CASES), ("bench-dax", &DAX_CASES)];
+
+/// The cases of all suites.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    SUITES.iter().flat_map(|(_, cases)| cases.iter())
 }
 
 impl Case {
     /// What the contents of this case's files are made of.
     fn seed(&self) -> u64 {
-        let start = 0xcbf2_9ce4_8422_2325_u64;
-        self.name.bytes().fold(start, |seed, byte| {
-            (seed ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        })
+        pattern::seed(self.name)
+    }
+
+    /// Makes what the case only reads, unless another case has done so.
+    pub fn make_assets(&self, site: &Site) -> Result<(), Failure> {
+        fs::create_dir_all(&site.assets).named(&site.assets)?;
+        match self.kind {
+            Kind::Read(read) => read.make_assets(site),
+            Kind::Write(_) => Ok(()),
+            Kind::Names(_) | Kind::List => names::make_assets(site),
+            Kind::Walk(_) | Kind::Untar => trees::make_assets(site),
+        }
     }
 
     /// Makes what the case starts from.

@@ -2,23 +2,20 @@
 
 //! Reading and writing one large file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::cases::Done;
+use crate::files::{self, Files, Opened};
 use crate::gate::{Caches, Gate};
+use crate::map::Mapped;
 use crate::pattern::{self, Aligned};
 use crate::{Failure, Named, Site};
 
-/// On x86-64.
-const O_DIRECT: i32 = 0o40000;
 const MIB: usize = 1 << 20;
-/// The file that is read has so many MiB.
-const DATA_MIB: usize = 64;
-const DATA_SEED: u64 = 1;
 
 /// In which order the blocks are visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +24,17 @@ pub enum Order {
     Sequential,
     /// Each block once, anywhere.
     Random,
+}
+
+/// How contents are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By read(2).
+    Read,
+    /// By read(2) with O_DIRECT.
+    Direct,
+    /// From a mapping of the file.
+    Map,
 }
 
 /// How a file is written.
@@ -43,10 +51,11 @@ pub enum Mode {
 /// A case that reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
+    files: Files,
     order: Order,
     block: usize,
     ops: usize,
-    direct: bool,
+    way: Way,
     caches: Caches,
     jobs: usize,
 }
@@ -57,54 +66,30 @@ pub struct Write {
     order: Order,
     block: usize,
     ops: usize,
+    /// The file has so many bytes, whatever the number of operations.
+    len: Option<usize>,
     direct: bool,
     mode: Mode,
 }
 
-/// Makes the file that is read.
-pub fn make_assets(site: &Site) -> Result<(), Failure> {
-    let path = data_path(site);
-    let file = File::create(&path).named(&path)?;
-    let mut buffer = vec![0; MIB];
-    for mib in 0..site.ops(DATA_MIB) {
-        let offset = (mib * MIB) as u64;
-        pattern::fill(&mut buffer, offset, DATA_SEED);
-        file.write_all_at(&buffer, offset).named(&path)?;
-    }
-    Ok(())
-}
-
-fn data_path(site: &Site) -> PathBuf {
-    site.assets.join("data")
-}
-
-/// The blocks that are visited: at most `ops` of the `count` that there are.
+/// The first `ops` of the `count` blocks that there are; when all were visited, they are once more.
 fn blocks(order: Order, count: usize, ops: usize) -> Vec<usize> {
-    let mut blocks = match order {
+    let blocks = match order {
         Order::Sequential => (0..count).collect(),
         Order::Random => pattern::shuffled(count),
     };
-    blocks.truncate(ops);
-    blocks
-}
-
-fn open(path: &Path, write: bool, direct: bool) -> Result<File, Failure> {
-    OpenOptions::new()
-        .read(!write)
-        .write(write)
-        .custom_flags(if direct { O_DIRECT } else { 0 })
-        .open(path)
-        .named(path)
+    blocks.into_iter().cycle().take(ops).collect()
 }
 
 impl Read {
     /// Reads of whole blocks.
-    pub const fn of(order: Order, block: usize) -> Self {
+    pub const fn of(files: Files, order: Order, block: usize) -> Self {
         Read {
+            files,
             order,
             block,
             ops: 0,
-            direct: false,
+            way: Way::Read,
             caches: Caches::Cold,
             jobs: 1,
         }
@@ -118,12 +103,20 @@ impl Read {
     /// Past the page cache.
     pub const fn direct(self) -> Self {
         Read {
-            direct: true,
+            way: Way::Direct,
             ..self
         }
     }
 
-    /// From the page cache.
+    /// From a mapping.
+    pub const fn mapped(self) -> Self {
+        Read {
+            way: Way::Map,
+            ..self
+        }
+    }
+
+    /// Of what was read before.
     pub const fn warm(self) -> Self {
         Read {
             caches: Caches::Warm,
@@ -136,16 +129,31 @@ impl Read {
         Read { jobs, ..self }
     }
 
+    /// Opens the files, and maps them if that is the way.
+    fn source(&self, site: &Site) -> Result<Source, Failure> {
+        let direct = self.way == Way::Direct || (self.way == Way::Read && site.direct);
+        let opened = self.files.open(site, direct)?;
+        let map = |file| Mapped::new(file, opened.bytes()).named("mmap");
+        let maps: Result<_, _> = match self.way {
+            Way::Map => opened.files().iter().map(map).collect(),
+            Way::Read | Way::Direct => Ok(Vec::new()),
+        };
+        Ok(Source {
+            maps: maps?,
+            opened,
+        })
+    }
+
     /// Reads the blocks, each thread its share of them.
-    fn read_blocks(&self, file: &File, blocks: &[usize]) -> Result<(), Failure> {
+    fn read_blocks(&self, source: &Source, blocks: &[usize]) -> Result<(), Failure> {
         if self.jobs == 1 {
-            return self.read_each(file, blocks);
+            return source.read_each(blocks, self.block);
         }
         thread::scope(|scope| {
             let share = blocks.len().div_ceil(self.jobs).max(1);
             let threads: Vec<_> = blocks
                 .chunks(share)
-                .map(|blocks| scope.spawn(|| self.read_each(file, blocks)))
+                .map(|blocks| scope.spawn(|| source.read_each(blocks, self.block)))
                 .collect();
             threads.into_iter().try_for_each(|thread| {
                 thread.join().map_err(|_| "a thread panicked".to_string())?
@@ -153,35 +161,28 @@ impl Read {
         })
     }
 
-    fn read_each(&self, file: &File, blocks: &[usize]) -> Result<(), Failure> {
-        let mut buffer = Aligned::new(self.block);
-        for block in blocks {
-            let offset = (block * self.block) as u64;
-            file.read_exact_at(buffer.bytes(), offset)
-                .map_err(|error| format!("read at {offset}: {error}"))?;
-            pattern::check_ends(buffer.bytes(), offset, DATA_SEED)?;
-        }
-        Ok(())
+    /// Makes what is read.
+    pub fn make_assets(&self, site: &Site) -> Result<(), Failure> {
+        self.files.make(site)
     }
 
     /// Runs the case.
     pub fn run(&self, site: &Site, gate: &mut Gate<'_>) -> Result<Done, Failure> {
-        let path = data_path(site);
-        let count = site.ops(DATA_MIB) * MIB / self.block;
+        let count = self.files.blocks(site, self.block);
         let blocks = blocks(self.order, count, site.ops(self.ops));
-        let file = open(&path, false, self.direct)?;
+        let source = self.source(site)?;
         match self.caches {
             Caches::Cold => {
-                self.read_blocks(&file, &blocks[..Site::warm_up(blocks.len())])?;
-                drop(file);
+                self.read_blocks(&source, &blocks[..Site::warm_up(blocks.len())])?;
+                drop(source);
                 gate.begin(Caches::Cold)?;
-                self.read_blocks(&open(&path, false, self.direct)?, &blocks)?;
+                self.read_blocks(&self.source(site)?, &blocks)?;
             }
             Caches::Warm => {
                 // Opening a file may end what is cached of it: the file stays open.
-                self.read_blocks(&file, &blocks)?;
+                self.read_blocks(&source, &blocks[..count.min(blocks.len())])?;
                 gate.begin(Caches::Warm)?;
-                self.read_blocks(&file, &blocks)?;
+                self.read_blocks(&source, &blocks)?;
             }
         }
         gate.end()?;
@@ -192,6 +193,30 @@ impl Read {
     }
 }
 
+/// Files that are open, or mapped as well.
+struct Source {
+    /// None, or one for each file.
+    maps: Vec<Mapped>,
+    opened: Opened,
+}
+
+impl Source {
+    /// Reads blocks and checks them.
+    fn read_each(&self, blocks: &[usize], block: usize) -> Result<(), Failure> {
+        let mut buffer = Aligned::new(block);
+        for number in blocks {
+            let (file, offset) = self.opened.place(*number, block);
+            match self.maps.get(file) {
+                Some(map) => map.read(buffer.bytes(), offset),
+                None => self.opened.files()[file].read_exact_at(buffer.bytes(), offset),
+            }
+            .map_err(|error| format!("read at {offset}: {error}"))?;
+            pattern::check_ends(buffer.bytes(), offset, self.opened.seed(file))?;
+        }
+        Ok(())
+    }
+}
+
 impl Write {
     /// Writes of whole blocks.
     pub const fn of(order: Order, block: usize) -> Self {
@@ -199,6 +224,7 @@ impl Write {
             order,
             block,
             ops: 0,
+            len: None,
             direct: false,
             mode: Mode::Overwrite,
         }
@@ -207,6 +233,14 @@ impl Write {
     /// So many for a scale of 1.
     pub const fn ops(self, ops: usize) -> Self {
         Write { ops, ..self }
+    }
+
+    /// All of a file of so many bytes, as often as it takes for so many operations.
+    pub const fn len(self, len: usize) -> Self {
+        Write {
+            len: Some(len),
+            ..self
+        }
     }
 
     /// Past the page cache.
@@ -231,17 +265,28 @@ impl Write {
         site.work.join("warm")
     }
 
+    /// Blocks of the file, and how many of them are written.
+    fn count(&self, site: &Site) -> (usize, usize) {
+        match self.len {
+            Some(len) => {
+                let count = site.size(len) / self.block;
+                (count, site.ops(self.ops).next_multiple_of(count))
+            }
+            None => (site.ops(self.ops), site.ops(self.ops)),
+        }
+    }
+
     /// Makes the files that are written, full of zeros that are really there, or empty.
     pub fn prepare(&self, site: &Site) -> Result<(), Failure> {
-        let ops = site.ops(self.ops);
-        for (path, ops) in [
-            (Self::path(site), ops),
-            (Self::warm_up_path(site), Site::warm_up(ops)),
+        let (count, _) = self.count(site);
+        for (path, count) in [
+            (Self::path(site), count),
+            (Self::warm_up_path(site), Site::warm_up(count)),
         ] {
             let len = if self.mode == Mode::Grow {
                 0
             } else {
-                ops * self.block
+                count * self.block
             };
             fs::write(&path, vec![0; len]).named(path)?;
         }
@@ -249,7 +294,7 @@ impl Write {
     }
 
     fn write_blocks(&self, path: &Path, blocks: &[usize], seed: u64) -> Result<(), Failure> {
-        let file = open(path, true, self.direct)?;
+        let file = files::open(path, true, self.direct)?;
         let mut buffer = Aligned::new(self.block);
         for block in blocks {
             let offset = (block * self.block) as u64;
@@ -265,10 +310,11 @@ impl Write {
 
     /// Runs the case.
     pub fn run(&self, site: &Site, gate: &mut Gate<'_>, seed: u64) -> Result<Done, Failure> {
-        let ops = site.ops(self.ops);
-        let before = blocks(self.order, Site::warm_up(ops), ops);
+        let (count, ops) = self.count(site);
+        let few = Site::warm_up(count);
+        let before = blocks(self.order, few, few);
         self.write_blocks(&Self::warm_up_path(site), &before, seed)?;
-        let blocks = blocks(self.order, ops, ops);
+        let blocks = blocks(self.order, count, ops);
         gate.begin(Caches::Cold)?;
         self.write_blocks(&Self::path(site), &blocks, seed)?;
         gate.end()?;
@@ -282,7 +328,7 @@ impl Write {
     pub fn verify(&self, site: &Site, seed: u64) -> Result<(), Failure> {
         let path = Self::path(site);
         let file = File::open(&path).named(&path)?;
-        let len = site.ops(self.ops) * self.block;
+        let len = self.count(site).0 * self.block;
         let mut buffer = vec![0; MIB];
         let mut offset = 0;
         loop {

@@ -10,7 +10,9 @@
 
 mod cases;
 mod data;
+mod files;
 mod gate;
+mod map;
 mod names;
 mod pattern;
 mod trees;
@@ -21,19 +23,19 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use cases::{Case, CASES};
+use cases::{Case, SUITES};
 use gate::Gate;
 
 const HELP: &str = "\
-Usage: load list                                   prints the cases: name, group, what an operation is
-       load assets ASSETS SCALE                    makes the files that are only read
+Usage: load list SUITE                             prints the cases of bench or bench-dax: name, group, about
+       load assets ASSETS SCALE CASE...            makes the files that the cases only read
        load prepare WORK SCALE CASE...             makes what each case starts from
-       load run ASSETS WORK SCALE [--gate PORT] CASE...
+       load run ASSETS WORK SCALE [--gate PORT] [--direct] CASE...
                                                    runs the cases; prints a line of JSON for each
        load verify ASSETS WORK SCALE CASE...       checks what the cases left in WORK
 
 SCALE multiplies the number of operations. With --gate, each case writes a byte to the device PORT where its timing starts
-and where it ends, and waits for a byte to come back.
+and where it ends, and waits for a byte to come back. With --direct, read(2) of large files is done with O_DIRECT.
 ";
 
 /// Where a case works, and how much it does.
@@ -45,6 +47,10 @@ pub struct Site {
     work: PathBuf,
     /// Multiplies the number of operations.
     scale: f64,
+    /// Whether to read past the page cache where the case leaves it open.
+    direct: bool,
+    /// Divides large sizes that do not follow the scale, for tests of this program.
+    smaller: usize,
 }
 
 impl Site {
@@ -52,6 +58,15 @@ impl Site {
     fn ops(&self, base: usize) -> usize {
         // The numbers are small, and a scale that is none gives the least.
         ((base as f64 * self.scale) as usize).max(16)
+    }
+
+    /// A size that does not follow the scale.
+    fn size(&self, bytes: usize) -> usize {
+        if bytes > 1 << 20 {
+            bytes / self.smaller
+        } else {
+            bytes
+        }
     }
 
     /// How many of `ops` operations are done before the timing starts.
@@ -93,8 +108,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Case>, Failure> {
     names
         .iter()
         .map(|name| {
-            CASES
-                .iter()
+            cases::all()
                 .find(|case| case.name == name)
                 .ok_or_else(|| format!("no case {name}; see load list"))
         })
@@ -107,6 +121,8 @@ fn site(assets: &str, work: &str, scale: f64, case: &Case) -> Site {
         assets: assets.into(),
         work: Path::new(work).join(case.name),
         scale,
+        direct: false,
+        smaller: 1,
     }
 }
 
@@ -118,24 +134,34 @@ fn scale_of(text: &str) -> Result<f64, Failure> {
     }
 }
 
-fn list() {
-    for case in &CASES {
+fn list(suite: &str) -> Result<(), Failure> {
+    let found = SUITES.iter().find(|(name, _)| *name == suite);
+    let (_, cases) = found.ok_or_else(|| format!("no suite {suite}"))?;
+    for case in *cases {
         println!("{}\t{}\t{}", case.name, case.group, case.about);
     }
+    Ok(())
 }
 
 /// Runs cases and prints what they took. A case that fails says so in its line, and the next one runs.
 fn run(assets: &str, work: &str, scale: f64, rest: &[String]) -> Result<(), Failure> {
-    let (port, names) = match rest {
-        [option, port, names @ ..] if option == "--gate" => {
-            let opened = OpenOptions::new().read(true).write(true).open(port);
-            (Some(opened.named(port)?), names)
+    let (mut port, mut direct, mut names) = (None, false, rest);
+    loop {
+        match names {
+            [option, path, rest @ ..] if option == "--gate" => {
+                let opened = OpenOptions::new().read(true).write(true).open(path);
+                (port, names) = (Some(opened.named(path)?), rest);
+            }
+            [option, rest @ ..] if option == "--direct" => (direct, names) = (true, rest),
+            _ => break,
         }
-        names => (None, names),
-    };
+    }
     for case in chosen(names)? {
         let mut gate = Gate::new(port.as_ref());
-        let site = site(assets, work, scale, case);
+        let site = Site {
+            direct,
+            ..site(assets, work, scale, case)
+        };
         let result = case.run(&site, &mut gate);
         let line = match (result, gate.finish()) {
             (Ok(done), Ok(elapsed)) => format!(
@@ -160,8 +186,12 @@ fn run(assets: &str, work: &str, scale: f64, rest: &[String]) -> Result<(), Fail
 fn carry_out(arguments: &[String]) -> Result<(), Failure> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["list"] => list(),
-        ["assets", assets, scale] => cases::make_assets(Path::new(assets), scale_of(scale)?)?,
+        ["list", suite] => list(suite)?,
+        ["assets", assets, scale, ..] => {
+            for case in chosen(&arguments[3..])? {
+                case.make_assets(&site(assets, "", scale_of(scale)?, case))?;
+            }
+        }
         ["prepare", work, scale, ..] => {
             for case in chosen(&arguments[3..])? {
                 case.prepare(&site("", work, scale_of(scale)?, case))?;
@@ -194,19 +224,22 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
 
+    /// A site where little is done with small files.
+    fn little(top: &Path, case: &Case) -> Site {
+        let (assets, work) = (top.join("assets"), top.join("work"));
+        let (assets, work) = (assets.to_str().unwrap(), work.to_str().unwrap());
+        Site {
+            smaller: 32,
+            ..site(assets, work, 0.02, case)
+        }
+    }
+
     #[test]
     fn every_case_passes_on_a_local_directory() {
         let top = env::temp_dir().join(format!("load-test-{}", std::process::id()));
-        let (assets, work) = (top.join("assets"), top.join("work"));
-        let scale = 0.02;
-        cases::make_assets(&assets, scale).unwrap();
-        for case in &CASES {
-            let site = site(
-                assets.to_str().unwrap(),
-                work.to_str().unwrap(),
-                scale,
-                case,
-            );
+        for case in cases::all() {
+            let site = little(&top, case);
+            case.make_assets(&site).unwrap();
             case.prepare(&site).unwrap();
             let mut gate = Gate::new(None);
             gate.keep_caches();
@@ -221,22 +254,21 @@ mod tests {
     #[test]
     fn a_write_that_is_lost_is_found() {
         let top = env::temp_dir().join(format!("load-lost-{}", std::process::id()));
-        let case = CASES
-            .iter()
-            .find(|case| case.name == "write-seq-4k")
-            .unwrap();
-        let site = site("", top.to_str().unwrap(), 0.02, case);
-        case.prepare(&site).unwrap();
-        assert!(case.verify(&site).is_err());
+        for name in ["write-seq-4k", "in-write-4k"] {
+            let case = cases::all().find(|case| case.name == name).unwrap();
+            let site = little(&top, case);
+            case.prepare(&site).unwrap();
+            assert!(case.verify(&site).is_err());
+        }
         std::fs::remove_dir_all(top).unwrap();
     }
 
     #[test]
     fn names_of_cases_are_unique() {
-        let mut names: Vec<_> = CASES.iter().map(|case| case.name).collect();
+        let mut names: Vec<_> = cases::all().map(|case| case.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), CASES.len());
+        assert_eq!(names.len(), cases::all().count());
     }
 
     #[test]

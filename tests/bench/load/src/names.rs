@@ -35,8 +35,11 @@ pub enum Op {
     Unlink,
 }
 
-/// Makes the files that are only read.
+/// Makes the files that are only read, unless they are there.
 pub fn make_assets(site: &Site) -> Result<(), Failure> {
+    if assets(site).exists() {
+        return Ok(());
+    }
     make_files(&assets(site), site.ops(FILES), SMALL)
 }
 

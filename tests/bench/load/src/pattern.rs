@@ -13,6 +13,14 @@ fn word(offset: u64, seed: u64) -> [u8; WORD] {
     ((offset ^ seed.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed).to_le_bytes()
 }
 
+/// A seed for what has this name.
+pub fn seed(name: &str) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325_u64;
+    name.bytes().fold(start, |seed, byte| {
+        (seed ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
 /// Fills `bytes` with what belongs at `offset` of a file.
 pub fn fill(bytes: &mut [u8], offset: u64, seed: u64) {
     for (index, chunk) in bytes.chunks_mut(WORD).enumerate() {

@@ -39,8 +39,11 @@ fn files(directory: usize) -> impl Iterator<Item = (String, Vec<u8>)> {
     })
 }
 
-/// Makes the tree and an archive of it.
+/// Makes the tree and an archive of it, unless they are there.
 pub fn make_assets(site: &Site) -> Result<(), Failure> {
+    if site.assets.join("tree").exists() {
+        return Ok(());
+    }
     for (number, directory) in directories(site).enumerate() {
         let directory = site.assets.join("tree").join(directory);
         fs::create_dir_all(&directory).named(&directory)?;
