@@ -28,6 +28,9 @@ test:
 bench:
 	$(ENTER) scripts/bench.py $(ARGS)
 
+bench-dax:
+	$(ENTER) scripts/bench_dax.py $(ARGS)
+
 check:
 	$(ENTER) scripts/check.py $(ARGS)
 
@@ -47,8 +50,9 @@ help:
 	@echo 'make shell [SHARE=DIR]      an interactive guest with the directory mounted on /mnt'
 	@echo 'make test                   host tests, KUnit suites and boot tests; ARGS=--help tells how to choose'
 	@echo 'make bench                  this driver, the C driver and virtio-9p measured in turn; ARGS=--quick, ARGS=--help'
+	@echo 'make bench-dax              this driver and the C driver with a DAX window, and whether the goals are met'
 	@echo 'make check                  formatting, lints, documentation, scripts'
 	@echo 'make clean                  removes what builds left in this tree (the cache is $$VIRTIOFS_CACHE, else'
 	@echo '                            ~/.cache/virtiofs-rust; delete it for a cold start)'
 
-.PHONY: all install run shell test bench check clean help
+.PHONY: all install run shell test bench bench-dax check clean help

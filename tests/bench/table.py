@@ -5,6 +5,8 @@ import statistics
 
 # A difference counts when the rounds agree on its direction and their median is at least this far from one.
 MARGIN = 0.05
+# With fewer rounds there is no verdict.
+LEAST = 3
 # That so many rounds agree by chance is unlikely; where fewer do, a question mark says so.
 ENOUGH = 5
 
@@ -21,7 +23,7 @@ def ratios(ours, theirs):
 
 def verdict(ratio):
     """What the ratios of a case say: "slower", "faster", or "=", nothing that can be told from noise."""
-    if len(ratio) < 3:
+    if len(ratio) < LEAST:
         return ""
     middle, least, greatest = spread(ratio)
     doubt = "" if len(ratio) >= ENOUGH else "?"
@@ -42,6 +44,12 @@ def number(value):
 def small(value):
     """Two digits of something that may be far below one."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}" if value else "0"
+
+
+def median_text(values):
+    """The median of nanoseconds, but for failed runs, as microseconds."""
+    good = [value for value in values if value is not None]
+    return number(statistics.median(good) / 1000) if good else "FAILS"
 
 
 def ratio_text(ratio):
@@ -114,8 +122,7 @@ class Times:
         for case in self.values:
             row = [case]
             for driver in self.drivers:
-                good = [value for value in self.of(case, driver) if value is not None]
-                row.append(number(statistics.median(good) / 1000) if good else "FAILS")
+                row.append(median_text(self.of(case, driver)))
             for other in others:
                 row += [ratio_text(self.ratio(case, first, other)), number(self.best_ratio(case, first, other))]
                 row.append(ratio_text(self.ratio(case, first, other, "cpu")))
@@ -152,18 +159,17 @@ class Counts:
         self.complaints = {}
 
     def add(self, case, driver, line, counters):
-        """Adds what one run printed, and the daemon's counters of the time in which it ran."""
+        """Adds what one run printed, and the daemon's counters of the time in which it ran; runs add up."""
         if "error" in line:
             self.errors[case, driver] = line["error"]
             return
         self.complaints[driver] = self.complaints.get(driver, 0) + counters["complaints"]
-        queues = counters["queues"]
-        self.values.setdefault(case, {})[driver] = {
-            "ops": line["ops"],
-            "requests": dict(counters["requests"]),
-            "kicks": sum(queue["kicks"] for queue in queues),
-            "interrupts": sum(queue["interrupts"] for queue in queues),
-        }
+        entry = self.values.setdefault(case, {}).setdefault(driver, {"ops": 0, "requests": {}, "kicks": 0, "interrupts": 0})
+        entry["ops"] += line["ops"]
+        for opcode, count in counters["requests"].items():
+            entry["requests"][opcode] = entry["requests"].get(opcode, 0) + count
+        for what in ("kicks", "interrupts"):
+            entry[what] += sum(queue[what] for queue in counters["queues"])
 
     def each(self, case, driver, what):
         """Requests (all, or of one opcode), kicks or interrupts per operation."""
