@@ -296,9 +296,10 @@ impl Write {
     fn write_blocks(&self, path: &Path, blocks: &[usize], seed: u64) -> Result<(), Failure> {
         let file = files::open(path, true, self.direct)?;
         let mut buffer = Aligned::new(self.block);
+        pattern::fill(buffer.bytes(), 0, seed);
         for block in blocks {
             let offset = (block * self.block) as u64;
-            pattern::fill(buffer.bytes(), offset, seed);
+            pattern::stamp(buffer.bytes(), offset, seed);
             file.write_all_at(buffer.bytes(), offset)
                 .map_err(|error| format!("write at {offset}: {error}"))?;
             if self.mode == Mode::Fsync {
@@ -339,7 +340,7 @@ impl Write {
             if got == 0 {
                 break;
             }
-            pattern::check(&buffer[..got], offset as u64, seed)
+            pattern::check(&buffer[..got], offset as u64, self.block, seed)
                 .map_err(|error| format!("{}: {error}", path.display()))?;
             offset += got;
         }
