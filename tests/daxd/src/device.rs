@@ -37,6 +37,8 @@ use crate::wire::{self, InHeader, Opcode};
 const TAG: usize = 36;
 /// vhost-user's own feature bit, beside virtio's.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
+/// What the VMM maps by.
+const PAGE: u64 = 4096;
 /// How long DESTROY waits for requests that came before it on other queues.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How soon a request that waits for another is tried again.
@@ -112,10 +114,8 @@ impl Device {
     /// The device that `options` describes.
     pub fn new(options: Options, memory: Memory) -> Result<Device, String> {
         let window = options.window.0;
-        if window != 0 && !window.is_power_of_two() {
-            return Err(format!(
-                "a window of {window} bytes is not a power of two, which the VMM needs"
-            ));
+        if window % PAGE != 0 {
+            return Err(format!("a window of {window} bytes is not whole pages"));
         }
         if options
             .raw_tag
@@ -440,9 +440,12 @@ impl VhostUserBackend for Frontend {
     }
 
     fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
-        match self.0.server.window.size() {
-            0 => Ok(VhostUserShMemConfig::new(0, &[])),
-            size => Ok(VhostUserShMemConfig::new(1, &[size])),
+        let window = self.0.server.window.size();
+        // The VMM needs a power of two for all regions together: behind an odd window is another one, which is not used.
+        match window.next_power_of_two() - window {
+            _ if window == 0 => Ok(VhostUserShMemConfig::new(0, &[])),
+            0 => Ok(VhostUserShMemConfig::new(1, &[window])),
+            rest => Ok(VhostUserShMemConfig::new(2, &[window, rest])),
         }
     }
 
