@@ -81,7 +81,7 @@ module! {
     params: {
         dax_ranges: u32 {
             default: 480,
-            description: "Most ranges of a DAX window that show something at the same time",
+            description: "Most ranges of a DAX window that show something at the same time; four at least",
         },
     },
 }
