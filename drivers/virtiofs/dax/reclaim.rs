@@ -54,7 +54,8 @@ const LAST_PATIENCE: u32 = 2000;
 const LAST_WAITS: u32 = 3;
 
 impl Window {
-    /// Gives up the range that is worth least, and others of the same file that are worth nothing: how many. Sleeps.
+    /// Gives up the range that is worth least, and others of the same file that are worth nothing: how many, none if the daemon
+    /// refuses. Sleeps.
     pub(super) fn make_room(self: &Arc<Self>, session: &Arc<Session>) -> Result<usize> {
         let mut extents: KVec<Extent> = KVec::with_capacity(RECLAIM_BATCH as usize, GFP_KERNEL)?;
         let mut state = self.state().lock();
@@ -93,8 +94,12 @@ impl Window {
         if extents.is_empty() {
             return Ok(0);
         }
-        self.unmap(session, &file, &extents)?;
-        Ok(extents.len())
+        match self.unmap(session, &file, &extents) {
+            Ok(()) => Ok(extents.len()),
+            Err(e) if e == EINTR || !session.is_connected() => Err(e),
+            // These are lost, or have to stay. Who needs room may have that of others.
+            Err(_) => Ok(0),
+        }
     }
 
     /// Gives up ranges that were not used for `age` ticks, `most` at most: how many. What processes have mapped may be in use
