@@ -3,7 +3,7 @@
 
 What fsx(8) does, with more kinds of access, handles and mappings that stay open, and several processes. Every call is in the log
 /run/exercise.NUMBER.log before it is made; the last ones of each process are shown when something is wrong.
-Usage: exerciser.py DIRECTORY SEED CALLS HOW
+Usage: exerciser.py DIRECTORY SEED CALLS HOW [CALL-THAT-IS-NOT-MADE...]
 - alone: four processes with a file each
 - turns: three processes with one file, which take turns
 - stripes: three processes with one file at the same time, each writing to parts of its own, which are not pages
@@ -119,7 +119,8 @@ class Exerciser:
         self.buffer = mmap.mmap(-1, LIMIT)
         self.open()
         weights = self.CALLS if part else {**self.CALLS, **self.SIZING}
-        self.names, self.weights = zip(*[(name, weight) for name, weight in weights.items() if self.area or name not in self.MAPPING])
+        left_out = set(sys.argv[5:]) | (set() if self.area else self.MAPPING)
+        self.names, self.weights = zip(*[(name, weight) for name, weight in weights.items() if name not in left_out])
 
     def open(self, flags=0):
         """Opens the file, in each way that there is; the mapping belongs to one of them."""

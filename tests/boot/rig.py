@@ -128,21 +128,21 @@ class Hand:
 
 
 class Rig:
-    """A guest and its daemons, with all of them at hand."""
+    """A guest and its daemons, with all of them at hand. `daxd` is what all daemons are told, or a list with one for each."""
 
     def __init__(self, name, shares=1, daxd=None, share=None, settings=None, ports=False, **options):
         self.name, self.options, self.share_options = name, options, share or {}
         self.options.setdefault("warm", True)
         self.settings = {"entry_timeout": 0, "attr_timeout": 0, **(settings or {})}
-        self.daxd_options = daxd or {}
-        self.shares, self.daxds, self.guest, self._hand = shares, [], None, None
+        self.daxd_options = daxd if isinstance(daxd, list) else [daxd or {}] * shares
+        self.daxds, self.guest, self._hand = [], None, None
         self.ports = ports
 
     def start(self, directory):
         """Boots."""
         self.tree = trees.Tree(directory)
-        for number in range(self.shares):
-            options = {"tag": f"daxd{number}" if number else "daxd", **self.daxd_options, **self.settings}
+        for number, mine in enumerate(self.daxd_options):
+            options = {"tag": f"daxd{number}" if number else "daxd", **mine, **self.settings}
             self.daxds.append(Daxd(directory, **options))
         shares = []
         for number, daxd in enumerate(self.daxds):

@@ -4,6 +4,7 @@
 import hashlib
 import os
 import signal
+import struct
 
 import pytest
 from conftest import blocked
@@ -41,6 +42,24 @@ def setups(rig):
     return rig.daxd.counters()["dax"]["setup"]
 
 
+def maps_of(rig, name):
+    """The ranges of a file that are mapped now: by place in the file the place in the window."""
+    path = os.path.realpath(rig.tree / name)
+    nodes = {inode["nodeid"] for inode in rig.daxd.live()["inodes"] if inode["path"] == path}
+    return {entry["foffset"]: entry["moffset"] for entry in rig.daxd.maps() if entry["nodeid"] in nodes}
+
+
+# Takes ranges from all others: page faults are always given some. Arguments: how often.
+CHURN = """
+import mmap, os, sys
+fd = os.open("/mnt/huge", os.O_RDONLY)
+with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
+    for _ in range(int(sys.argv[1])):
+        for at in range(0, len(m), 1 << 20):
+            m[at]
+"""
+
+
 def same(rig, name):
     """Whether the guest reads what the host has."""
     want = hashlib.md5((rig.tree / name).read_bytes()).hexdigest()
@@ -63,6 +82,27 @@ def test_marked_files(rig, guest, options):
     assert same(rig, "other")
     assert setups(rig) > before
     rig.daxd.mark_dax("other", False)
+    rig.daxd.mark_dax("marked", False)
+    guest.umount()
+    rig.unmounted()
+
+
+def test_unmarked_files_are_cached(rig, guest):
+    """Beside a marked file, which is not read by requests at all, the other one is read once; both take writes and mappings."""
+    rig.daxd.configure(inode_dax="listed")
+    rig.daxd.mark_dax("marked")
+    guest.mount("daxd", options="dax=inode")
+    hand = rig.hand
+    assert hand.do("fds = [os.open(f'/mnt/{name}', os.O_RDWR) for name in ('marked', 'other')]") == "OK"
+    assert hand.do("areas = [mmap.mmap(fd, 0) for fd in fds]; first = [os.pread(fd, 3 << 20, 0) for fd in fds]") == "OK"
+    for _ in range(3):
+        assert hand.do("assert [os.pread(fd, 3 << 20, 0) for fd in fds] == first == [area[:] for area in areas]") == "OK"
+    assert rig.daxd.counters()["bytes"]["read"] == 3 * MEG
+    assert maps_of(rig, "marked") and not maps_of(rig, "other")
+    assert hand.do("[os.pwrite(fd, b'written', 5000) for fd in fds]") == "OK"
+    assert hand.do("assert [area[5000:5007] for area in areas] == [b'written'] * 2") == "OK"
+    assert same(rig, "marked") and same(rig, "other")
+    assert hand.do("[area.close() for area in areas]; [os.close(fd) for fd in fds]") == "OK"
     rig.daxd.mark_dax("marked", False)
     guest.umount()
     rig.unmounted()
@@ -161,35 +201,81 @@ def test_unused_inodes_give_their_ranges_back(rig, guest):
 
 
 def test_pinned_pages(rig, guest):
-    """What a pipe holds of a mapping stays what it was, however much is reclaimed meanwhile."""
+    """What a pipe holds of a mapping stays what and where it was, while ranges of others are taken; it can go afterwards."""
     guest.mount("daxd", options="dax=always")
-    before = setups(rig)
-    guest.python(
-        """
-import ctypes, mmap, os
-libc = ctypes.CDLL(None, use_errno=True)
+    hand = rig.hand
+    pin = """
 class iovec(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
-fd = os.open("/mnt/other", os.O_RDWR)
-m = mmap.mmap(fd, 0)
-want = bytes(m[8192:16384])
-where = ctypes.addressof(ctypes.c_char.from_buffer(m)) + 8192
+fds = [os.open(f"/mnt/{name}", os.O_RDWR) for name in ("other", "marked")]
+areas = [mmap.mmap(fd, 0) for fd in fds]
+want = [bytes(area[8192:16384]) for area in areas]
 reader, writer = os.pipe()
-assert libc.vmsplice(writer, ctypes.byref(iovec(where, 8192)), 1, 0) == 8192
-huge = os.open("/mnt/huge", os.O_RDONLY)
-for _ in range(3):
-    os.lseek(huge, 0, 0)
-    while os.read(huge, 1 << 20):
-        pass
-assert os.read(reader, 8192) == want
-m[8192:8196] = b"more"
-assert os.pread(fd, 4, 8192) == b"more"
-""",
-        timeout=120,
-    )
+place = ctypes.c_char.from_buffer(areas[0])
+assert libc.vmsplice(writer, ctypes.byref(iovec(ctypes.addressof(place) + 8192, 8192)), 1, 0) == 8192
+"""
+    assert hand.do(pin) == "OK"
+    pinned, free = maps_of(rig, "other")[0], maps_of(rig, "marked")[0]
+    rig.daxd.configure(trace=2000)
+    guest.python(CHURN, 12, timeout=120)
+    gone = removed(rig)
+    rig.daxd.configure(trace=0)
+    assert free in gone and pinned not in gone
+    assert maps_of(rig, "other")[0] == pinned
+    assert hand.do("got = os.read(reader, 8192); assert got == want[0]") == "OK"
+    assert hand.do("areas[0][8192:8196] = b'more'; assert os.pread(fds[0], 4, 8192) == b'more'") == "OK"
+    assert hand.do("assert areas[1][8192:16384] == want[1]") == "OK"
     assert (rig.tree / "other").read_bytes()[8192:8196] == b"more"
-    assert setups(rig) > before + 10
+    assert hand.do("del place; [area.close() for area in areas]; [os.close(fd) for fd in (*fds, reader, writer)]") == "OK"
     guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+
+
+def removed(rig):
+    """Places in the window that REMOVEMAPPING was sent for, as far as the daemon kept a record."""
+    places = set()
+    for entry in rig.daxd.trace():
+        if entry["opcode"] == "REMOVEMAPPING":
+            args = bytes.fromhex(entry["args"])
+            places |= {struct.unpack_from("<Q", args, at)[0] for at in range(4, len(args) - 15, 16)}
+    return places
+
+
+@pytest.mark.parametrize("opcode", ["READ", "WRITE"])
+def test_buffers_leave_the_window(rig, guest, opcode):
+    """Direct I/O of a file that is not in the window, with a mapping of one that is as its buffer: others take the range of that
+    before the answer comes, and what is read is where it belongs all the same."""
+    rig.daxd.configure(inode_dax="listed")
+    for name in ("marked", "huge"):
+        rig.daxd.mark_dax(name)
+    guest.mount("daxd")
+    call = "preadv" if opcode == "READ" else "pwritev"
+    rig.daxd.hold(opcode, count=1)
+    task = guest.spawn_python(
+        f"""
+import mmap, os
+window, plain = os.open("/mnt/marked", os.O_RDWR), os.open("/mnt/other", os.O_RDWR | os.O_DIRECT)
+m = mmap.mmap(window, 0)
+assert os.{call}(plain, [memoryview(m)[0:1 << 20]], 0) == 1 << 20
+"""
+    )
+    rig.daxd.wait_for_held()
+    blocked(guest, task)
+    before = maps_of(rig, "marked")
+    rig.daxd.configure(trace=2000)
+    guest.python(CHURN, 12, timeout=120)
+    gone = removed(rig)
+    rig.daxd.configure(trace=0)
+    assert before[0] in gone and 0 not in maps_of(rig, "marked")
+    assert rig.daxd.release() == 1
+    result = task.wait()
+    assert result.rc == 0, result
+    one, two = ((rig.tree / name).read_bytes() for name in ("marked", "other"))
+    assert one[:MEG] == two[:MEG] and one[MEG:] != two[MEG:]
+    guest.umount()
+    for name in ("marked", "huge"):
+        rig.daxd.mark_dax(name, False)
     assert maps(rig) == 0
     rig.unmounted()
 

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A window that the daemon does not serve as it should: it refuses, it answers nonsense, it dies, and its files become shorter."""
+
+import hashlib
+import os
+import signal
+
+import pytest
+from conftest import blocked
+
+MEG = 1 << 20
+RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
+REFUSED = "does not map files into the window"
+
+
+def files(tree):
+    """What is shared."""
+    tree.file("file", 6 * MEG)
+    tree.file("other", 3 * MEG, seed=1)
+    tree.file("huge", 40 * MEG)
+
+
+@pytest.fixture
+def mounted(rig):
+    """The share on /mnt, with all files in the window; afterwards nothing is mapped, and the next mount has the window."""
+    rig.guest.mount("daxd", options="dax=always")
+    rig.hand.lines("None")
+    yield rig
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    rig.guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+    rig.guest.mount("daxd", options="dax=always")
+    before = setups(rig)
+    assert same(rig, "file")
+    assert setups(rig) > before
+    rig.guest.umount()
+
+
+def maps(rig):
+    """Ranges that are mapped now."""
+    return rig.daxd.counters()["live"]["maps"]
+
+
+def setups(rig):
+    """Ranges that were mapped so far."""
+    return rig.daxd.counters()["dax"]["setup"]
+
+
+def same(rig, name):
+    """Whether the guest reads what the host has."""
+    want = hashlib.sha256((rig.tree / name).read_bytes()).hexdigest()
+    return rig.guest.out(f"sha256sum </mnt/{name}").split()[0] == want
+
+
+# Uses a file, a part of 2 MiB after the other: how many of them could be used. One that cannot be ends a process.
+USE = """
+import mmap, os, sys
+how = sys.argv[1]
+fd = os.open("/mnt/file", os.O_RDWR)
+parts = range(0, os.fstat(fd).st_size, 2 << 20)
+m = mmap.mmap(fd, 0) if how in ("load", "store") else None
+def use(at):
+    for place in range(at, at + (2 << 20), 64 << 10):
+        if how == "read":
+            assert len(os.pread(fd, 64 << 10, place)) == 64 << 10
+        elif how == "write":
+            assert os.pwrite(fd, b"%08d" % place * 8192, place) == 64 << 10
+        elif how == "load":
+            m[place + 5]
+        else:
+            m[place:place + 8] = b"%08d" % place
+good = 0
+for at in parts:
+    child = os.fork()
+    if child == 0:
+        use(at)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -7), status
+    good += status == 0
+print(good)
+"""
+
+
+@pytest.mark.parametrize("skip", [0, 1], ids=["first", "middle"])
+@pytest.mark.parametrize("error", ["ENOMEM", "EIO", "ENOSYS"])
+@pytest.mark.parametrize("how", ["read", "write", "load", "store"])
+def test_refused(mounted, how, error, skip):
+    """Where the daemon does not map, bytes go by requests, and a page fault gets SIGBUS; whoever never could is not asked again."""
+    daxd = mounted.daxd
+    daxd.set_fault("error", "SETUPMAPPING", errno=error, skip=skip)
+    good = int(mounted.guest.python(USE, how).stdout)
+    assert setups(mounted) == skip
+    refused = daxd.counters()["errors"]["SETUPMAPPING"]
+    # A read or write does not ask each time.
+    assert set(refused) == {error} and 1 <= refused[error] <= (1 if error == "ENOSYS" else 4), refused
+    logged = mounted.hand.lines("None")[1]
+    assert len(logged) == 1 and REFUSED in logged[0], logged
+    data = (mounted.tree / "file").read_bytes()
+    if how in ("read", "write"):
+        assert good == 3 and daxd.count(how.upper()) > 0
+    else:
+        assert good == skip
+    if how == "write":
+        assert all(data[at : at + (64 << 10)] == b"%08d" % at * 8192 for at in range(0, 6 * MEG, 64 << 10))
+    if how == "store":
+        assert all(data[at : at + 8] == b"%08d" % at for at in range(0, skip * 2 * MEG, 64 << 10))
+    assert same(mounted, "file")
+    # The daemon has come to its senses.
+    daxd.clear_faults()
+    asked = daxd.count("SETUPMAPPING")
+    good = int(mounted.guest.python(USE, "load").stdout)
+    if error == "ENOSYS":
+        assert good == skip and daxd.count("SETUPMAPPING") == asked
+    else:
+        assert good == 3 and setups(mounted) > skip
+
+
+UNCLEAR = [("error", {"errno": "EIO"}), ("truncate", {"len": 8}), ("unique", {"add": 2})]
+
+
+@pytest.mark.parametrize("fault", UNCLEAR, ids=lambda fault: fault[0])
+def test_removal_fails_once(mounted, fault):
+    """A range that is not known to be removed is not used again; others go in its place, and nobody sees an error."""
+    mounted.daxd.set_fault(fault[0], "REMOVEMAPPING", count=1, **fault[1])
+    out = mounted.guest.python(
+        """
+import hashlib, mmap, os
+fd = os.open("/mnt/huge", os.O_RDONLY)
+with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
+    print(hashlib.sha256(m).hexdigest())
+"""
+    ).stdout
+    assert out.strip() == hashlib.sha256((mounted.tree / "huge").read_bytes()).hexdigest()
+    assert mounted.daxd.counters()["faults"] == {fault[0]: 1}
+    assert mounted.daxd.counters()["dax"]["setup_occupied"] == 0
+    assert same(mounted, "huge") and setups(mounted) >= 20
+
+
+@pytest.mark.parametrize("opcode", ["SETUPMAPPING", "REMOVEMAPPING"])
+def test_nothing_is_left(mounted, opcode):
+    """When it is known of no range what it shows, files are read and written by requests; a page fault gets SIGBUS at once."""
+    daxd = mounted.daxd
+    daxd.set_fault("truncate", opcode, len=8)
+    reads = """
+import mmap, os
+fd = os.open("/mnt/huge", os.O_RDONLY)
+m = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+for _ in range(4):
+    for at in range(0, 40 << 20, 1 << 20):
+        if os.fork() == 0:
+            m[at]
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.wait()[1])
+        assert status in (0, -7), status
+print(status)
+"""
+    assert int(mounted.guest.python(reads, timeout=120).stdout) == -signal.SIGBUS
+    daxd.clear_faults()
+    asked = daxd.count("SETUPMAPPING")
+    assert int(mounted.guest.python(reads, timeout=120).stdout) == -signal.SIGBUS
+    assert daxd.count("SETUPMAPPING") == asked
+    daxd.reset_counters()
+    assert same(mounted, "other") and daxd.count("READ") > 0
+    mounted.guest.run("echo written >/mnt/new")
+    assert (mounted.tree / "new").read_text() == "written\n"
+
+
+def test_shorter_on_the_host(mounted):
+    """A file that was cut on the host: as soon as the guest knows, a mapping beyond the end gets SIGBUS, and reads end there."""
+    path = mounted.tree / "other"
+    hand = mounted.hand
+    daxd = mounted.daxd
+    daxd.configure(attr_timeout=0)
+    assert hand.do("fd = os.open('/mnt/other', os.O_RDWR)") == "OK"
+    assert hand.do("m = mmap.mmap(fd, 0); seen = [m[at] for at in range(0, len(m), 4096)]") == "OK"
+    assert setups(mounted) > 0
+    os.truncate(path, MEG + 100)
+    assert hand.do("os.fstat(fd).st_size") == "OK" and hand.value == MEG + 100
+    child = """
+pid = os.fork()
+if pid == 0:
+    m[{}]
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+    for at, status in ((0, 0), (MEG, 0), (MEG + 4096, -signal.SIGBUS), (3 * MEG - 1, -signal.SIGBUS)):
+        assert hand.do(child.format(at)) == "OK"
+        assert hand.do("status") == "OK" and hand.value == status, at
+    assert hand.do("len(os.pread(fd, 8192, 1 << 20))") == "OK" and hand.value == 100
+    # It has become longer again, and other bytes are there.
+    with open(path, "r+b") as file:
+        file.seek(2 * MEG)
+        file.write(b"again" * 1000)
+    assert hand.do("os.fstat(fd).st_size") == "OK" and hand.value == 2 * MEG + 5000
+    assert hand.do("bytes(m[2 << 20:(2 << 20) + 10]).decode()") == "OK" and hand.value == "againagain"
+    assert hand.do("m[(1 << 20) + 100]") == "OK" and hand.value == 0
+    assert hand.do("m.close(); os.close(fd)") == "OK"
+    assert same(mounted, "other")
+    path.write_bytes(os.urandom(3 * MEG))
+
+
+DIES = """
+import mmap, os, sys, time
+fd = os.open("/mnt/other", os.O_RDWR)
+m = mmap.mmap(fd, 0)
+m[0] = m[2 << 20] = 1
+open("/run/mapped", "w")
+while not os.path.exists("/run/look"):
+    time.sleep(0.01)
+m[4096]
+m[5] = 1
+os.pread(fd, 4096, 1 << 20)
+open("/run/looked", "w")
+while not os.path.exists("/run/end"):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("how", ["fault", "read"])
+def test_death(boot_rig, how):
+    """The daemon dies when it is asked to map: who waits gets an error with the abort; what is mapped can be used, or is gone."""
+    rig = boot_rig(files=files, wedged=True, daxd=RIG["daxd"], settings=RIG["settings"])
+    guest = rig.guest
+    guest.mount("daxd", options="dax=always")
+    user = guest.spawn_python(DIES)
+    guest.wait_until(lambda: guest.run("test -e /run/mapped", check=False).rc == 0, "it is mapped")
+    assert maps(rig) > 0
+    rig.daxd.set_fault("exit", "SETUPMAPPING", code=3)
+    if how == "fault":
+        task = guest.spawn_python("import mmap, os; mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0)[0]")
+    else:
+        task = guest.spawn("exec cat /mnt/huge >/dev/null")
+    assert guest.shares[0].process.wait(20) == 3
+    blocked(guest, task)
+    guest.run("touch /run/look")
+    guest.wait_until(lambda: user.poll() or guest.run("test -e /run/looked", check=False).rc == 0, "it has looked")
+    assert not user.poll() or user.result.rc == 128 + signal.SIGBUS, user.result
+    # Both use it still; but nobody waits any more.
+    guest.spawn("umount -f /mnt").wait()
+    result = task.wait()
+    assert result.rc == 128 + signal.SIGBUS if how == "fault" else "not connected" in result.stderr, result
+    guest.run("touch /run/end")
+    user.wait()
+    guest.run("umount /mnt", check=False)
+    assert guest.run("mountpoint -q /mnt", check=False).rc == 32
+    guest.unload()
