@@ -104,7 +104,7 @@ pub(crate) struct Handle {
     /// Whether the daemon truncated the file when it was opened.
     truncated: bool,
     /// Of a file that is mapped from the window: how it is read and written.
-    run: Option<Run>,
+    run: Option<KBox<Run>>,
     /// Set once it was asked for a lock that the daemon keeps.
     claims: SetOnce<Arc<Claims>>,
     /// For a directory: where its reader is in what is kept of the listing.
@@ -185,7 +185,7 @@ impl Handle {
 
     /// How it is read and written, of a file that is mapped from the window.
     pub(crate) fn run(&self) -> Option<&Run> {
-        self.run.as_ref()
+        self.run.as_deref()
     }
 
     /// Whether the daemon takes direct writes side by side.
@@ -248,7 +248,8 @@ impl Handle {
     /// It is a handle of this inode: from here on what mappings write is written back through it, if it can write.
     pub(crate) fn join(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
         if inode.is_dax() {
-            self.run = Some(dax::new_run()?);
+            let session = inode.session()?;
+            self.run = Some(session.window().ok_or(ENODEV)?.new_run()?);
         }
         if flags & flags::O_ACCMODE != flags::O_RDONLY {
             let mut writers = inode.data().writers().lock();

@@ -5,8 +5,10 @@ import hashlib
 
 import pytest
 from conftest import mount_errno, running
+from rig import Pace
 
 RIG = {}
+PACE = Pace()
 CONTENT = 3 << 20
 
 
@@ -18,6 +20,7 @@ def files(tree):
 
 def refused(rig, error, *texts):
     """Mounts, which fails with an error and one line that has these texts; then a mount works."""
+    PACE.wait("daxd")
     rig.hand.lines("None")
     script = "libc.mount(b'daxd', b'/mnt', b'virtiofs', 0, None) and exec('raise OSError(ctypes.get_errno(), str())')"
     done, logged = rig.hand.lines(script)

@@ -27,20 +27,15 @@ use crate::{
 use dax_map::{
     Access,
     Need,
-    Plan,
-    Stream, //
+    Plan, //
 };
 use kernel::{
     iov::{
         IovIterDest,
         IovIterSource, //
     },
-    new_spinlock,
     prelude::*,
-    sync::{
-        Arc,
-        SpinLock, //
-    },
+    sync::Arc, //
 };
 use kernel_ext::{
     dax::fault_in,
@@ -50,14 +45,6 @@ use vfs::{
     file::Kiocb,
     Inode, //
 };
-
-/// How an open file has been read and written lately.
-pub(crate) type Run = Pin<KBox<SpinLock<Stream>>>;
-
-/// That of a file that was not read or written yet.
-pub(crate) fn new_run() -> Result<Run> {
-    KBox::pin_init(new_spinlock!(Stream::new(), "Run"), GFP_KERNEL)
-}
 
 /// What it takes to read or write a file.
 struct Target<'a> {
@@ -111,8 +98,7 @@ impl<'a> Target<'a> {
     }
 
     /// Maps what will be needed soon.
-    fn map_ahead(&self, plan: Option<Plan>) {
-        let Some(plan) = plan else { return };
+    fn map_ahead(&self, plan: Plan) {
         let (window, session, file) =
             (self.window.clone(), self.session.clone(), self.file.clone());
         // It is a guess: nothing is lost without.
@@ -186,8 +172,9 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
     let run = iocb.data().run().ok_or(EIO)?;
     let target = Target::of(inode)?;
     let pos = iocb.pos();
+    let mut tried = false;
     loop {
-        if kernel_write::is_killed() {
+        if core::mem::replace(&mut tried, true) && kernel_write::is_killed() {
             return Err(EINTR);
         }
         let lock = match iocb.is_nowait() {
@@ -208,7 +195,9 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
                 let offset = range.hit.window_offset;
                 let read = target.window.memory().copy_to_iter(offset, part, to);
                 drop((step, lock));
-                target.map_ahead(ahead);
+                if let Some(plan) = ahead {
+                    target.map_ahead(plan);
+                }
                 if read > 0 {
                     return Ok(Piece::copied(read));
                 }
@@ -223,7 +212,9 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
         if iocb.is_nowait() {
             return Err(EAGAIN);
         }
-        target.map_ahead(ahead);
+        if let Some(plan) = ahead {
+            target.map_ahead(plan);
+        }
         if !target.provide(step, false)? {
             return direct::read_part(iocb, to, usize::try_from(bypassed)?).map(Piece::transferred);
         }
@@ -259,6 +250,9 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
             Ok(Written::Needs(step)) => {
                 drop(locked);
                 may_map = target.provide(step, true)?;
+                if kernel_write::is_killed() {
+                    return Err(EINTR);
+                }
                 locked = inode.lock_exclusive();
                 if write::begin(&mut iocb, from)? == 0 {
                     return Ok(0);
@@ -288,14 +282,13 @@ fn write_some<'a>(
 ) -> Result<Written<'a>> {
     let run = iocb.data().run().ok_or(EIO)?;
     loop {
-        if kernel_write::is_killed() {
-            return Err(EINTR);
-        }
         let size = target.inode.size();
         let access = target.access(iocb.pos(), from.len() as u64, true, size)?;
         // What makes the file longer is sent to the daemon, with what comes before.
         let (step, ahead) = target.window.access(run, &access);
-        target.map_ahead(ahead);
+        if let Some(plan) = ahead {
+            target.map_ahead(plan);
+        }
         let bypassed = match step {
             Step::Use(range) => {
                 let part = usize::try_from(access.len.min(range.hit.len))?;
@@ -307,6 +300,9 @@ fn write_some<'a>(
                 }
                 target.window.alive()?;
                 kernel_write::fault_in(from, part)?;
+                if kernel_write::is_killed() {
+                    return Err(EINTR);
+                }
                 continue;
             }
             Step::Bypass(bytes) => bytes,

@@ -24,10 +24,8 @@ pub(crate) use counters::Directory;
 pub(crate) use fault::Faults;
 pub(crate) use gate::Gate;
 pub(crate) use io::{
-    new_run,
     read,
-    write,
-    Run, //
+    write, //
 };
 pub(crate) use mode::{
     applies,
@@ -37,6 +35,7 @@ pub(crate) use mode::{
 pub(crate) use window::{
     LostMapping,
     MappedFile,
+    Run,
     Window,
     IDLE_CHECK, //
 };

@@ -63,6 +63,7 @@ use kernel::{
             Atomic, //
         },
         Arc,
+        LockedBy,
         SpinLock, //
     },
     time::msecs_to_jiffies, //
@@ -238,6 +239,9 @@ impl State {
         wake.unwrap_or_default()
     }
 }
+
+/// How an open file has been read and written lately, for its window to know. Protected by the window lock.
+pub(crate) struct Run(LockedBy<Stream, State>);
 
 /// The window of a session.
 #[pin_data]
@@ -422,23 +426,26 @@ impl Window {
         state.table.tick(ticks.saturating_add(1))
     }
 
-    /// What to do with an access, and what to map ahead of it.
-    pub(super) fn access(
-        &self,
-        stream: &SpinLock<Stream>,
-        access: &Access,
-    ) -> (Step<'_>, Option<Plan>) {
+    /// For a file of this window that was opened just now. Errors: `ENOMEM`.
+    pub(crate) fn new_run(&self) -> Result<KBox<Run>> {
+        let stream = LockedBy::new(&self.state, Stream::new());
+        Ok(KBox::new(Run(stream), GFP_KERNEL)?)
+    }
+
+    /// What to do with an access, and what to map ahead of it. `run` is of this window.
+    pub(super) fn access(&self, run: &Run, access: &Access) -> (Step<'_>, Option<Plan>) {
         let bypass = |len| match access.need {
             Need::Either => Step::Bypass(len),
             Need::Mapping => Step::Nothing,
         };
-        let mut stream = stream.lock();
         let mut state = self.state.lock();
         if state.closed {
             return (bypass(access.len), None);
         }
         let wake = Self::tick_locked(&mut state);
+        let mut stream = *run.0.access(&state);
         let advice = state.table.access(&mut stream, access);
+        *run.0.access_mut(&mut state) = stream;
         let step = match advice.step {
             dax_map::Step::Use(hit) => Step::Use(Pinned { window: self, hit }),
             dax_map::Step::Map(_) if state.grants_nothing(access) => bypass(access.len),
@@ -448,7 +455,7 @@ impl Window {
             dax_map::Step::Bypass { len } => bypass(len),
         };
         let ahead = advice.ahead.filter(|_| !state.unable && state.pause == 0);
-        drop((state, stream));
+        drop(state);
         self.wake(wake);
         (step, ahead)
     }
