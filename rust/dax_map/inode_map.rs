@@ -62,13 +62,17 @@ impl InodeMap {
         mix(self.seed ^ u64::from(i))
     }
 
-    /// The last range that starts at or before a place, and the first after it, of any inode.
+    /// The last range that starts at or before a place, and the first after it, of any inode. The second is not looked for when
+    /// the first covers the place.
     fn around(&self, slots: &[Slot], key: (Owner, u64)) -> (u32, u32) {
         let (mut before, mut after) = (NIL, NIL);
         let mut at = self.root;
         while let Some(slot) = node(slots, at) {
             if slot.key() <= key {
                 before = at;
+                if slot.covers(key.0, key.1) {
+                    break;
+                }
                 at = slot.right;
             } else {
                 after = at;
