@@ -267,7 +267,7 @@ def test_few_ranges(rig, daemon, tag, ranges):
     rig.guest.run("modprobe -r virtiofs; modprobe virtiofs")
 
 
-@pytest.mark.parametrize(("tag", "ranges"), [("plain", 1)])
+@pytest.mark.parametrize(("tag", "ranges"), [("two", 480), ("plain", 1)])
 def test_instruction_across_ranges(rig, daemon, tag, ranges):
     """One instruction may need two ranges at the same time: they are there, however small the window, and few the ranges."""
     rig.guest.run(f"modprobe -r virtiofs; modprobe virtiofs dax_ranges={ranges}")

@@ -34,10 +34,6 @@ use kernel_ext::dax::Memory;
 /// What this driver can do with a window, besides what it always can.
 const OFFERED: InitFlags = InitFlags::MAP_ALIGNMENT.with(InitFlags::HAS_INODE_DAX);
 
-/// Fewest ranges that there have to be: an instruction that copies from one mapping to another may need as many at the same time.
-/// With fewer, it would have one range taken for the other for ever.
-const FEWEST_RANGES: usize = 4;
-
 /// Who has the window of a device.
 #[derive(Default)]
 pub(crate) enum Holder {
@@ -100,14 +96,7 @@ impl Claim {
         let alignment = 1_u64
             .checked_shl(u32::from(agreed.map_alignment))
             .unwrap_or(u64::MAX);
-        let ranges = crate::max_ranges().max(FEWEST_RANGES);
-        let made = match (self.memory.len() as u64).checked_div(alignment) {
-            Some(most) if most >= FEWEST_RANGES as u64 => {
-                Window::new(self.memory.clone(), alignment, ranges)
-            }
-            _ => Err(EINVAL),
-        };
-        match made {
+        match Window::new(self.memory.clone(), alignment, crate::max_ranges()) {
             Ok(window) => Ok(Some(window)),
             Err(e) if e == ENOMEM => Err(e),
             Err(_) => {

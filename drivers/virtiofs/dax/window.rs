@@ -32,6 +32,7 @@ use dax_map::{
     Ghost,
     Hit,
     Need,
+    Order,
     Owner,
     Plan,
     ReclaimToken,
@@ -87,8 +88,16 @@ const TICK: u32 = 1000;
 pub(crate) const IDLE_CHECK: u32 = 20 * TICK;
 /// Parts of files that are remembered for each range.
 const GHOSTS_PER_RANGE: usize = 8;
+/// Fewest ranges that there are. An instruction that copies from one mapping to another needs as many at the same time, where it lies
+/// across two ranges in both: with fewer, it would have one taken for the other for ever. So none is larger than such a part of the
+/// window.
+const FEWEST_RANGES: usize = 4;
 /// Wishes for a range that are not granted after the daemon has refused one.
 const PAUSE: u32 = 32;
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[path = "tests.rs"]
+mod tests;
 
 type Table = dax_map::Window<KVVec<Block>, KVVec<Slot>, KVVec<Ghost>>;
 
@@ -178,6 +187,47 @@ pub(super) struct State {
 }
 
 impl State {
+    /// That of a window of `len` bytes, see [`Window::new`].
+    fn new(len: u64, alignment: u64, ranges: usize) -> Result<Self> {
+        let part = len
+            .checked_div(FEWEST_RANGES as u64)
+            .and_then(Order::within);
+        let largest = part.ok_or(EINVAL)?.min(policy::MAX_ORDER);
+        let geometry = Geometry::new(len, alignment, largest).map_err(|_| EINVAL)?;
+        let blocks = usize::try_from(geometry.blocks())?;
+        let ranges = ranges.max(FEWEST_RANGES).min(blocks);
+        let table = Table::new(
+            Config {
+                geometry,
+                seed: SipHash::random().of(0),
+            },
+            KVVec::from_elem(Block::default(), blocks, GFP_KERNEL)?,
+            KVVec::from_elem(Slot::default(), ranges, GFP_KERNEL)?,
+            KVVec::from_elem(
+                Ghost::default(),
+                ranges.saturating_mul(GHOSTS_PER_RANGE),
+                GFP_KERNEL,
+            )?,
+        )
+        .map_err(|_| EINVAL)?;
+        let mut files = KVVec::with_capacity(ranges, GFP_KERNEL)?;
+        let mut duties = KVVec::with_capacity(ranges, GFP_KERNEL)?;
+        for _ in 0..ranges {
+            files.push(None, GFP_KERNEL)?;
+            duties.push(None, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            table,
+            files,
+            duties,
+            closed: false,
+            unable: false,
+            pause: 0,
+            next_tick: 0,
+            waited: 0,
+        })
+    }
+
     /// Whether the daemon cannot map.
     pub(super) fn is_unable(&self) -> bool {
         self.unable
@@ -307,45 +357,13 @@ fn ending_of(done: &Result<(), fuse_proto::ReplyError>) -> Ending {
 }
 
 impl Window {
-    /// An empty one in `memory`, with ranges aligned to `alignment` bytes, of which there are `ranges` at most. Sleeps.
+    /// An empty one in `memory`, with ranges aligned to `alignment` bytes, of which there are `ranges` at most, or
+    /// [`FEWEST_RANGES`] if that is more. Sleeps.
     ///
-    /// Errors: `EINVAL` when there cannot be a range like that, `ENOMEM`.
+    /// Errors: `EINVAL` when there is no room for so many, `ENOMEM`.
     pub(crate) fn new(memory: Arc<Memory>, alignment: u64, ranges: usize) -> Result<Arc<Self>> {
-        let geometry =
-            Geometry::new(memory.len() as u64, alignment, policy::MAX_ORDER).map_err(|_| EINVAL)?;
-        let blocks = usize::try_from(geometry.blocks())?;
-        let ranges = ranges.clamp(1, blocks);
-        let table = Table::new(
-            Config {
-                geometry,
-                seed: SipHash::random().of(0),
-            },
-            KVVec::from_elem(Block::default(), blocks, GFP_KERNEL)?,
-            KVVec::from_elem(Slot::default(), ranges, GFP_KERNEL)?,
-            KVVec::from_elem(
-                Ghost::default(),
-                ranges.saturating_mul(GHOSTS_PER_RANGE),
-                GFP_KERNEL,
-            )?,
-        )
-        .map_err(|_| EINVAL)?;
-        let mut files = KVVec::with_capacity(ranges, GFP_KERNEL)?;
-        let mut duties = KVVec::with_capacity(ranges, GFP_KERNEL)?;
-        for _ in 0..ranges {
-            files.push(None, GFP_KERNEL)?;
-            duties.push(None, GFP_KERNEL)?;
-        }
-        let state = State {
-            table,
-            files,
-            duties,
-            closed: false,
-            unable: false,
-            pause: 0,
-            next_tick: 0,
-            waited: 0,
-        };
-        let changes = Changes::new(ranges)?;
+        let state = State::new(memory.len() as u64, alignment, ranges)?;
+        let changes = Changes::new(state.files.len())?;
         Arc::pin_init(
             pin_init!(Self {
                 memory,
