@@ -32,7 +32,7 @@ TAG = "bench-dax"
 # emulator has for them.
 WINDOWS = {"64M": ("inside", "beyond", "run"), "32M": ("tiny",)}
 # It takes the emulator long to show so many ranges, and what is to be shown is a count.
-MOST_ROUNDS = {"32M": 2}
+MOST_ROUNDS = {"32M": 1}
 MOUNT = "mount -t virtiofs -o dax={} {{tag}} /mnt"
 DRIVERS = {
     "ours": dataclasses.replace(measure.OURS, mount=MOUNT.format("always")),
