@@ -87,7 +87,7 @@ def all_lines(times, counts):
 def grid(times, counts):
     """The table: a row for each case and driver, times, requests, and goals beside each other."""
     first = times.drivers[0]
-    head = ["case", "driver", "us", "cpu", *REQUESTS, "others", f"speed of {first} [least..most]", "best", "goal", ""]
+    head = ["case", "driver", "us", "cpu", "maps us", *REQUESTS, "others", f"speed of {first} [least..most]", "best", "goal", ""]
     rows = []
     for case in times.values:
         lines = {line.other: line for line in lines_of(case, times, counts)}
@@ -96,6 +96,8 @@ def grid(times, counts):
                 continue
             row = ["" if driver != first else case, driver]
             row += [table.median_text(times.of(case, driver, what)) for what in ("time", "cpu")]
+            maps = [counts.each(case, driver, what) for what in ("map_us", "unmap_us")]
+            row.append("-" if None in maps else table.number(sum(maps)))
             known = [counts.each(case, driver, what) for what in REQUESTS]
             row += ["-" if value is None else table.small(value) for value in known]
             rest = None if None in known else counts.each(case, driver, "requests") - sum(known)

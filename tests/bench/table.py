@@ -10,6 +10,9 @@ LEAST = 3
 # That so many rounds agree by chance is unlikely; where fewer do, a question mark says so.
 ENOUGH = 5
 
+# What a daemon counts beside requests.
+MEASURES = ("kicks", "interrupts", "map_us", "unmap_us")
+
 
 def spread(values):
     """(median, least, greatest)."""
@@ -150,7 +153,7 @@ class Times:
 
 
 class Counts:
-    """What a daemon counted for each case and driver: requests by opcode, kicks, interrupts."""
+    """What a daemon counted for each case and driver: requests by opcode, kicks, interrupts, and its time for maps."""
 
     def __init__(self, drivers):
         self.drivers = list(drivers)
@@ -164,15 +167,17 @@ class Counts:
             self.errors[case, driver] = line["error"]
             return
         self.complaints[driver] = self.complaints.get(driver, 0) + counters["complaints"]
-        entry = self.values.setdefault(case, {}).setdefault(driver, {"ops": 0, "requests": {}, "kicks": 0, "interrupts": 0})
+        entry = self.values.setdefault(case, {}).setdefault(driver, {"ops": 0, "requests": {}, **dict.fromkeys(MEASURES, 0)})
         entry["ops"] += line["ops"]
         for opcode, count in counters["requests"].items():
             entry["requests"][opcode] = entry["requests"].get(opcode, 0) + count
         for what in ("kicks", "interrupts"):
             entry[what] += sum(queue[what] for queue in counters["queues"])
+        for what in ("map_us", "unmap_us"):
+            entry[what] += counters["dax"][what]
 
     def each(self, case, driver, what):
-        """Requests (all, or of one opcode), kicks or interrupts per operation."""
+        """Requests (all, or of one opcode) or another measure per operation."""
         entry = self.values.get(case, {}).get(driver)
         if entry is None:
             return None

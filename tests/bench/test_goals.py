@@ -20,6 +20,7 @@ def measured(case, requests=None, **rounds):
         for value in values:
             times.add(case, driver, {"error": "EIO"} if value is None else {"ns": value * 10, "ops": 10}, 0.5)
     counters = {"requests": requests or {}, "queues": [{"kicks": 1, "interrupts": 1}], "complaints": 0}
+    counters["dax"] = {"map_us": 200, "unmap_us": 100}
     counts.add(case, names[0], {"ops": 100}, counters)
     return times, counts
 
@@ -79,9 +80,9 @@ def test_grid():
     """Times, requests per operation and goals stand beside each other; what was not counted is not zero."""
     times, counts = measured("in-seq-4k", {"READ": 50, "OPEN": 25}, ours=[2000] * 3, C=[3000] * 3)
     head, _, ours, other = (line.split() for line in goals.grid(times, counts).splitlines())
-    assert head[:4] == ["case", "driver", "us", "cpu"]
-    assert ours[:3] == ["in-seq-4k", "ours", "2.00"] and ours[4:] == ["0", "0", "0.50", "0", "0.25"]
-    assert other[:2] == ["C", "3.00"] and other[3:] == ["-"] * 5 + ["1.50", "[1.50..1.50]", "1.50", ">=", "1", "met"]
+    assert head[:6] == ["case", "driver", "us", "cpu", "maps", "us"]
+    assert ours[:3] == ["in-seq-4k", "ours", "2.00"] and ours[4:] == ["3.00", "0", "0", "0.50", "0", "0.25"]
+    assert other[:2] == ["C", "3.00"] and other[3:] == ["-"] * 6 + ["1.50", "[1.50..1.50]", "1.50", ">=", "1", "met"]
 
 
 def test_runs_add_up():
@@ -89,9 +90,11 @@ def test_runs_add_up():
     counts = table.Counts(["ours"])
     for reads in (10, 30):
         counters = {"requests": {"READ": reads}, "queues": [{"kicks": reads, "interrupts": 1}], "complaints": 0}
+        counters["dax"] = {"map_us": 0, "unmap_us": reads}
         counts.add("case", "ours", {"ops": 20}, counters)
     assert counts.each("case", "ours", "READ") == 1
     assert counts.each("case", "ours", "kicks") == 1
+    assert counts.each("case", "ours", "unmap_us") == 1
     assert counts.each("case", "ours", "interrupts") == 0.05
 
 

@@ -65,6 +65,7 @@ def test_counts():
     counts = table.Counts(["ours", "C"])
     for driver, lookups in (("ours", 20), ("C", 10)):
         counters = {"requests": {"LOOKUP": lookups, "OPEN": 10}, "queues": [{"kicks": 10, "interrupts": 5}] * 2, "complaints": 1}
+        counters["dax"] = {"map_us": 0, "unmap_us": 0}
         counts.add("case", driver, {"ops": 10}, counters)
     assert counts.each("case", "ours", "requests") == 3
     assert counts.each("case", "C", "kicks") == 2
