@@ -110,3 +110,34 @@ def test_every_case_has_a_goal():
     for goal in goals.GOALS.values():
         assert goal in found
         assert set(goal.speed) <= set(bench_dax.DRIVERS)
+
+
+def test_exit_code():
+    """A goal that was missed is wrong if one is strict; a case that fails always is, and a doubtful goal never."""
+    import bench_dax
+
+    def wrong(**rounds):
+        report = bench_dax.Report(*measured("in-rand-4k", **rounds))
+        return report.wrong(strict=False), report.wrong(strict=True)
+
+    assert wrong(ours=[100] * 3, C=[110] * 3) == (False, False)
+    assert wrong(ours=[100] * 3, C=[50] * 3) == (False, True)
+    assert wrong(ours=[100] * 3, C=[50, 50, 110]) == (False, False)
+    assert wrong(ours=[100, None, 100], C=[110] * 3) == (True, True)
+    # What the other driver cannot do is not this one's fault.
+    assert wrong(ours=[100] * 3, C=[110, None, 110]) == (False, False)
+
+
+def test_drivers_of_groups():
+    """Only where the goal names it, there is a run without DAX; who was not chosen has none."""
+    import bench_dax
+    from types import SimpleNamespace
+
+    bench = SimpleNamespace(groups={"inside": ["in-rand-4k"], "beyond": ["8x-rand-4k", "8x-map-4k", "4x-rand-4k"]})
+    assert bench_dax.groups_of(bench, "64M", ["ours", "C", "no DAX"]) == [
+        ("inside", ["in-rand-4k"], ("ours", "C")),
+        ("beyond", ["8x-rand-4k", "4x-rand-4k"], ("ours", "C", "no DAX")),
+        ("beyond", ["8x-map-4k"], ("ours", "C")),
+    ]
+    assert bench_dax.groups_of(bench, "64M", ["no DAX"]) == [("beyond", ["8x-rand-4k", "4x-rand-4k"], ("no DAX",))]
+    assert bench_dax.groups_of(bench, "32M", ["ours"]) == []
