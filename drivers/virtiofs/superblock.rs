@@ -236,13 +236,6 @@ impl FileSystem for VirtioFs {
         };
         if root.is_err() {
             session.leave();
-            return root;
-        }
-        if main {
-            let tag = mount.instance.tag();
-            if mount.dax == Some(Dax::Inode) && session.window().is_none() {
-                pr_info!("{tag:?}: dax=inode, and there is no window to be had: no DAX\n");
-            }
         }
         root
     }

@@ -64,8 +64,18 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// The window, if the mode is for it, there is one, and nobody else has it. Sleeps.
+    /// The window, if the mode is for it, there is one, and nobody else has it; a line in the log, if `dax=inode` has to do without.
+    /// Sleeps.
     pub(crate) fn new(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
+        let claim = Self::claim(instance, mode);
+        if claim.is_none() && mode == Some(Dax::Inode) {
+            let tag = instance.tag();
+            pr_info!("{tag:?}: dax=inode, and there is no window to be had: no DAX\n");
+        }
+        claim
+    }
+
+    fn claim(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
         let memory = instance.memory()?;
         if mode == Some(Dax::Never) {
             return None;
