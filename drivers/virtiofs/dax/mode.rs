@@ -67,7 +67,7 @@ impl Claim {
     /// The window, if the mode is for it, there is one, and nobody else has it; a line in the log, if `dax=inode` has to do without.
     /// Sleeps.
     pub(crate) fn new(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
-        let claim = Self::claim(instance, mode);
+        let claim = Self::take(instance, mode);
         if claim.is_none() && mode == Some(Dax::Inode) {
             let tag = instance.tag();
             pr_info!("{tag:?}: dax=inode, and there is no window to be had: no DAX\n");
@@ -75,7 +75,7 @@ impl Claim {
         claim
     }
 
-    fn claim(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
+    fn take(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
         let memory = instance.memory()?;
         if mode == Some(Dax::Never) {
             return None;
