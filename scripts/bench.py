@@ -193,12 +193,8 @@ def arguments():
     parser.add_argument("--daemon-arg", action="append", default=[], help="another argument for virtiofsd; may be repeated")
     parser.add_argument("--p9-options", default=measure.P9_OPTIONS, help=f"mount options of 9p (default: {measure.P9_OPTIONS})")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when this driver is slower than the C one in some case")
-    args = parser.parse_args()
-    args.case, args.driver, args.cache = args.case or ["*"], args.driver or list(DRIVERS), args.cache or ["auto"]
-    args.rounds = args.rounds or (3 if args.quick else 5)
-    # Real processors are quicker: as many operations as under the emulator would take too little time to be measured.
-    scale = 4.0 if guests.accelerator()[1] == "kvm" else 1.0
-    args.scale = args.scale or (scale / 3 if args.quick else scale)
+    args = measure.parsed(parser, DRIVERS, rounds=(3, 5), small=1 / 3)
+    args.cache = args.cache or ["auto"]
     return args
 
 

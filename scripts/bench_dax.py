@@ -152,13 +152,7 @@ def arguments():
     parser.add_argument("--scale", type=float, help="multiplies operations, not sizes (default: 1, with KVM 4; --quick: half)")
     parser.add_argument("--queues", type=int, default=2, help="request queues (default: 2)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a goal was missed")
-    args = parser.parse_args()
-    args.case, args.driver = args.case or ["*"], args.driver or list(DRIVERS)
-    args.rounds = args.rounds or (2 if args.quick else 5)
-    # Real processors are quicker: as many operations as under the emulator would take too little time to be measured.
-    scale = 4.0 if guests.accelerator()[1] == "kvm" else 1.0
-    args.scale = args.scale or (scale / 2 if args.quick else scale)
-    return args
+    return measure.parsed(parser, DRIVERS, rounds=(2, 5), small=1 / 2)
 
 
 def main():

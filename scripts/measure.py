@@ -329,6 +329,17 @@ def parser_for(document, drivers, quick):
     return parser
 
 
+def parsed(parser, drivers, rounds, small):
+    """The arguments, with defaults for what was not said: `rounds` with --quick and without, `small` the scale with --quick."""
+    args = parser.parse_args()
+    args.case, args.driver = args.case or ["*"], args.driver or list(drivers)
+    args.rounds = args.rounds or rounds[not args.quick]
+    # Real processors are quicker: as many operations as under the emulator would take too little time to be measured.
+    scale = 4.0 if guests.accelerator()[1] == "kvm" else 1.0
+    args.scale = args.scale or (scale * small if args.quick else scale)
+    return args
+
+
 def show_cases(suite):
     """Prints the cases of a suite."""
     for name, group, about in listed(suite):
