@@ -2,6 +2,7 @@
 """Ranges of the window that are given back: because nobody uses them, memory is short, or their file goes; and what it counts."""
 
 import pytest
+from test_dax_modes import maps
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "64M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
@@ -34,11 +35,6 @@ def window(guest):
     return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
-def maps(rig):
-    """Ranges that are mapped, as the daemon counts them."""
-    return rig.daxd.counters()["live"]["maps"]
-
-
 def ready(guest, program):
     """Starts a program that makes /tmp/ready when it has done its work, and waits for that."""
     guest.run("rm -f /tmp/ready")
@@ -66,7 +62,7 @@ def test_counters(rig, guest):
     assert ours["usable_bytes"] == 64 * MEG
     assert ours["usable_bytes"] - ours["free_bytes"] == ours["ranges_of_2048k"] * 2 * MEG + ours["ranges_of_1024k"] * MEG
     assert ours["ranges_of_2048k"] * 2 * MEG == FILE and ours["ranges_of_1024k"] == 1
-    assert ours["hits"] > ours["misses"] > 0 and ours["mapped_ahead"] > 0
+    assert ours["hits"] > ours["misses"] > 0 and ours["proposed_ahead"] > 0
     assert (ours["faults"], ours["failed"], ours["removed"], ours["ranges_retired"], ours["unable"]) == (0, 0, 0, 0, 0)
     guest.python(
         """

@@ -67,29 +67,25 @@ impl Window {
         let (waited, unable) = (state.waited, state.is_unable());
         let geometry = *state.table.geometry();
         drop(state);
-        let bytes = [
+        let lines = [
             ("usable_bytes", usage.usable_bytes),
             ("free_bytes", usage.free_bytes),
             ("retired_bytes", usage.retired_bytes),
-        ];
-        let ranges = [
-            ("ranges_limit", usage.limit),
-            ("ranges", usage.ranges),
-            ("ranges_idle", usage.idle),
-            ("ranges_pinned", usage.pinned),
-            ("ranges_busy", usage.busy),
-            ("ranges_retired", usage.retired),
-            ("ranges_probation", usage.probation),
-            ("ranges_protected", usage.protected),
-        ];
-        let events = [
+            ("ranges_limit", usage.limit.into()),
+            ("ranges", usage.ranges.into()),
+            ("ranges_idle", usage.idle.into()),
+            ("ranges_pinned", usage.pinned.into()),
+            ("ranges_busy", usage.busy.into()),
+            ("ranges_retired", usage.retired.into()),
+            ("ranges_probation", usage.probation.into()),
+            ("ranges_protected", usage.protected.into()),
             ("hits", counters.hits),
             ("misses", counters.misses),
             ("faults", counters.faults),
             ("bypassed_reads", counters.bypassed_reads),
             ("bypassed_writes", counters.bypassed_writes),
             ("mapped", counters.mapped),
-            ("mapped_ahead", counters.ahead),
+            ("proposed_ahead", counters.ahead),
             ("remapped", counters.remapped),
             ("removed", counters.removed),
             ("reclaimed", counters.reclaimed),
@@ -97,11 +93,9 @@ impl Window {
             ("cancelled", counters.cancelled),
             ("waits", counters.waits),
             ("waited_ns", waited),
+            ("unable", unable.into()),
         ];
-        for (name, value) in bytes {
-            writeln!(f, "{name} {value}")?;
-        }
-        for (name, value) in ranges {
+        for (name, value) in lines {
             writeln!(f, "{name} {value}")?;
         }
         for (order, count) in (0..).map_while(Order::new).zip(usage.by_order) {
@@ -109,9 +103,6 @@ impl Window {
                 writeln!(f, "ranges_of_{}k {count}", order.bytes() >> 10)?;
             }
         }
-        for (name, value) in events {
-            writeln!(f, "{name} {value}")?;
-        }
-        writeln!(f, "unable {}", u8::from(unable))
+        Ok(())
     }
 }

@@ -105,7 +105,7 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
         match step {
             Step::Map(plan) => window.map(session, mapped, &plan, true)?,
             Step::Remap(plan) => window.remap(session, inode, mapped, &plan, true)?,
-            Step::Wait(expected) => window.wait(expected)?,
+            Step::Wait(awaited) => window.wait(awaited)?,
             _ => return Err(ENODEV),
         }
     }

@@ -77,28 +77,31 @@ impl<'a> Target<'a> {
     }
 
     /// Makes what is wished for: whether the access is to be tried again, as opposed to bypassed.
-    fn provide(&self, step: Step<'_>, write: bool) -> Result<bool> {
+    fn provide(&self, step: Step<'_>) -> Result<bool> {
         let provided = match step {
             Step::Map(plan) => self.window.map(self.session, self.file, &plan, false),
             Step::Remap(plan) => {
                 self.window
                     .remap(self.session, self.inode, self.file, &plan, false)
             }
-            Step::Wait(expected) => self.window.wait(expected),
+            Step::Wait(awaited) => self.window.wait(awaited),
             Step::Use(_) | Step::Bypass(_) | Step::Nothing => return Ok(false),
         };
         match provided {
-            Ok(()) => Ok(true),
             Err(e) if e == EINTR => Err(e),
-            Err(_) => {
-                self.window.count_bypass(write);
-                Ok(false)
-            }
+            done => Ok(done.is_ok()),
         }
     }
 
-    /// Maps what will be needed soon.
-    fn map_ahead(&self, plan: Plan) {
+    /// Maps what will be needed soon. Allocates, and so must not be called with a range pinned.
+    #[inline]
+    fn map_ahead(&self, plan: Option<Plan>) {
+        if let Some(plan) = plan {
+            self.map_in_background(plan);
+        }
+    }
+
+    fn map_in_background(&self, plan: Plan) {
         let (window, session, file) =
             (self.window.clone(), self.session.clone(), self.file.clone());
         // It is a guess: nothing is lost without.
@@ -130,7 +133,7 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
             Ok(piece) => {
                 total = total.saturating_add(piece.bytes);
                 iocb.set_pos(iocb.pos().saturating_add_unsigned(piece.bytes as u64));
-                if piece.is_last {
+                if piece.is_last || (!to.is_empty() && kernel_write::is_killed()) {
                     break;
                 }
             }
@@ -161,7 +164,7 @@ impl Piece {
     fn transferred((bytes, all): (usize, bool)) -> Self {
         Self {
             bytes,
-            is_last: !all,
+            is_last: !all || bytes == 0,
         }
     }
 }
@@ -195,9 +198,7 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
                 let offset = range.hit.window_offset;
                 let read = target.window.memory().copy_to_iter(offset, part, to);
                 drop((step, lock));
-                if let Some(plan) = ahead {
-                    target.map_ahead(plan);
-                }
+                target.map_ahead(ahead);
                 if read > 0 {
                     return Ok(Piece::copied(read));
                 }
@@ -212,10 +213,12 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
         if iocb.is_nowait() {
             return Err(EAGAIN);
         }
-        if let Some(plan) = ahead {
-            target.map_ahead(plan);
-        }
-        if !target.provide(step, false)? {
+        target.map_ahead(ahead);
+        let told = matches!(step, Step::Bypass(_));
+        if !target.provide(step)? {
+            if !told {
+                target.window.count_bypass(false);
+            }
             return direct::read_part(iocb, to, usize::try_from(bypassed)?).map(Piece::transferred);
         }
     }
@@ -243,13 +246,13 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
                 let end = iocb.pos().saturating_add_unsigned(piece.bytes as u64);
                 iocb.set_pos(end);
                 grow(inode, end);
-                if piece.is_last {
+                if piece.is_last || (!from.is_empty() && kernel_write::is_killed()) {
                     break;
                 }
             }
             Ok(Written::Needs(step)) => {
                 drop(locked);
-                may_map = target.provide(step, true)?;
+                may_map = target.provide(step)?;
                 if kernel_write::is_killed() {
                     return Err(EINTR);
                 }
@@ -286,15 +289,13 @@ fn write_some<'a>(
         let access = target.access(iocb.pos(), from.len() as u64, true, size)?;
         // What makes the file longer is sent to the daemon, with what comes before.
         let (step, ahead) = target.window.access(run, &access);
-        if let Some(plan) = ahead {
-            target.map_ahead(plan);
-        }
-        let bypassed = match step {
+        let step = match step {
             Step::Use(range) => {
                 let part = usize::try_from(access.len.min(range.hit.len))?;
                 let offset = range.hit.window_offset;
                 let written = target.window.memory().copy_from_iter(offset, part, from);
                 drop(range);
+                target.map_ahead(ahead);
                 if written > 0 {
                     return Ok(Written::Piece(Piece::copied(written)));
                 }
@@ -305,9 +306,16 @@ fn write_some<'a>(
                 }
                 continue;
             }
+            step => step,
+        };
+        target.map_ahead(ahead);
+        let bypassed = match step {
             Step::Bypass(bytes) => bytes,
             step if may_map => return Ok(Written::Needs(step)),
-            _ => access.len,
+            _ => {
+                target.window.count_bypass(true);
+                access.len
+            }
         };
         let written = direct::write_part(iocb, from, usize::try_from(bypassed)?)?;
         return Ok(Written::Piece(Piece::transferred(written)));

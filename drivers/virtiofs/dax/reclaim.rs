@@ -62,17 +62,11 @@ impl Window {
         let Some(token) = state.table.pick_victim() else {
             return Ok(0);
         };
-        let first = state.undertake_removal(token);
-        let _ = extents.push_within_capacity(first);
         // No more than will be needed soon: the next ones may be in use between two reads.
-        let batch = state.table.background_goal().min(RECLAIM_BATCH) as usize;
-        while extents.len() < batch {
-            let Some(token) = state.table.pick_another(first.owner) else {
-                break;
-            };
-            let _ = extents.push_within_capacity(state.undertake_removal(token));
-        }
-        let file = state.file(first.slot).cloned();
+        let most = state.table.background_goal().min(RECLAIM_BATCH) as usize;
+        let file = state.undertake_removals(token, most, &mut extents, |table, owner| {
+            table.pick_another(owner)
+        });
         drop(state);
         self.give_up(session, file, extents, |_| true)
     }
@@ -102,38 +96,25 @@ impl Window {
         }
     }
 
-    /// Gives up ranges that were not used for `age` ticks, `most` at most: how many. What processes have mapped may be in use
-    /// without the window knowing; it stays. Sleeps.
-    fn give_up_idle(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        age: u32,
-        most: usize,
-    ) -> Result<usize> {
-        let mut given: usize = 0;
-        let mut looked: usize = 0;
-        while looked < most {
+    /// Gives up ranges that were not used for `age` ticks, `most` at most. What processes have mapped may be in use without the
+    /// window knowing: it counts, and stays. Sleeps.
+    fn give_up_idle(self: &Arc<Self>, session: &Arc<Session>, age: u32, most: usize) -> Result {
+        let mut left = most;
+        while left > 0 {
             let mut extents = KVec::with_capacity(RECLAIM_BATCH as usize, GFP_KERNEL)?;
             let mut state = self.state().lock();
             let Some(token) = state.table.pick_idle(age) else {
                 break;
             };
-            let first = state.undertake_removal(token);
-            let _ = extents.push_within_capacity(first);
-            let batch = most.saturating_sub(looked).min(RECLAIM_BATCH as usize);
-            while extents.len() < batch {
-                let Some(token) = state.table.pick_another_idle(first.owner, age) else {
-                    break;
-                };
-                let _ = extents.push_within_capacity(state.undertake_removal(token));
-            }
-            let file = state.file(first.slot).cloned();
+            let batch = left.min(RECLAIM_BATCH as usize);
+            let file = state.undertake_removals(token, batch, &mut extents, |table, owner| {
+                table.pick_another_idle(owner, age)
+            });
             drop(state);
-            looked = looked.saturating_add(extents.len());
-            let more = self.give_up(session, file, extents, |inode| !inode.is_memory_mapped())?;
-            given = given.saturating_add(more);
+            left = left.saturating_sub(extents.len());
+            self.give_up(session, file, extents, |inode| !inode.is_memory_mapped())?;
         }
-        Ok(given)
+        Ok(())
     }
 
     /// The clock of the session: gives up what nobody has used for long. Whether there are ranges left to look after. Sleeps.
@@ -242,13 +223,13 @@ impl Window {
                 }
                 count = count.saturating_add(1);
             }
-            let expected = self.expect(busy);
+            let awaited = self.awaited(busy);
             drop(state);
             let extents = extents.get(..count).unwrap_or(&[]);
             if extents.is_empty() {
                 if session.is_connected() {
                     // Those who have it in use do not wait for anything that this one holds.
-                    let _ = self.wait(expected);
+                    let _ = self.wait(awaited);
                 } else {
                     // It may be an answer that is waited for, and none comes any more.
                     self.abandon();
@@ -269,7 +250,7 @@ impl Window {
     /// part of memory reclaim: what has to wait for the daemon is done by a work item.
     pub(crate) fn evicted(self: &Arc<Self>, session: &Arc<Session>, file: &Arc<MappedFile>) {
         // Who waits for it to go.
-        self.wake_all();
+        self.wake_any();
         if !self.state().lock().table.has_ranges(file.owner()) {
             return session.forget(file.known().clone());
         }
@@ -310,7 +291,7 @@ impl Window {
 
     fn take_out_all(&self, file: &MappedFile) {
         loop {
-            let expected = self.expect(Wait::Any);
+            let awaited = self.awaited(Wait::Any);
             if let Some(held) = file.hold() {
                 held.inode.lock_invalidate().break_all_layouts();
                 return;
@@ -319,7 +300,7 @@ impl Window {
             if file.is_gone() {
                 return;
             }
-            let _ = self.wait(expected);
+            let _ = self.wait(awaited);
         }
     }
 
@@ -331,10 +312,10 @@ impl Window {
             let token = match state.table.begin_remove_any() {
                 Removal::Remove(token) => token,
                 Removal::Wait(wait) if waits < LAST_WAITS => {
-                    let expected = self.expect(wait);
+                    let awaited = self.awaited(wait);
                     drop(state);
                     waits += 1;
-                    let _ = self.wait(expected);
+                    let _ = self.wait(awaited);
                     continue;
                 }
                 Removal::Wait(_) | Removal::Done => return,

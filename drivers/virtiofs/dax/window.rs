@@ -244,6 +244,26 @@ impl State {
         }
     }
 
+    /// REMOVEMAPPING is about to be sent for a range, and for those of the same file that `another` picks, so many at most: these,
+    /// and their file. `extents` has room for them.
+    pub(super) fn undertake_removals(
+        &mut self,
+        token: ReclaimToken,
+        most: usize,
+        extents: &mut KVec<Extent>,
+        another: impl Fn(&mut Table, Owner) -> Option<ReclaimToken>,
+    ) -> Option<Arc<MappedFile>> {
+        let first = self.undertake_removal(token);
+        let _ = extents.push_within_capacity(first);
+        while extents.len() < most {
+            let Some(token) = another(&mut self.table, first.owner) else {
+                break;
+            };
+            let _ = extents.push_within_capacity(self.undertake_removal(token));
+        }
+        self.file(first.slot).cloned()
+    }
+
     /// REMOVEMAPPING is about to be sent for a range.
     pub(super) fn undertake_removal(&mut self, token: ReclaimToken) -> Extent {
         let extent = *token.extent();
@@ -291,6 +311,8 @@ impl State {
 }
 
 /// How an open file has been read and written lately, for its window to know. Protected by the window lock.
+///
+/// It is only ever used with the window that made it, as [`LockedBy`] wants: a file's session stays the same, and so its window.
 pub(crate) struct Run(LockedBy<Stream, State>);
 
 /// The window of a session.
@@ -386,7 +408,7 @@ impl Window {
     }
 
     /// What happens from here on is not missed by [`wait`](Window::wait). To be called under the window lock.
-    pub(super) fn expect(&self, wait: Wait) -> Awaited {
+    pub(super) fn awaited(&self, wait: Wait) -> Awaited {
         let seen = self.changes.of(wait).seen();
         Awaited { wait, seen }
     }
@@ -395,17 +417,25 @@ impl Window {
         self.changes.wake(wake);
     }
 
+    /// Wakes who waits for any change.
+    pub(super) fn wake_any(&self) {
+        self.wake(Wake {
+            range: None,
+            any: true,
+        });
+    }
+
     /// Wakes all.
     pub(super) fn wake_all(&self) {
         self.changes.wake_all();
     }
 
-    /// Sleeps until what is expected has happened, or a fatal signal ends it with `EINTR`. What pins pages of a range does
+    /// Sleeps until what is awaited has happened, or a fatal signal ends it with `EINTR`. What pins pages of a range does
     /// not tell when it lets go, so it may also be the clock that has moved on.
-    pub(super) fn wait(&self, expected: Awaited) -> Result {
+    pub(super) fn wait(&self, awaited: Awaited) -> Result {
         let start = monotonic_ns();
-        let event = self.changes.of(expected.wait);
-        let waited = event.wait_killable(expected.seen, msecs_to_jiffies(TICK));
+        let event = self.changes.of(awaited.wait);
+        let waited = event.wait_killable(awaited.seen, msecs_to_jiffies(TICK));
         let mut state = self.state.lock();
         state.waited = state
             .waited
@@ -469,7 +499,7 @@ impl Window {
             dax_map::Step::Map(_) if state.grants_nothing(access) => bypass(access.len),
             dax_map::Step::Map(plan) => Step::Map(plan),
             dax_map::Step::Remap(plan) => Step::Remap(plan),
-            dax_map::Step::Wait(wait) => Step::Wait(self.expect(wait)),
+            dax_map::Step::Wait(wait) => Step::Wait(self.awaited(wait)),
             dax_map::Step::Bypass { len } => bypass(len),
         };
         let ahead = advice.ahead.filter(|_| !state.unable && state.pause == 0);
@@ -517,9 +547,9 @@ impl Window {
                 Err(refused) => refused,
             };
             if let (Refused::Wait(wait), true) = (refused, must) {
-                let expected = self.expect(wait);
+                let awaited = self.awaited(wait);
                 drop(state);
-                self.wait(expected)?;
+                self.wait(awaited)?;
                 continue;
             }
             drop(state);
@@ -562,9 +592,9 @@ impl Window {
                 extent
             }
             Err(Refused::Wait(wait)) if must => {
-                let expected = self.expect(wait);
+                let awaited = self.awaited(wait);
                 drop(state);
-                return self.wait(expected);
+                return self.wait(awaited);
             }
             Err(refused) => {
                 return match refused {
