@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from conftest import blocked
+from test_dax_modes import maps, same, setups
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
@@ -36,22 +37,6 @@ def mounted(rig):
     assert same(rig, "file")
     assert setups(rig) > before
     rig.guest.umount()
-
-
-def maps(rig):
-    """Ranges that are mapped now."""
-    return rig.daxd.counters()["live"]["maps"]
-
-
-def setups(rig):
-    """Ranges that were mapped so far."""
-    return rig.daxd.counters()["dax"]["setup"]
-
-
-def same(rig, name):
-    """Whether the guest reads what the host has."""
-    want = hashlib.sha256((rig.tree / name).read_bytes()).hexdigest()
-    return rig.guest.out(f"sha256sum </mnt/{name}").split()[0] == want
 
 
 # Uses a file, a part of 2 MiB after the other: how many of them could be used. One that cannot be ends a process.
