@@ -65,7 +65,9 @@ class Model:
         old = self.size()
         if size < old:
             self.memory[self.HEAD + size : self.HEAD + old] = bytes(old - size)
-        struct.pack_into("<Q", self.memory, 0, size)
+        # Who writes it again while others read it shows them parts of it: pack_into() clears it first.
+        if size != old:
+            struct.pack_into("<Q", self.memory, 0, size)
 
     def get(self, at, length):
         """Bytes, as far as the file has them."""
