@@ -99,11 +99,13 @@ impl<O: Owner> State<O> {
     fn take_returned(
         &mut self,
         ring: NonNull<bindings::virtqueue>,
-    ) -> Option<(ListArc<Transfer<O>>, usize)> {
+    ) -> Option<ListArc<Transfer<O>>> {
         let mut written = 0;
         // SAFETY: The ring is alive and we hold its lock.
         let token = unsafe { bindings::virtqueue_get_buf(ring.as_ptr(), &mut written) };
-        Some((self.take_in_flight(NonNull::new(token)?)?, written as usize))
+        let transfer = self.take_in_flight(NonNull::new(token)?)?;
+        transfer.note_written(written as usize);
+        Some(transfer)
     }
 
     /// Takes the transfer of a token that the ring gave back out of the list.
@@ -225,20 +227,20 @@ impl<O: Owner> Virtqueue<O> {
         let _ring_alive = rcu::read_lock();
         let mut more = true;
         while more {
-            let mut returned: [Option<(ListArc<Transfer<O>>, usize)>; BATCH] =
-                [const { None }; BATCH];
-            let mut ended = List::new();
+            let (mut returned, mut ended) = (List::new(), List::new());
 
             let mut state = self.state.lock();
             let Some(ring) = state.ring else { return };
             // SAFETY: The ring is alive and we hold its lock.
             unsafe { bindings::virtqueue_disable_cb(ring.as_ptr()) };
             let mut room = false;
-            for slot in &mut returned {
-                *slot = state.take_returned(ring);
-                room = slot.is_none();
-                if room {
-                    break;
+            for _ in 0..BATCH {
+                match state.take_returned(ring) {
+                    Some(transfer) => returned.push_back(transfer),
+                    None => {
+                        room = true;
+                        break;
+                    }
                 }
             }
             let notify = state.unpark(ring, &mut ended);
@@ -253,8 +255,8 @@ impl<O: Owner> Virtqueue<O> {
                 // SAFETY: As in `submit`.
                 unsafe { bindings::virtqueue_notify(ring.as_ptr()) };
             }
-            for (transfer, written) in returned.into_iter().flatten() {
-                Transfer::returned(transfer.as_arc(), &self.data, written);
+            while let Some(transfer) = returned.pop_front() {
+                Transfer::returned(transfer.as_arc(), &self.data);
             }
             self.end_all(ended);
             if broken {

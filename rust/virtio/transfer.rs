@@ -318,9 +318,14 @@ impl<O: Owner> Transfer<O> {
         self.state.load(ordering::Relaxed) == PENDING
     }
 
+    /// The device claims to have written so many bytes: what [`Transfer::returned`] tells. Callable from any context.
+    pub(crate) fn note_written(&self, written: usize) {
+        self.written.store(written, ordering::Relaxed);
+    }
+
     /// The device has returned it. Callable from any context, without the queue's lock.
-    pub(crate) fn returned(this: &Arc<Self>, queue: &O::Queue, written: usize) {
-        this.written.store(written, ordering::Relaxed);
+    pub(crate) fn returned(this: &Arc<Self>, queue: &O::Queue) {
+        let written = this.written.load(ordering::Relaxed);
         let outcome = match this.state.cmpxchg(PENDING, RETURNED, ordering::Full) {
             Ok(_) => Outcome::Returned(written),
             Err(ABANDONED) => {
@@ -483,6 +488,11 @@ mod tests {
         Ok(new.into_pending().into_arc())
     }
 
+    fn give_back(transfer: &Arc<Transfer<Witness>>, written: usize) {
+        transfer.note_written(written);
+        Transfer::returned(transfer, &());
+    }
+
     fn ends(transfer: &Transfer<Witness>) -> (i32, i32, i32) {
         let this = transfer.owner();
         let load = |counter: &Atomic<i32>| counter.load(ordering::Relaxed);
@@ -495,7 +505,7 @@ mod tests {
         let transfer = pending(40, 16)?;
         assert!(transfer.is_pending());
         assert!(matches!(transfer.read_reply(0, &mut [0; 16]), Err(e) if e == EBUSY));
-        Transfer::returned(&transfer, &(), 16);
+        give_back(&transfer, 16);
         assert_eq!(transfer.wait(|| {}), Ok(Outcome::Returned(16)));
         assert_eq!(transfer.read_reply(0, &mut [0; 32]), Ok(16));
         assert_eq!(transfer.read_reply(10, &mut [0; 32]), Ok(6));
@@ -510,14 +520,14 @@ mod tests {
         let transfer = pending(40, 16)?;
         Transfer::abort(&transfer, &());
         Transfer::abort(&transfer, &());
-        Transfer::returned(&transfer, &(), 16);
+        give_back(&transfer, 16);
         assert_eq!(transfer.wait(|| {}), Ok(Outcome::Aborted));
         // The device wrote to it after the abort: nobody is to look at that.
         assert!(transfer.read_reply(0, &mut [0; 16]).is_err());
         assert_eq!(ends(&transfer), (0, 1, 0));
 
         let transfer = pending(40, 16)?;
-        Transfer::returned(&transfer, &(), 16);
+        give_back(&transfer, 16);
         Transfer::abort(&transfer, &());
         assert_eq!(ends(&transfer), (1, 0, 0));
         Ok(())
@@ -531,7 +541,7 @@ mod tests {
         assert!(!transfer.is_pending());
         Transfer::abort(&transfer, &());
         assert_eq!(ends(&transfer), (0, 0, 0));
-        Transfer::returned(&transfer, &(), 16);
+        give_back(&transfer, 16);
         assert_eq!(ends(&transfer), (0, 0, 1));
         assert_eq!(transfer.read_reply(0, &mut [0; 16]), Ok(16));
         Ok(())
