@@ -295,7 +295,9 @@ trait Parts {
 /// Does all parts, and waits for them: how many bytes were transferred, and whether these are all that were asked for. Sleeps.
 /// When it returns, the device has returned all parts, unless a fatal signal came.
 fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, bool)> {
-    let mut sent: KVec<SentPart<'_, P::Op>> = KVec::with_capacity(SIDE_BY_SIDE, GFP_KERNEL)?;
+    // Most have one part, for which nothing is allocated.
+    let mut first: Option<SentPart<'_, P::Op>> = None;
+    let mut others: KVec<SentPart<'_, P::Op>> = KVec::new();
     let agreed = session.has(InitFlags::ASYNC_DIO);
     let (mut ahead, mut total) = (0, 0);
     let (mut sending, mut counting) = (true, true);
@@ -303,14 +305,25 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
     loop {
         while sending && parts.is_left() {
             let limit = if agreed { parts.side_by_side(ahead) } else { 1 };
-            if sent.len() >= limit.min(SIDE_BY_SIDE) {
+            let under_way = others.len() + usize::from(first.is_some());
+            if under_way >= limit.min(SIDE_BY_SIDE) {
                 break;
             }
-            match parts.send(session, ahead) {
+            let room = match under_way {
+                0 => Ok(()),
+                _ => others.reserve(1, GFP_KERNEL),
+            };
+            match room
+                .map_err(Error::from)
+                .and_then(|()| parts.send(session, ahead))
+            {
                 Ok(part) => {
                     ahead += part.asked;
-                    // There is room, as there are not that many.
-                    let _ = sent.push_within_capacity(part);
+                    match under_way {
+                        0 => first = Some(part),
+                        // There is room, as was seen to above.
+                        _ => others.push_within_capacity(part).unwrap_or_default(),
+                    }
                 }
                 Err(e) => {
                     error = Some(e);
@@ -318,7 +331,9 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
                 }
             }
         }
-        let Ok(part) = sent.remove(0) else { break };
+        let Some(part) = first.take().or_else(|| others.remove(0).ok()) else {
+            break;
+        };
         let done = part
             .sent
             .wait(&part.op, Some(session))

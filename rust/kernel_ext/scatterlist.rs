@@ -29,10 +29,7 @@ unsafe impl Sync for Scatterlist {}
 impl Scatterlist {
     /// An empty list with room for `capacity` segments.
     pub fn new(capacity: usize, flags: kernel::alloc::Flags) -> Result<Self> {
-        let mut entries = KVec::with_capacity(capacity, flags)?;
-        for _ in 0..capacity {
-            entries.push(bindings::scatterlist::default(), flags)?;
-        }
+        let mut entries = KVec::from_elem(bindings::scatterlist::default(), capacity, flags)?;
         if capacity > 0 {
             // SAFETY: `entries` holds `capacity` entries. A `KVec` is at most `isize::MAX` bytes, and an entry has
             // more than two of them, so the number fits.
@@ -95,6 +92,14 @@ impl Scatterlist {
         self.used
     }
 
+    /// The page of each segment, in order; of contiguous pages that are one segment, the first.
+    pub fn pages(&self) -> impl Iterator<Item = NonNull<bindings::page>> + '_ {
+        self.entries.iter().take(self.used).filter_map(|entry| {
+            // SAFETY: By the type invariant `entry` is set; it is only read.
+            NonNull::new(unsafe { bindings::sg_page(core::ptr::from_ref(entry).cast_mut()) })
+        })
+    }
+
     /// The first entry, for C functions that read the list up to its end mark.
     pub fn as_ptr(&self) -> *const bindings::scatterlist {
         self.entries.as_ptr()
@@ -121,6 +126,7 @@ mod tests {
         }
         list.finish();
         assert_eq!(list.segments(), 2);
+        assert!(list.pages().eq([raw, raw]));
         assert_eq!(list.len_bytes(), 128);
         Ok(())
     }

@@ -18,20 +18,17 @@ use kernel::{
     prelude::*, //
 };
 
+/// Pages that are pinned by one call: their addresses are on the stack.
+const AT_ONCE: usize = 32;
+
 /// Pinned pages of a user's buffer.
 ///
 /// # Invariants
 ///
-/// Each pointer is a page that we have pinned.
+/// Each segment lies in one page, which we have pinned.
 pub struct UserPages {
-    pages: KVec<NonNull<bindings::page>>,
     sg: Scatterlist,
 }
-
-// SAFETY: Pins may be released by any task.
-unsafe impl Send for UserPages {}
-// SAFETY: A shared reference only reads.
-unsafe impl Sync for UserPages {}
 
 impl UserPages {
     /// Pins up to `max_bytes` of the buffer that `iter` stands at, to be written to by a device, in at most `max_pages` pages,
@@ -72,23 +69,22 @@ impl UserPages {
         }
         // One page more than the bytes fill, as the buffer may start in the middle of one.
         let max_pages = max_pages.min(max_bytes.div_ceil(PAGE_SIZE) + 1);
-        let mut raw: KVec<*mut bindings::page> =
-            KVec::from_elem(core::ptr::null_mut(), max_pages, GFP_KERNEL)?;
         let mut this = Self {
-            pages: KVec::with_capacity(max_pages, GFP_KERNEL)?,
             sg: Scatterlist::new(max_pages, GFP_KERNEL)?,
         };
-        // Each extraction ends with a segment of the buffer.
-        while this.len() < max_bytes && this.pages.len() < max_pages {
-            let mut array = raw.as_mut_ptr();
+        // Each extraction ends with a segment of the buffer, if not before.
+        while this.len() < max_bytes && this.sg.segments() < max_pages {
+            let mut pages = [core::ptr::null_mut(); AT_ONCE];
+            let room = AT_ONCE.min(max_pages - this.sg.segments());
+            let mut array = pages.as_mut_ptr();
             let mut offset = 0;
-            // SAFETY: `iter` is valid; `array` has room for `max_pages` pointers, and as it is not null it is used.
+            // SAFETY: `iter` is valid; `array` has room for `room` pointers, and as it is not null it is used.
             let bytes = unsafe {
                 bindings::iov_iter_extract_pages(
                     iter,
                     &mut array,
                     max_bytes - this.len(),
-                    u32::try_from(max_pages - this.pages.len())?,
+                    u32::try_from(room)?,
                     0,
                     &mut offset,
                 )
@@ -100,13 +96,9 @@ impl UserPages {
                 Err(_) if !this.is_empty() => break,
                 Err(_) => return Err(Error::from_errno(i32::try_from(bytes)?)),
             };
-            for page in raw.iter().copied().map_while(NonNull::new) {
-                if left == 0 {
-                    break;
-                }
-                // INVARIANT: A user-backed iterator's pages were pinned by the extraction. There is room: at most `max_pages`.
-                let _ = this.pages.push_within_capacity(page);
+            for page in pages.into_iter().map_while(NonNull::new) {
                 let part = (PAGE_SIZE - offset).min(left);
+                // INVARIANT: A user-backed iterator's pages were pinned by the extraction.
                 // SAFETY: The page is pinned, so it stays; user pages lie in the linear map, `part` bytes are in this one.
                 unsafe { this.sg.push(page, offset, part)? };
                 left -= part;
@@ -127,7 +119,7 @@ impl UserPages {
 
     /// Whether some page is memory of a device.
     fn is_of_device(&self) -> bool {
-        self.pages.iter().any(|page| {
+        self.sg.pages().any(|page| {
             // SAFETY: The page is pinned by the type invariant, so it is alive.
             unsafe { bindings::is_zone_device_page(page.as_ptr()) }
         })
@@ -150,7 +142,7 @@ impl UserPages {
 
     /// Marks the pages as written to, after a device has written. Sleeps.
     pub fn mark_dirty(&self) {
-        for page in &self.pages {
+        for page in self.sg.pages() {
             // SAFETY: The page is pinned by the type invariant, so it is alive.
             unsafe { bindings::virtiofs_helper_set_page_dirty_lock(page.as_ptr()) };
         }
@@ -159,7 +151,7 @@ impl UserPages {
     /// Whether all pages are marked as written to: true after [`mark_dirty`](UserPages::mark_dirty), unless somebody has written
     /// them back since. Callable from any context.
     pub fn are_dirty(&self) -> bool {
-        self.pages.iter().all(|page| {
+        self.sg.pages().all(|page| {
             // SAFETY: The page is pinned by the type invariant, so it is alive.
             unsafe { bindings::virtiofs_helper_page_is_dirty(page.as_ptr()) }
         })
@@ -168,7 +160,7 @@ impl UserPages {
 
 impl Drop for UserPages {
     fn drop(&mut self) {
-        for page in &self.pages {
+        for page in self.sg.pages() {
             // SAFETY: Pinned by the type invariant, released here, once.
             unsafe { bindings::unpin_user_page(page.as_ptr()) };
         }
