@@ -16,6 +16,7 @@ use fuse_proto::{
     Getxattr,
     InitFlags,
     Listxattr,
+    Opcode,
     Operation,
     Removexattr,
     Setxattr,
@@ -43,6 +44,12 @@ pub(crate) struct AnyXattr;
 impl vfs::xattr::Handler for AnyXattr {
     type FileSystem = VirtioFs;
     const PREFIX: &'static CStr = c"";
+
+    fn may_exist(inode: &Inode<VirtioFs>) -> bool {
+        !inode
+            .session()
+            .is_ok_and(|session| session.lacks(Opcode::Getxattr))
+    }
 
     fn get(inode: &Inode<VirtioFs>, name: &CStr, value: &mut Buffer<'_>) -> Result {
         let op = Getxattr {

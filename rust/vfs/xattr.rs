@@ -132,6 +132,12 @@ pub trait Handler: Sized + 'static {
     /// The prefix, with its dot. An empty one is for all names that no handler before it is for.
     const PREFIX: &'static CStr;
 
+    /// Whether there can be attributes. If not, getting one ends with `EOPNOTSUPP` before its name is looked at: write(2) and the
+    /// like ask for `security.capability` each time.
+    fn may_exist(_inode: &Inode<Self::FileSystem>) -> bool {
+        true
+    }
+
     /// Gets the value of the attribute `name`, the full one.
     ///
     /// May sleep; `i_rwsem` is held or not. Errors: `ENODATA` when there is none, `ERANGE`.
@@ -170,9 +176,13 @@ impl<H: Handler> Callbacks<H> {
     ) -> c_int {
         from_result(|| {
             // SAFETY: As the caller says.
-            let (inode, name, mut value) = unsafe {
+            let inode = unsafe { Inode::from_raw(inode) };
+            if !H::may_exist(inode) {
+                return Err(EOPNOTSUPP);
+            }
+            // SAFETY: As the caller says.
+            let (name, mut value) = unsafe {
                 (
-                    Inode::from_raw(inode),
                     CStr::from_char_ptr(bindings::xattr_full_name(handler, name)),
                     Buffer::from_raw(buffer.cast(), size),
                 )
