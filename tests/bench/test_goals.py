@@ -133,11 +133,11 @@ def test_drivers_of_groups():
     import bench_dax
     from types import SimpleNamespace
 
-    bench = SimpleNamespace(groups={"inside": ["in-rand-4k"], "beyond": ["8x-rand-4k", "8x-map-4k", "4x-rand-4k"]})
+    bench = SimpleNamespace(groups={"inside": ["in-rand-4k"], "beyond": ["8x-rand-4k", "4x-rand-4k"], "faults": ["8x-map-4k"]})
     assert bench_dax.groups_of(bench, "64M", ["ours", "C", "no DAX"]) == [
         ("inside", ["in-rand-4k"], ("ours", "C")),
         ("beyond", ["8x-rand-4k", "4x-rand-4k"], ("ours", "C", "no DAX")),
-        ("beyond", ["8x-map-4k"], ("ours", "C")),
+        ("faults", ["8x-map-4k"], ("ours", "C")),
     ]
     assert bench_dax.groups_of(bench, "64M", ["no DAX"]) == [("beyond", ["8x-rand-4k", "4x-rand-4k"], ("no DAX",))]
     assert bench_dax.groups_of(bench, "32M", ["ours"]) == []
