@@ -6,13 +6,19 @@ import subprocess
 import pytest
 from guest import Share
 
-MODES = ("auto", "always")
+# Programs map files also where the daemon wants none to be cached.
+MODES = {
+    "auto": ["--cache=auto"],
+    "always": ["--cache=always"],
+    "never": ["--cache=never", "--allow-mmap"],
+    "writeback": ["--cache=auto", "--writeback"],
+}
 
 
 @pytest.fixture(params=MODES)
 def mounted(request, boot, tree):
     """A guest with an empty share on /mnt, and a local filesystem on /run/local."""
-    guest = boot(Share(tree.path, "share", daemon_args=[f"--cache={request.param}", "--xattr"]), memory="1G")
+    guest = boot(Share(tree.path, "share", daemon_args=[*MODES[request.param], "--xattr"]), memory="1G")
     guest.mount("share", "/mnt")
     guest.run("mkdir -p /run/local && mount -t tmpfs tmpfs /run/local")
     return guest

@@ -5,9 +5,10 @@ import contextlib
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
-from conftest import blocked
+from conftest import blocked, device_of
 
 RIG = {"shares": 2}
 PAGE = 4096
@@ -371,6 +372,51 @@ with open("/mnt/file", "wb", buffering=0) as file:
         cached.daxd.release()
         assert writer.wait().rc == 0
     guest.umount("/run/other")
+
+
+# Writes so many bytes to a file, and to the daemon.
+WRITE = """
+import errno, os, sys
+try:
+    fd = os.open("/mnt/" + sys.argv[1], os.O_RDWR)
+    for number in range(int(sys.argv[2])):
+        os.pwrite(fd, bytes(1 << 20), number << 20)
+    os.fsync(fd)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+@pytest.mark.beyond_c("unbind waits for the requests in flight")
+def test_unbind_with_dirty_pages(boot_rig):
+    """A device that goes takes what is dirty with it: who waits in write(2) or fsync(2) gets an error, and memory is free again."""
+    gone = ("ENODEV", "ENOTCONN", "EIO")
+    rig = boot_rig(files=files)
+    guest = rig.guest
+    rig.daxd.configure(init_flags="+WRITEBACK_CACHE")
+    guest.mount("daxd", "/mnt")
+    fd = opened(rig, "/mnt/other")
+    rig.daxd.hold("WRITE")
+    with dirty_limits(guest, 16 * MEG):
+        syncer = guest.spawn_python(WRITE, "other", 1)
+        blocked(guest, syncer)
+        writer = guest.spawn_python(WRITE, "file", 96)
+        blocked(guest, writer)
+        device = Path(device_of(guest, "daxd")).name
+        guest.run(f"echo {device} >/sys/bus/virtio/drivers/virtiofs/unbind", timeout=60)
+        assert writer.wait().stdout.strip() in gone
+        assert syncer.wait().stdout.strip() in gone
+    assert rig.hand.do(f"os.pwrite({fd}, b'more', 0)") in gone
+    close(rig, fd)
+    guest.umount("/mnt")
+    assert guest.out("sed -nE 's/^nr_(dirty|writeback) //p' /proc/vmstat").split() == ["0", "0"]
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    guest.run(f"echo {device} >/sys/bus/virtio/drivers/virtiofs/bind")
+    guest.mount("daxd", "/mnt")
+    guest.run("echo again >/mnt/again")
+    guest.umount("/mnt")
+    assert (rig.tree / "again").read_text() == "again\n"
 
 
 def test_direct_write_beside_a_mapping(cached):
