@@ -374,13 +374,13 @@ with open("/mnt/file", "wb", buffering=0) as file:
     guest.umount("/run/other")
 
 
-# Writes so many bytes to a file, and to the daemon.
+# Writes some pieces of a file, of so many bytes each, and has the daemon get them.
 WRITE = """
 import errno, os, sys
 try:
     fd = os.open("/mnt/" + sys.argv[1], os.O_RDWR)
-    for number in range(int(sys.argv[2])):
-        os.pwrite(fd, bytes(1 << 20), number << 20)
+    for _ in range(int(sys.argv[2])):
+        os.write(fd, bytes(int(sys.argv[3])))
     os.fsync(fd)
 except OSError as error:
     print(errno.errorcode[error.errno])
@@ -398,14 +398,17 @@ def test_unbind_with_dirty_pages(boot_rig):
     fd = opened(rig, "/mnt/other")
     rig.daxd.hold("WRITE")
     with dirty_limits(guest, 16 * MEG):
-        syncer = guest.spawn_python(WRITE, "other", 1)
+        syncer = guest.spawn_python(WRITE, "other", 1, PAGE)
         blocked(guest, syncer)
-        writer = guest.spawn_python(WRITE, "file", 96)
+        writer = guest.spawn_python(WRITE, "file", 96, MEG)
         blocked(guest, writer)
         device = Path(device_of(guest, "daxd")).name
         guest.run(f"echo {device} >/sys/bus/virtio/drivers/virtiofs/unbind", timeout=60)
         assert writer.wait().stdout.strip() in gone
         assert syncer.wait().stdout.strip() in gone
+    # What was lost is told once to each who has the file open.
+    assert rig.hand.do(f"call('sync_file_range', {fd}, 0, 0, 1)") in gone
+    assert rig.hand.do(f"call('sync_file_range', {fd}, 0, 0, 1)") == "OK"
     assert rig.hand.do(f"os.pwrite({fd}, b'more', 0)") in gone
     close(rig, fd)
     guest.umount("/mnt")
