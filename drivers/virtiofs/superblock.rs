@@ -6,12 +6,12 @@
 //! another filesystem of the host gets a superblock, and so a device number, of its own; it shares the session.
 
 use crate::{
-    dax::Gate,
     device::Instance,
     dir::Entries,
     export::Handles,
     file::Handle,
     forget::Known,
+    gate::Gate,
     inode::{
         self,
         Asked,

@@ -14,6 +14,7 @@
 //!
 //! - [`superblock`]: mounting, statfs, unmounting.
 //! - [`options`]: mount options.
+//! - [`gate`]: inodes in the hands of others than the filesystem's users.
 //! - [`inode`]: inodes, their attributes and how long they are good.
 //! - [`dir`]: names: lookup, revalidation, submounts.
 //! - [`namespace`]: names that are made, moved and removed.
@@ -46,6 +47,7 @@ mod direct;
 mod export;
 mod file;
 mod forget;
+mod gate;
 mod inode;
 mod ioctl;
 mod killpriv;

@@ -7,13 +7,11 @@
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
 //! - [`reclaim`]: ranges that are given up.
-//! - [`gate`]: inodes in the hands of others than the filesystem's users.
 //! - [`wait`]: tasks that wait for a range.
 //! - [`counters`]: what the window tells of itself.
 
 mod counters;
 mod fault;
-mod gate;
 mod io;
 mod mode;
 mod reclaim;
@@ -22,7 +20,6 @@ mod window;
 
 pub(crate) use counters::Directory;
 pub(crate) use fault::Faults;
-pub(crate) use gate::Gate;
 pub(crate) use io::{
     read,
     write, //

@@ -6,18 +6,16 @@
 //! While a request is under way the range has a *duty*: the token that says how it ended. A task that is killed leaves its
 //! duty behind, and the late reply fulfils it.
 
-use super::{
-    gate::{
-        Gate,
-        Pass, //
-    },
-    wait::{
-        Awaited,
-        Changes, //
-    },
+use super::wait::{
+    Awaited,
+    Changes, //
 };
 use crate::{
     forget::Known,
+    gate::{
+        Gate,
+        Held, //
+    },
     request::Orphan,
     session::Session,
     superblock::VirtioFs, //
@@ -58,7 +56,6 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             ordering,
             Atomic, //
@@ -108,12 +105,6 @@ pub(crate) struct MappedFile {
     gate: Arc<Gate>,
 }
 
-/// An inode that somebody has got hold of who reclaims ranges. Dropped in this order.
-pub(super) struct Held {
-    pub(super) inode: ARef<Inode<VirtioFs>>,
-    _pass: Pass,
-}
-
 impl MappedFile {
     /// A file of a superblock with this gate.
     pub(crate) fn new(
@@ -137,10 +128,7 @@ impl MappedFile {
     /// Gets hold of the inode, if it is not about to go.
     pub(super) fn hold(&self) -> Option<Held> {
         let pass = self.gate.enter()?;
-        Some(Held {
-            inode: self.inode.upgrade()?,
-            _pass: pass,
-        })
+        Some(Held::new(pass, self.inode.upgrade()?))
     }
 
     /// Whether the inode is gone, and nothing of it in page tables.

@@ -2,17 +2,20 @@
 
 //! Who may get hold of a superblock's inodes without being a user of it, and until when.
 
+use crate::superblock::VirtioFs;
 use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
+        aref::ARef,
         Arc,
         SpinLock, //
     },
 };
 use kernel_ext::completion::Completion;
+use vfs::Inode;
 
-/// Keeps tasks that reclaim ranges away from a superblock that is being shut down.
+/// Keeps tasks that are no users of a superblock away from it when it is being shut down.
 #[pin_data]
 pub(crate) struct Gate {
     #[pin]
@@ -61,6 +64,20 @@ impl Gate {
     }
 }
 
+/// An inode in the hands of somebody inside. Dropped in this order.
+pub(crate) struct Held {
+    /// The inode.
+    pub(crate) inode: ARef<Inode<VirtioFs>>,
+    _pass: Pass,
+}
+
+impl Held {
+    /// An inode of the superblock whose gate was passed.
+    pub(crate) fn new(pass: Pass, inode: ARef<Inode<VirtioFs>>) -> Self {
+        Self { inode, _pass: pass }
+    }
+}
+
 /// The right to be inside.
 pub(crate) struct Pass(Arc<Gate>);
 
@@ -75,7 +92,7 @@ impl Drop for Pass {
 }
 
 #[cfg(VIRTIOFS_KUNIT)]
-#[kunit_tests(virtiofs_dax_gate)]
+#[kunit_tests(virtiofs_gate)]
 mod tests {
     use super::*;
 
