@@ -80,24 +80,35 @@ def outcomes(mutant, kernel):
         return failed
 
 
-def try_mutant(name, mutant, kernel):
-    """Tries one mutant; whether all its tests noticed."""
+def is_built(kernel):
+    """Whether the sources in the scratch directory can be built."""
+    command = [SCRATCH / "scripts" / "mutants.py", "--modules", kernel]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def try_mutant(name, mutant, kernel, build_only):
+    """Tries one mutant; whether all its tests noticed. What cannot be built proves nothing."""
     start = time.monotonic()
     content = mutated(mutant)
-    if content is None:
-        print(f"-- {name:<32} STALE: {mutant['file']} does not have its text exactly once", flush=True)
-        return False
     place = SCRATCH / mutant["file"]
+    verdict, good = "", False
     try:
-        put(place, content.encode())
-        failed = outcomes(mutant, kernel)
+        put(place, (content or "").encode())
+        if content is None:
+            verdict = f"STALE: {mutant['file']} does not have its text exactly once"
+        elif not is_built(kernel):
+            verdict = "CANNOT BE BUILT"
+        elif build_only:
+            verdict, good = "can be built", True
+        else:
+            failed = outcomes(mutant, kernel)
+            names = [re.sub(r".*::|\[.*", "", test) for test in mutant["tests"]]
+            survived = [test for test in names if not failed.get(test)]
+            verdict, good = (f"SURVIVED {', '.join(survived)}", False) if survived else (f"noticed by {len(names)}", True)
     finally:
         put(place, (TOP / mutant["file"]).read_bytes())
-    names = [re.sub(r".*::|\[.*", "", test) for test in mutant["tests"]]
-    survived = [test for test in names if not failed.get(test)]
-    verdict = f"SURVIVED {', '.join(survived)}" if survived else f"noticed by {len(names)}"
     print(f"-- {name:<32} {verdict}{time.monotonic() - start:8.1f} s", flush=True)
-    return not survived
+    return good
 
 
 def unproven():
@@ -110,11 +121,11 @@ def unproven():
                 yield f"{path.name}::{name}"
 
 
-def run(chosen, kernel):
+def run(chosen, kernel, build_only):
     """Tries mutants, one after the other; nobody else uses the scratch directory meanwhile."""
     copy_sources()
-    good = [try_mutant(name, mutant, kernel or mutant.get("kernel", "kata")) for name, mutant in chosen.items()]
-    print(f"{sum(good)} noticed, {len(good) - sum(good)} failed")
+    good = [try_mutant(name, mutant, kernel or mutant.get("kernel", "kata"), build_only) for name, mutant in chosen.items()]
+    print(f"{sum(good)} {'built' if build_only else 'noticed'}, {len(good) - sum(good)} failed")
     sys.exit(not all(good))
 
 
@@ -125,10 +136,14 @@ def main():
     parser.add_argument("--after", help="only those that come after this mutant")
     parser.add_argument("--kernel", choices=kernels.FRAGMENTS, help="the guest's kernel, instead of what the table says, or kata")
     parser.add_argument("--check", action="store_true", help="only look whether each mutant fits the source")
+    parser.add_argument("--build", action="store_true", help="only look whether each mutant can be built")
     parser.add_argument("--unproven", action="store_true", help="only list the boot tests that no mutant has to break")
     if sys.argv[1:2] == ["--pytest"]:
-        # In the scratch directory, whose modules are to be built and whose tests are to be run.
+        # In the scratch directory, whose tests are to be run, with its modules.
         sys.exit(subprocess.run(["pytest", "-p", "no:cacheprovider", "-q", *sys.argv[2:]], check=False).returncode)
+    if sys.argv[1:2] == ["--modules"]:
+        images.build_module(sys.argv[2], kernels.build_kernel(sys.argv[2]))
+        return
     args = parser.parse_args()
     if args.unproven:
         print("\n".join(unproven()))
@@ -145,7 +160,7 @@ def main():
     SCRATCH.mkdir(parents=True, exist_ok=True)
     with open(SCRATCH.with_suffix(".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run(chosen, args.kernel)
+        run(chosen, args.kernel, args.build)
 
 
 if __name__ == "__main__":
