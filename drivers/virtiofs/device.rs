@@ -220,6 +220,11 @@ impl Instance {
             .ok_or(ENODEV)
     }
 
+    /// What belongs to each queue.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        (0..self.queues.len()).filter_map(|index| Some(self.queues.get(index)?.data()))
+    }
+
     /// The queue for FORGET.
     pub(crate) fn hiprio_queue(&self) -> Result<&Virtqueue<Request>> {
         self.queues.get(HIPRIO).ok_or(ENODEV)

@@ -9,6 +9,8 @@ use crate::{
         Run, //
     },
     direct,
+    forget::insist,
+    gate::Held,
     inode::NodeInode,
     ioctl,
     killpriv,
@@ -53,6 +55,7 @@ use kernel::{
         SetOnce, //
     },
 };
+use kernel_ext::task::is_killed;
 use vfs::{
     file::{
         DirEmitter,
@@ -278,6 +281,12 @@ impl Handle {
         let _ = writeback::write_all(inode);
     }
 
+    /// Nobody has the file open any more: gives the handle back when it is not needed. Sleeps.
+    fn part(&self, inode: &Inode<VirtioFs>, flags: u32, owner: usize) {
+        self.leave_writers(inode);
+        self.release(inode, false, flags, owner);
+    }
+
     /// Gives the handle back, and with it the locks of the open file, `owner`.
     fn release(&self, inode: &Inode<VirtioFs>, dir: bool, flags: u32, owner: usize) {
         // Also of a file whose inode is stale: the handle is as good as ever.
@@ -309,6 +318,43 @@ impl Handle {
     }
 }
 
+/// A file that nobody has open any more, but whose handle is needed until everything is written back: that is done when this is
+/// dropped, by a task that may wait for the daemon.
+struct Parting {
+    held: Held,
+    flags: u32,
+    owner: usize,
+    handle: KBox<Handle>,
+}
+
+impl Parting {
+    /// Has it done by a work item. An unmount waits for that. Sleeps for memory alone, if there is some.
+    fn later(inode: &Inode<VirtioFs>, flags: u32, owner: usize, handle: KBox<Handle>) {
+        let (Ok(session), Some(pass)) =
+            (inode.session(), inode.super_block().data().gate().enter())
+        else {
+            return handle.part(inode, flags, owner);
+        };
+        let parting = Self {
+            held: Held::new(pass, inode.into()),
+            flags,
+            owner,
+            handle,
+        };
+        // If there is no work item, it is dropped here.
+        let _ = session
+            .instance()
+            .work()
+            .try_spawn(GFP_KERNEL, move || drop(parting));
+    }
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.handle.part(&self.held.inode, self.flags, self.owner);
+    }
+}
+
 /// What the VFS asks of open regular files.
 pub(crate) struct RegularFiles;
 
@@ -328,20 +374,29 @@ impl vfs::file::Operations for RegularFiles {
         Ok(handle)
     }
 
+    /// What is dirty is written back first, while there is a handle for it. Who is killed does not wait for that.
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
-        handle.leave_writers(inode);
-        handle.release(inode, false, file.flags(), file.lock_owner());
+        let (flags, owner) = (file.flags(), file.lock_owner());
+        if handle.writes && is_killed() {
+            Parting::later(inode, flags, owner, handle);
+        } else {
+            handle.part(inode, flags, owner);
+        }
     }
 
     /// A FLUSH reports the errors of writes and drops locks. A file that was opened for reading, of an inode that nobody has
     /// locked, has neither, so none is sent; the C driver asks the daemon all the same.
+    ///
+    /// Who is killed learns of no errors, and does not wait: neither for what is dirty nor for the daemon, which would keep the
+    /// process from ending. In the C driver it does.
     fn flush(file: &File<VirtioFs>, owner: usize) -> Result {
         let handle = file.data();
         let inode = file.inode();
         let session = inode.session()?;
         let writes = file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
         let locked = inode.data().may_be_locked();
-        let written = if writes && !inode.is_dax() {
+        let killed = is_killed();
+        let written = if writes && !inode.is_dax() && !killed {
             file.write_and_wait_range(0, i64::MAX)
                 .and_then(|()| inode.sync_times())
         } else {
@@ -356,6 +411,9 @@ impl vfs::file::Operations for RegularFiles {
             fh: handle.fh,
             lock_owner: session.lock_owner(owner),
         };
+        if killed && !session.lacks(Opcode::Flush) {
+            return insist(|| session.send(&op, &caller(inode.super_block())));
+        }
         let flushed = match session.call(&op, &caller(inode.super_block())) {
             Err(e) if e == ENOSYS && locked => lock::drop_of_process(file, op.lock_owner),
             Err(e) if e == ENOSYS => Ok(()),

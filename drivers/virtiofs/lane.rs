@@ -80,6 +80,11 @@ impl Lane {
         self.background.fetch_add(1, ordering::Relaxed) + 1
     }
 
+    /// How many requests there are that nobody waits for.
+    pub(crate) fn background(&self) -> i32 {
+        self.background.load(ordering::Relaxed)
+    }
+
     /// A request that nobody waits for has ended.
     pub(crate) fn background_ends(&self) {
         self.background.fetch_sub(1, ordering::Relaxed);
@@ -116,6 +121,7 @@ mod tests {
         assert_eq!(lane.background_begins(), 1);
         assert_eq!(lane.background_begins(), 2);
         lane.background_ends();
+        assert_eq!(lane.background(), 1);
         assert_eq!(lane.background_begins(), 2);
         Ok(())
     }

@@ -31,9 +31,14 @@ use kernel::{
         Arc,
         SetOnce, //
     },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
 };
 use kernel_ext::{
     folio::FolioRange,
+    task::is_killed,
     write::WritebackRange, //
 };
 use virtio::{
@@ -46,6 +51,9 @@ use virtio::{
 
 /// The largest reply without payload: header and `struct fuse_statx_out`, with room to spare.
 const MAX_REPLY: usize = 384;
+
+/// How often it is looked whether the daemon has taken everything before DESTROY is sent, a millisecond apart.
+const SETTLE_LOOKS: usize = 2000;
 
 /// What the driver keeps with a transfer.
 pub(crate) struct Request {
@@ -369,8 +377,21 @@ impl Instance {
         })
     }
 
+    /// Waits until the daemon has taken what nobody waits for, on all queues, but not for long. Sleeps.
+    fn settle(&self) {
+        for _ in 0..SETTLE_LOOKS {
+            if is_killed() || self.lanes().all(|lane| lane.background() == 0) {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+        }
+    }
+
     /// Sends DESTROY and waits for its reply, as [`Instance::call`] does; for want of memory it is not left out.
+    ///
+    /// It goes by one queue, and does not overtake the last FORGET or RELEASE on another.
     pub(crate) fn destroy(&self) -> Result {
+        self.settle();
         let queue = self.request_queue()?;
         let (lane, op) = (queue.data(), Destroy);
         let transfer = insist(|| {

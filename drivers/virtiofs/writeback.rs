@@ -33,10 +33,12 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*, //
 };
-use kernel_ext::write::{
-    fault_in,
-    is_killed,
-    WritebackRange, //
+use kernel_ext::{
+    task::is_killed,
+    write::{
+        fault_in,
+        WritebackRange, //
+    },
 };
 use vfs::{
     attr::FileType,

@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    task::is_dying, //
+};
 use kernel::{
     error::to_result,
     prelude::*,
@@ -49,8 +52,12 @@ impl Completion {
         unsafe { bindings::wait_for_completion(self.inner.get()) }
     }
 
-    /// Sleeps until the event has happened, or a fatal signal ends the wait with `ERESTARTSYS`.
+    /// Sleeps until the event has happened, or a fatal signal ends the wait with `ERESTARTSYS`: at once, for a task that such a
+    /// signal has already [made exit](is_dying).
     pub fn wait_killable(&self) -> Result {
+        if is_dying() {
+            return Err(ERESTARTSYS);
+        }
         // SAFETY: `inner` was initialised by `new`.
         to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })
     }

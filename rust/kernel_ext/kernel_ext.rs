@@ -16,6 +16,7 @@
 //! - [`scatterlist`]: building scatterlists.
 //! - [`siphash`]: a hash with a secret key.
 //! - [`static_mutex`]: a mutex that can be a static.
+//! - [`task`]: what is up with the current task.
 //! - [`user_pages`]: pinned memory of a user's buffer.
 //! - [`workqueue`]: a work queue of one's own.
 //! - [`mod@write`]: page-cache folios that a filesystem writes out.
@@ -36,6 +37,7 @@ pub mod ratelimit;
 pub mod scatterlist;
 pub mod siphash;
 pub mod static_mutex;
+pub mod task;
 pub mod user_pages;
 pub mod workqueue;
 pub mod write;

@@ -149,12 +149,6 @@ pub fn fault_in(from: &mut IovIterSource<'_>, len: usize) -> Result {
     Ok(())
 }
 
-/// Whether a fatal signal waits for the current task: what it does for itself need not go on.
-pub fn is_killed() -> bool {
-    // SAFETY: The current task is valid.
-    unsafe { bindings::fatal_signal_pending(kernel::current!().as_ptr()) != 0 }
-}
-
 /// A part of a folio.
 struct Part {
     folio: NonNull<bindings::folio>,

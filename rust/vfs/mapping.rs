@@ -23,7 +23,11 @@ use kernel::{
         to_result,
         VTABLE_DEFAULT_ERROR, //
     },
-    ffi::c_int,
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    page::PAGE_SIZE,
     prelude::*,
     types::NotThreadSafe, //
 };
@@ -421,17 +425,72 @@ impl<T: FileSystem> Inode<T> {
 
     /// Writes all dirty pages back, and waits for it. Errors since this was asked last.
     ///
-    /// May sleep.
+    /// May sleep; a fatal signal ends the wait with `EINTR`.
     ///
-    /// C: `filemap_write_and_wait_range()`.
+    /// C: `filemap_write_and_wait_range()`, whose wait no signal ends.
     pub fn write_and_wait(&self) -> Result {
         self.write_and_wait_range(0, i64::MAX)
     }
 
     /// As [`write_and_wait`](Inode::write_and_wait), from byte `start` to byte `end`, which is the last.
     pub fn write_and_wait_range(&self, start: i64, end: i64) -> Result {
+        let written = self.write_out(start, end);
+        if written == Err(EINTR) {
+            return written;
+        }
         // SAFETY: The mapping is valid.
-        to_result(unsafe { bindings::filemap_write_and_wait_range(self.mapping(), start, end) })
+        written.and(to_result(unsafe {
+            bindings::filemap_check_errors(self.mapping())
+        }))
+    }
+
+    /// Writes dirty pages back and waits for it, as [`write_and_wait`](Inode::write_and_wait). Errors of the attempt alone.
+    pub(crate) fn write_out(&self, start: i64, end: i64) -> Result {
+        if end < start || !self.has_pages() {
+            return Ok(());
+        }
+        // SAFETY: The mapping is valid.
+        let begun = to_result(unsafe { bindings::filemap_flush_range(self.mapping(), start, end) });
+        self.wait_for_writeback(start, end)?;
+        // What was being written back has become dirty again meanwhile: it was passed over. Now it needs not be waited for first,
+        // which no signal would end.
+        // SAFETY: The mapping is valid.
+        let written =
+            to_result(unsafe { bindings::filemap_fdatawrite_range(self.mapping(), start, end) });
+        self.wait_for_writeback(start, end)?;
+        begun.and(written)
+    }
+
+    /// Sleeps until nothing from byte `start` to byte `end`, which is the last, is being written back; a fatal signal ends that
+    /// with `EINTR`.
+    fn wait_for_writeback(&self, start: i64, end: i64) -> Result {
+        let page = |pos: i64| c_ulong::try_from(pos / PAGE_SIZE as i64);
+        let (mut index, last) = (page(start)?, page(end)?);
+        let mut batch = bindings::folio_batch::default();
+        while index <= last {
+            // SAFETY: The mapping is valid; the batch is empty, and gets references to folios.
+            let found = unsafe {
+                bindings::filemap_get_folios_tag(
+                    self.mapping(),
+                    &mut index,
+                    last,
+                    bindings::PAGECACHE_TAG_WRITEBACK,
+                    &mut batch,
+                )
+            };
+            if found == 0 {
+                break;
+            }
+            let folios = batch.folios.iter().take(found as usize);
+            let waited = folios.copied().try_for_each(|folio| {
+                // SAFETY: The batch has a reference to the folio.
+                to_result(unsafe { bindings::folio_wait_writeback_killable(folio) })
+            });
+            // SAFETY: The batch is one that was filled above; it is empty afterwards.
+            unsafe { bindings::__folio_batch_release(&mut batch) };
+            waited?;
+        }
+        Ok(())
     }
 
     /// Drops the pages from byte `start` to byte `end`, which is the last, and zeroes parts of pages.

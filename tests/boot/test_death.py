@@ -175,3 +175,63 @@ def test_other_share_goes_on(boot, tree, tmp_path):
     assert not hanging.poll() or hanging.result.rc != 0
     guest.umount("/run/again")
     guest.umount("/run/lives")
+
+
+def end_files(tree):
+    """What the tasks of the next test have open."""
+    tree.file("file", 8192)
+
+
+# How a task that will be killed uses the file, and which requests it would wait for, in the call it is in or at its end.
+ENDS = {
+    "written": ("os.pwrite(fd, b'new', 0)", "", ["FLUSH", "RELEASE"]),
+    "written-back": ("os.pwrite(fd, b'new', 0)", "+WRITEBACK_CACHE", ["WRITE", "SETATTR", "FLUSH"]),
+    "mapped": ("m = mmap.mmap(fd, 0); m[:3] = b'new'", "", ["WRITE", "FLUSH"]),
+    "fsync": ("os.pwrite(fd, b'new', 0); waits(); os.fsync(fd)", "+WRITEBACK_CACHE", ["WRITE", "FLUSH"]),
+    "msync": ("m = mmap.mmap(fd, 0); m[:3] = b'new'; waits(); m.flush()", "", ["WRITE", "FLUSH"]),
+    # Nothing but an unlock tells such a daemon that locks go.
+    "locked-without-flush": ("fcntl.lockf(fd, fcntl.LOCK_EX); os.pwrite(fd, b'new', 0)", "+POSIX_LOCKS", ["SETLK"]),
+    "locked": ("os.pwrite(fd, b'new', 0); fcntl.lockf(fd, fcntl.LOCK_EX)", "+POSIX_LOCKS", ["SETLK", "FLUSH"]),
+}
+
+END = """
+import fcntl, mmap, os, signal
+def waits():
+    open("/run/waits", "w")
+fd = os.open("/mnt/file", os.O_RDWR)
+{use}
+waits()
+signal.pause()
+"""
+
+
+@pytest.mark.beyond_c("its tasks wait for the daemon when they exit")
+@pytest.mark.parametrize("use", ENDS)
+def test_killed_task_ends(boot_rig, use):
+    """A task that is killed ends though the daemon does not answer: what it has written gets there later, and its locks go."""
+    call, flags, requests = ENDS[use]
+    rig = boot_rig(files=end_files)
+    guest = rig.guest
+    rig.daxd.configure(init_flags=flags)
+    guest.mount("daxd", "/mnt")
+    if "FLUSH" not in requests:
+        rig.daxd.configure(enosys="FLUSH")
+        guest.run("echo old >/mnt/file")
+    for request in requests:
+        if request != "SETLK":
+            rig.daxd.hold(request)
+    task = guest.spawn_python(END.format(use=call))
+    guest.wait_until(lambda: guest.run("test -e /run/waits", check=False).rc == 0, "the task has the file")
+    blocked(guest, task)
+    if "SETLK" in requests:
+        rig.daxd.hold("SETLK")
+    task.kill()
+    guest.wait_until(lambda: not running(guest, task), "the task is gone", timeout=15)
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    assert rig.hand.do("fd = os.open('/mnt/file', os.O_RDWR)") == "OK"
+    assert rig.hand.do("fcntl.lockf(fd, fcntl.LOCK_EX)") == "OK"
+    assert rig.hand.do("os.close(fd)") == "OK"
+    guest.umount("/mnt")
+    rig.unmounted()
+    assert (rig.tree / "file").read_bytes()[:3] == b"new"

@@ -4,7 +4,7 @@
 import os
 
 import pytest
-from conftest import errno_of
+from conftest import blocked, errno_of
 
 RIG = {}
 MANY = 2000
@@ -48,6 +48,23 @@ def test_unload_with_pending_forgets(rig):
             timeout=120,
         )
         rig.unmounted()
+
+
+@pytest.mark.beyond_c("DESTROY goes by another queue, and overtakes them")
+@pytest.mark.parametrize("last", ["BATCH_FORGET", "RELEASE"])
+def test_destroy_comes_last(rig, last):
+    """What was sent before DESTROY has been taken before it: the daemon is slow with it, and still counts nothing left."""
+    rig.daxd.configure(entry_timeout=3600, attr_timeout=3600)
+    rig.guest.mount("daxd")
+    rig.daxd.hold(last)
+    rig.guest.run("cat /mnt/few/* >/dev/null")
+    umount = rig.guest.spawn("umount /mnt")
+    rig.daxd.wait_for_held()
+    blocked(rig.guest, umount)
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    assert umount.wait().rc == 0
+    rig.unmounted()
 
 
 def test_drop_while_walking(rig):

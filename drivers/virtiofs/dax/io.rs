@@ -39,6 +39,7 @@ use kernel::{
 };
 use kernel_ext::{
     dax::fault_in,
+    task::is_killed,
     write as kernel_write, //
 };
 use vfs::{
@@ -133,7 +134,7 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
             Ok(piece) => {
                 total = total.saturating_add(piece.bytes);
                 iocb.set_pos(iocb.pos().saturating_add_unsigned(piece.bytes as u64));
-                if piece.is_last || (!to.is_empty() && kernel_write::is_killed()) {
+                if piece.is_last || (!to.is_empty() && is_killed()) {
                     break;
                 }
             }
@@ -177,7 +178,7 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
     let pos = iocb.pos();
     let mut tried = false;
     loop {
-        if core::mem::replace(&mut tried, true) && kernel_write::is_killed() {
+        if core::mem::replace(&mut tried, true) && is_killed() {
             return Err(EINTR);
         }
         let lock = match iocb.is_nowait() {
@@ -246,14 +247,14 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
                 let end = iocb.pos().saturating_add_unsigned(piece.bytes as u64);
                 iocb.set_pos(end);
                 grow(inode, end);
-                if piece.is_last || (!from.is_empty() && kernel_write::is_killed()) {
+                if piece.is_last || (!from.is_empty() && is_killed()) {
                     break;
                 }
             }
             Ok(Written::Needs(step)) => {
                 drop(locked);
                 may_map = target.provide(step)?;
-                if kernel_write::is_killed() {
+                if is_killed() {
                     return Err(EINTR);
                 }
                 locked = inode.lock_exclusive();
@@ -301,7 +302,7 @@ fn write_some<'a>(
                 }
                 target.window.alive()?;
                 kernel_write::fault_in(from, part)?;
-                if kernel_write::is_killed() {
+                if is_killed() {
                     return Err(EINTR);
                 }
                 continue;

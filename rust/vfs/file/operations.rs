@@ -148,12 +148,18 @@ impl<T: FileSystem> File<T> {
     /// Writes dirty pages from byte `start` to byte `end` back, and waits for it. Errors that this open file has not reported yet,
     /// each once.
     ///
-    /// May sleep.
+    /// May sleep; a fatal signal ends the wait with `EINTR`.
     ///
-    /// C: `file_write_and_wait_range()`.
+    /// C: `file_write_and_wait_range()`, whose wait no signal ends.
     pub fn write_and_wait_range(&self, start: i64, end: i64) -> Result {
+        let written = self.inode().write_out(start, end);
+        if written == Err(EINTR) {
+            return written;
+        }
         // SAFETY: Valid by the type invariant.
-        to_result(unsafe { bindings::file_write_and_wait_range(self.as_raw(), start, end) })
+        written.and(to_result(unsafe {
+            bindings::file_check_and_advance_wb_err(self.as_raw())
+        }))
     }
 }
 

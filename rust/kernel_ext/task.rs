@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is up with the current task.
+
+use crate::bindings;
+use kernel::current;
+
+/// Bits of an exit code that name the signal.
+const SIGNAL: i32 = 0x7f;
+
+/// Whether the current task was killed: a fatal signal waits for it, or it is [on its way out](is_dying) because of one. What it
+/// does for itself need not go on.
+pub fn is_killed() -> bool {
+    // SAFETY: The current task is valid.
+    unsafe { bindings::fatal_signal_pending(current!().as_ptr()) != 0 || is_dying() }
+}
+
+/// Whether the current task is on its way out because of a signal: it closes its files. No other signal reaches it any more, so
+/// that a wait which fatal signals end does not end for them.
+pub fn is_dying() -> bool {
+    let task = current!().as_ptr();
+    // SAFETY: The current task is valid, and so is what it shares with its other threads, until it is reaped. The flag is set by
+    // the task itself; the exit code is set before that, and then stays.
+    unsafe {
+        (*task).flags & bindings::PF_EXITING != 0
+            && (&raw const (*(*task).signal).group_exit_code).read_volatile() & SIGNAL != 0
+    }
+}
