@@ -450,15 +450,14 @@ impl<T: FileSystem> Inode<T> {
             return Ok(());
         }
         // SAFETY: The mapping is valid.
-        let begun = to_result(unsafe { bindings::filemap_flush_range(self.mapping(), start, end) });
+        let begun = unsafe { bindings::filemap_flush_range(self.mapping(), start, end) };
         self.wait_for_writeback(start, end)?;
         // What was being written back has become dirty again meanwhile: it was passed over. Now it needs not be waited for first,
         // which no signal would end.
         // SAFETY: The mapping is valid.
-        let written =
-            to_result(unsafe { bindings::filemap_fdatawrite_range(self.mapping(), start, end) });
+        let written = unsafe { bindings::filemap_fdatawrite_range(self.mapping(), start, end) };
         self.wait_for_writeback(start, end)?;
-        begun.and(written)
+        to_result(begun).and(to_result(written))
     }
 
     /// Sleeps until nothing from byte `start` to byte `end`, which is the last, is being written back; a fatal signal ends that
