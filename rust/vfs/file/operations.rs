@@ -693,6 +693,13 @@ impl<F: Operations> Callbacks<F> {
         } else {
             None
         },
+        // At addresses at which huge pages of the file can be mapped.
+        #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+        get_unmapped_area: if F::HAS_MMAP {
+            Some(bindings::thp_get_unmapped_area)
+        } else {
+            None
+        },
         setlease: if F::LEASES {
             Some(bindings::generic_setlease)
         } else {
