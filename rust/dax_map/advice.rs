@@ -82,11 +82,18 @@ pub struct Plan {
     pub ahead: bool,
     /// Whether others wait for the like of it: then room is made in the background, too.
     pub urgent: bool,
+    /// Whether it takes the place of a range that is used less.
+    pub outdoes: bool,
     /// Whether a smaller range than wished is good enough: for the second attempt.
     pub relaxed: bool,
 }
 
 impl Plan {
+    /// Whether room is made for it. Others get what is left: if there is nothing they do without.
+    pub const fn is_entitled(&self) -> bool {
+        self.urgent || self.outdoes
+    }
+
     /// The same, content with any size: after ranges were reclaimed in vain, because the
     /// free room is in pieces.
     pub const fn relaxed(self) -> Self {

@@ -138,8 +138,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         let outdone = self.outdone.take();
         let idle = |i: &u32| self.ranges.get(*i).is_some_and(Slot::is_idle);
         let i = outdone.filter(idle).or_else(|| self.victim())?;
-        bump(&mut self.counters.reclaimed);
-        self.begin_reclaim(i)
+        self.begin_reclaim_for_others(i)
     }
 
     /// One more range of an inode that might as well go, to be removed in the same request; at
@@ -157,8 +156,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             let i = at?;
             let range = slots.get(index(i))?;
             if range.owner == owner && range.is_idle() && range.heat.at(epoch) == 0 {
-                bump(&mut self.counters.reclaimed);
-                return self.begin_reclaim(i);
+                return self.begin_reclaim_for_others(i);
             }
             at = list.after(slots, i);
         }
@@ -262,6 +260,15 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         Removal::Wait(Wait::Range(SlotId(i)))
     }
 
+    /// Begins to reclaim a range whose room is needed.
+    fn begin_reclaim_for_others(&mut self, i: u32) -> Option<ReclaimToken> {
+        bump(&mut self.counters.reclaimed);
+        let bytes = self.ranges.get(i).map_or(0, |range| range.order.bytes());
+        let token = self.begin_reclaim(i)?;
+        self.promised = self.promised.saturating_add(bytes);
+        Some(token)
+    }
+
     fn begin_reclaim(&mut self, i: u32) -> Option<ReclaimToken> {
         let range = self.ranges.get(i).filter(|range| range.is_unused())?;
         let (len, writable) = (range.len, range.writable());
@@ -315,6 +322,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     /// the window is used, and later for all of those in which it was not.
     pub fn tick(&mut self, ticks: u32) -> Wake {
         self.tick = self.tick.wrapping_add(ticks);
+        self.promised = 0;
         let any = self.ranges.unhold();
         self.wake_any(any)
     }

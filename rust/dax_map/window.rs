@@ -34,6 +34,9 @@ pub struct Window<B, S, G> {
     pub(crate) budget: Budget,
     pub(crate) counters: Counters,
     pub(crate) tick: u32,
+    /// Bytes that are being reclaimed, or were, for plans that are [entitled](Plan::is_entitled) to
+    /// them and have not reserved them yet. If none of these comes, the next tick lets others have them.
+    pub(crate) promised: u64,
     /// A range that was found to be used less than what is to be mapped.
     pub(crate) outdone: Option<u32>,
     pub(crate) demand_at: Option<u32>,
@@ -66,6 +69,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             budget: Budget::new(),
             counters: Counters::default(),
             tick: 0,
+            promised: 0,
             outdone: None,
             demand_at: None,
             idle_hand: 0,
@@ -282,7 +286,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         motion: Motion,
         gap: (u64, u64),
     ) -> Step {
-        let plan = self.plan(access, motion);
+        let mut plan = self.plan(access, motion);
         let bypass = Step::Bypass {
             len: access.len.min(gap.1.saturating_sub(access.offset)),
         };
@@ -316,6 +320,12 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             Verdict::MapIfHotter => self.is_colder_than(heat) && self.budget.pay(),
             Verdict::Bypass => false,
         };
+        plan.outdoes = map && verdict == Verdict::MapIfHotter;
+        if plan.outdoes {
+            // Others who come by while room is made for it need not make room for it as well.
+            self.ghosts
+                .put(key, Heat::new(heat >> 1, self.epoch), self.epoch);
+        }
         if map {
             Step::Map(plan)
         } else {
@@ -333,6 +343,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             sequential: motion.sequential,
             ahead: false,
             urgent: motion.sequential || access.need == Need::Mapping,
+            outdoes: false,
             relaxed: false,
         }
     }
@@ -354,6 +365,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                     sequential: true,
                     ahead: true,
                     urgent: true,
+                    outdoes: false,
                     relaxed: false,
                 })
             }
@@ -394,7 +406,14 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     fn has_room_for(&self, plan: &Plan) -> bool {
         let order = self.wish(plan, (0, u64::MAX));
         let least = self.least(plan, order);
-        self.ranges.has_room() && self.buddy.largest_free().is_some_and(|free| free >= least)
+        self.ranges.has_room()
+            && self.buddy.largest_free().is_some_and(|free| free >= least)
+            && self.is_left_for(plan, least)
+    }
+
+    /// Whether there is so much room beside what is promised to others.
+    fn is_left_for(&self, plan: &Plan, order: Order) -> bool {
+        plan.is_entitled() || self.buddy.free_bytes() >= self.promised.saturating_add(order.bytes())
     }
 
     /// Reserves a range for a plan: send SETUPMAPPING for its
@@ -416,12 +435,22 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         let wish = self.wish(plan, gap);
         let least = self.least(plan, wish);
         let idle = self.ranges.idle();
-        let free = self.buddy.largest_free().filter(|_| self.ranges.has_room());
+        let free = self
+            .buddy
+            .largest_free()
+            .filter(|_| self.ranges.has_room() && self.is_left_for(plan, least));
         // What is smaller than wished for is still better than waiting.
         if let Some(free) = free.filter(|free| *free >= least || idle == 0) {
             if let Some(token) = self.make(plan, wish.min(free)) {
+                if plan.is_entitled() {
+                    let bytes = wish.min(free).bytes();
+                    self.promised = self.promised.saturating_sub(bytes);
+                }
                 return Ok(token);
             }
+        }
+        if !plan.is_entitled() {
+            return Err(Refused::Changed);
         }
         if plan.urgent {
             self.demand_at = Some(self.tick);

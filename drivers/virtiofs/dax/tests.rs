@@ -26,6 +26,7 @@ fn plan(writable: bool) -> Plan {
         sequential: false,
         ahead: false,
         urgent: true,
+        outdoes: false,
         relaxed: false,
     }
 }

@@ -72,6 +72,90 @@ fn random_reads_beyond_the_window_are_bypassed() {
     }
 }
 
+/// What a task of [`side_by_side`] is at: it is told of how many accesses of others pass meanwhile.
+enum Task {
+    Reads,
+    Removes(ReclaimToken, Plan, u32),
+    Wakes(Plan),
+    Maps(ReserveToken, u32),
+}
+
+/// Random reads of several tasks, where mapping and removing take as long as so many reads: how many ranges were mapped, and how
+/// many reads were not of mapped parts.
+fn side_by_side(
+    window: &mut VecWindow,
+    tasks: usize,
+    size: u64,
+    reads: u32,
+    slow: u32,
+) -> (u32, u32) {
+    let mut random = Random(6);
+    let mut stream = Stream::new();
+    let mut states: Vec<Task> = (0..tasks).map(|_| Task::Reads).collect();
+    let (mut maps, mut missed, mut done) = (0, 0, 0);
+    while done < reads {
+        for state in &mut states {
+            *state = match std::mem::replace(state, Task::Reads) {
+                Task::Reads => {
+                    done += 1;
+                    let offset = random.below(size / 4096) * 4096;
+                    let access = read(1, offset, 4096, size);
+                    match window.access(&mut stream, &access).step {
+                        Step::Use(hit) => {
+                            let _ = window.unpin(hit.slot);
+                            Task::Reads
+                        }
+                        Step::Map(plan) => {
+                            missed += 1;
+                            begin(window, plan, slow)
+                        }
+                        _ => {
+                            missed += 1;
+                            Task::Reads
+                        }
+                    }
+                }
+                Task::Removes(token, plan, 0) => {
+                    let _ = window.removed(token).unwrap();
+                    Task::Wakes(plan.relaxed())
+                }
+                Task::Wakes(plan) => begin(window, plan, slow),
+                Task::Removes(token, plan, left) => Task::Removes(token, plan, left - 1),
+                Task::Maps(token, 0) => {
+                    maps += 1;
+                    let _ = window.commit(token, false).unwrap();
+                    Task::Reads
+                }
+                Task::Maps(token, left) => Task::Maps(token, left - 1),
+            };
+        }
+    }
+    (maps, missed)
+}
+
+fn begin(window: &mut VecWindow, plan: Plan, slow: u32) -> Task {
+    match window.reserve(&plan) {
+        Ok(token) => Task::Maps(token, slow),
+        Err(Refused::Reclaim) => match window.pick_victim() {
+            Some(token) => Task::Removes(token, plan, slow),
+            None => Task::Reads,
+        },
+        Err(_) => Task::Reads,
+    }
+}
+
+/// The room that one task makes is not taken by another one for a part that is used less: with four tasks as many ranges are
+/// mapped as with one.
+#[test]
+fn room_is_not_stolen() {
+    for tasks in [1, 2, 4, 16] {
+        let mut window = window(WINDOW, 500);
+        let (maps, missed) = side_by_side(&mut window, tasks, 8 * WINDOW, 50_000, 10);
+        println!("{tasks} tasks: {maps} ranges mapped, {missed} misses");
+        assert!(maps <= 32 + 16, "{tasks} tasks: {maps}");
+    }
+}
+
 /// Other ways to use more than fits never cost much more requests than without a window.
 #[test]
 fn what_cannot_be_helped_is_not_made_worse() {

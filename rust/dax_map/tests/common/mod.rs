@@ -65,6 +65,7 @@ pub fn plan(owner: u64, offset: u64, file_size: u64) -> Plan {
         sequential: false,
         ahead: false,
         urgent: true,
+        outdoes: false,
         relaxed: false,
     }
 }
