@@ -235,3 +235,31 @@ def test_killed_task_ends(boot_rig, use):
     guest.umount("/mnt")
     rig.unmounted()
     assert (rig.tree / "file").read_bytes()[:3] == b"new"
+
+
+@pytest.mark.beyond_c("its tasks wait for the daemon when they exit")
+@pytest.mark.parametrize("answers", [True, False], ids=["slow", "silent"])
+def test_unmount_after_kill(boot_rig, answers):
+    """What a killed task has left dirty is still written when the file is unmounted, if the daemon answers; umount -f does without."""
+    rig = boot_rig(files=end_files)
+    guest = rig.guest
+    rig.daxd.configure(init_flags="+WRITEBACK_CACHE")
+    guest.mount("daxd", "/mnt")
+    rig.daxd.hold("WRITE")
+    task = guest.spawn_python(END.format(use="os.pwrite(fd, b'new', 0)"))
+    guest.wait_until(lambda: guest.run("test -e /run/waits", check=False).rc == 0, "the task has the file")
+    task.kill()
+    guest.wait_until(lambda: not running(guest, task), "the task is gone", timeout=15)
+    rig.daxd.wait_for_held()
+    if answers:
+        umount = guest.spawn("umount /mnt")
+        blocked(guest, umount)
+        rig.daxd.clear_faults()
+        rig.daxd.release()
+        assert umount.wait().rc == 0
+        rig.unmounted()
+        assert (rig.tree / "file").read_bytes()[:3] == b"new"
+    else:
+        guest.run("umount -f /mnt", timeout=30)
+        assert guest.run("mountpoint -q /mnt", check=False).rc == 32
+    guest.unload()
