@@ -34,6 +34,12 @@ def unmount(rig):
 
 
 @pytest.fixture
+def attributes_stay(rig):
+    """A daemon whose attributes are good for long, and say nothing of what is cached: contents are dropped for other reasons alone."""
+    rig.daxd.configure(init_flags="-AUTO_INVAL_DATA", attr_timeout=3600, entry_timeout=3600)
+
+
+@pytest.fixture
 def mounted(rig):
     """A rig with its share mounted, and what is needed for asynchronous reads and writes in the hand; judged at its end."""
     rig.guest.mount("daxd")
@@ -200,9 +206,8 @@ def test_errors(mounted, kind):
     assert content(rig) == BIG or content(rig)[4096:] == BIG[4096:]
 
 
-def test_cached_pages(mounted):
+def test_cached_pages(rig, attributes_stay, mounted):
     """What the page cache had of a file is not seen any more after a write past it; nor what a mapping had."""
-    rig = mounted
     statement = (
         "plain = os.open('/mnt/big', os.O_RDONLY); shown = mmap.mmap(plain, 16384, prot=mmap.PROT_READ)\n"
         "os.pread(plain, 16384, 0); shown[:16384]; area = buffer(8192, b'n' * 8192)\n"
