@@ -84,14 +84,15 @@ print(json.dumps([content(name("/mnt/file")), content(name("/mnt/a/b/c/deep")), 
 """) == ["content\n", "deep\n", ["c"], True, True]
 
 
-def test_without_support(share):
-    """Without EXPORT_SUPPORT a handle of what is not cached any more is stale."""
+def test_without_support(rig, share):
+    """Without EXPORT_SUPPORT a handle of what is not cached any more is stale, and the daemon is not asked."""
     run = share()
     assert run("""
 handle = name("/mnt/file")
 forget()
 print(json.dumps(attempt(content, handle)))
 """) == "ESTALE"
+    assert rig.daxd.count("LOOKUP") == 1
 
 
 def test_with_support(rig, share):
