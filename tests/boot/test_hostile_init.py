@@ -32,11 +32,13 @@ def refused(rig, error, *texts):
 
 
 def works(rig):
-    """Mounts, reads, unmounts; every reference is given back."""
+    """Mounts, reads, writes, unmounts; every reference is given back."""
     rig.guest.mount("daxd")
     right = hashlib.sha256((rig.tree / "file").read_bytes()).hexdigest()
     assert rig.guest.out("sha256sum </mnt/file").split()[0] == right
     assert rig.guest.out("ls /mnt/dir") == "one"
+    rig.guest.run("head -c 100000 /mnt/file >/mnt/written", timeout=60)
+    assert (rig.tree / "written").read_bytes() == (rig.tree / "file").read_bytes()[:100000]
     rig.guest.umount()
     rig.unmounted()
 
