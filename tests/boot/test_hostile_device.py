@@ -135,7 +135,9 @@ def test_small_rings(boot_rig, size):
     guest = rig.guest
     how = mount_errno(guest, "daxd", where="/mnt")
     if how == "OK":
-        assert guest.out("wc -c </mnt/file") == "300000"
+        assert guest.out("cat /mnt/file | wc -c") == "300000"
+        # No request has more segments than the ring has entries.
+        assert rig.daxd.count("READ") >= 300_000 / (4096 * size)
         guest.umount()
         rig.unmounted()
     else:
