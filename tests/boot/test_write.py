@@ -255,7 +255,7 @@ def fill():
     global total
     while total < 4 << 20:
         total += os.write(fd, b"x" * 65536)
-print(name(fill), name(os.fsync, fd), name(os.fsync, fd))
+print(name(fill), os.fstat(fd).st_size == total, total, name(os.fsync, fd), name(os.fsync, fd))
 area = mmap.mmap(os.open("/mnt/hole", os.O_RDWR), 0)
 area[:] = b"y" * len(area)
 print(name(area.flush), name(area.flush))
@@ -273,10 +273,14 @@ def test_no_space(boot, tree, mode):
             hole.truncate(65536)
         guest = boot(Share(tree.path, "share", daemon_args=f"--cache={mode}".split()))
         guest.mount("share", "/mnt")
-        told = ["OK", "ENOSPC"] if "writeback" in mode else ["ENOSPC", "OK"]
-        assert guest.python(FILL).stdout.split() == [*told, "OK", "ENOSPC", "OK"]
+        filled, sized, total, *synced = guest.python(FILL).stdout.split()
         written = (tree / "file").read_bytes()
         assert 0 < len(written) <= 1 << 20 and not written.strip(b"x")
+        assert sized == "True"
+        if "writeback" in mode:
+            assert (filled, int(total), synced) == ("OK", 4 << 20, ["ENOSPC", "OK", "ENOSPC", "OK"])
+        else:
+            assert (filled, int(total), synced) == ("ENOSPC", len(written), ["OK", "OK", "ENOSPC", "OK"])
         guest.umount("/mnt")
         guest.unload()
         guest.poweroff()
