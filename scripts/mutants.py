@@ -90,14 +90,14 @@ def try_mutant(name, mutant, kernel, build_only):
     """Tries one mutant; whether all its tests noticed. What cannot be built proves nothing."""
     start = time.monotonic()
     content = mutated(mutant)
+    if content is None:
+        print(f"-- {name:<32} STALE: {mutant['file']} does not have its text exactly once", flush=True)
+        return False
     place = SCRATCH / mutant["file"]
-    verdict, good = "", False
     try:
-        put(place, (content or "").encode())
-        if content is None:
-            verdict = f"STALE: {mutant['file']} does not have its text exactly once"
-        elif not is_built(kernel):
-            verdict = "CANNOT BE BUILT"
+        put(place, content.encode())
+        if not is_built(kernel):
+            verdict, good = "CANNOT BE BUILT", False
         elif build_only:
             verdict, good = "can be built", True
         else:
