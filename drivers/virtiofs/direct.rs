@@ -322,7 +322,7 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
                     match under_way {
                         0 => first = Some(part),
                         // There is room, as was seen to above.
-                        _ => others.push_within_capacity(part).unwrap_or_default(),
+                        _ => drop(others.push_within_capacity(part)),
                     }
                 }
                 Err(e) => {

@@ -412,6 +412,7 @@ impl vfs::file::Operations for RegularFiles {
             lock_owner: session.lock_owner(owner),
         };
         if killed && !session.lacks(Opcode::Flush) {
+            // Not a call that is given up: with a full ring that would not be sent, and locks would stay.
             return insist(|| session.send(&op, &caller(inode.super_block())));
         }
         let flushed = match session.call(&op, &caller(inode.super_block())) {

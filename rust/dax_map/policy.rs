@@ -21,9 +21,9 @@
 //! epoch, and so have ranges. A part takes the place of a range if it is used more than twice as
 //! much as that, by a margin ([`is_hotter`]), and if mapping has been worth it so far ([`Budget`]).
 //! Everything else is bypassed. Uniformly random accesses to a large file thus use what is mapped,
-//! and leave it as it is. Room that is made for a part is promised to it: without that, two tasks
-//! that read so mapped sixteen times as many ranges as one, as each took the room of another one for
-//! a part that was used less, and was soon outdone itself.
+//! and leave it as it is. Room that is made for a part is promised to it: tasks that read so at the same
+//! time would else take each other's for parts that are used less, and soon outdone themselves
+//! (`tests/simulation.rs`).
 //!
 //! # Reclaim
 //!
