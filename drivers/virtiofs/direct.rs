@@ -275,6 +275,42 @@ struct SentPart<'s, O> {
     sent: Sent<'s>,
 }
 
+/// Parts that were sent and not waited for yet. Most transfers are one part, for which nothing is allocated.
+struct UnderWay<T> {
+    first: Option<T>,
+    others: KVec<T>,
+}
+
+impl<T> UnderWay<T> {
+    fn new() -> Self {
+        Self {
+            first: None,
+            others: KVec::new(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.others
+            .len()
+            .saturating_add(usize::from(self.first.is_some()))
+    }
+
+    /// Adds what `send` sends, for which there is room before.
+    fn push(&mut self, send: impl FnOnce() -> Result<T>) -> Result<&T> {
+        if self.len() == 0 {
+            return Ok(self.first.insert(send()?));
+        }
+        self.others.reserve(1, GFP_KERNEL)?;
+        self.others.push(send()?, GFP_KERNEL)?;
+        self.others.last().ok_or(EIO)
+    }
+
+    /// Takes the oldest.
+    fn pop(&mut self) -> Option<T> {
+        self.first.take().or_else(|| self.others.remove(0).ok())
+    }
+}
+
 /// A read or write in parts.
 trait Parts {
     type Op: Operation<Reply = usize>;
@@ -295,43 +331,26 @@ trait Parts {
 /// Does all parts, and waits for them: how many bytes were transferred, and whether these are all that were asked for. Sleeps.
 /// When it returns, the device has returned all parts, unless a fatal signal came.
 fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, bool)> {
-    // Most have one part, for which nothing is allocated.
-    let mut first: Option<SentPart<'_, P::Op>> = None;
-    let mut others: KVec<SentPart<'_, P::Op>> = KVec::new();
+    let mut under_way = UnderWay::new();
     let agreed = session.has(InitFlags::ASYNC_DIO);
-    let (mut ahead, mut total) = (0, 0);
+    let (mut ahead, mut total): (usize, usize) = (0, 0);
     let (mut sending, mut counting) = (true, true);
     let mut error = None;
     loop {
         while sending && parts.is_left() {
             let limit = if agreed { parts.side_by_side(ahead) } else { 1 };
-            let under_way = others.len() + usize::from(first.is_some());
-            if under_way >= limit.min(SIDE_BY_SIDE) {
+            if under_way.len() >= limit.min(SIDE_BY_SIDE) {
                 break;
             }
-            let room = match under_way {
-                0 => Ok(()),
-                _ => others.reserve(1, GFP_KERNEL),
-            };
-            match room
-                .map_err(Error::from)
-                .and_then(|()| parts.send(session, ahead))
-            {
-                Ok(part) => {
-                    ahead += part.asked;
-                    match under_way {
-                        0 => first = Some(part),
-                        // There is room, as was seen to above.
-                        _ => drop(others.push_within_capacity(part)),
-                    }
-                }
+            match under_way.push(|| parts.send(session, ahead)) {
+                Ok(part) => ahead = ahead.saturating_add(part.asked),
                 Err(e) => {
                     error = Some(e);
                     sending = false;
                 }
             }
         }
-        let Some(part) = first.take().or_else(|| others.remove(0).ok()) else {
+        let Some(part) = under_way.pop() else {
             break;
         };
         let done = part
@@ -343,7 +362,7 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
         }
         match done {
             Ok(done) => {
-                total += done;
+                total = total.saturating_add(done);
                 counting = done == part.asked;
             }
             Err(e) => {
@@ -463,7 +482,7 @@ impl Parts for Writing<'_, '_, '_, '_> {
         let end = self
             .iocb
             .pos()
-            .saturating_add_unsigned((before + done) as u64);
+            .saturating_add_unsigned(before.saturating_add(done) as u64);
         write::grow(self.iocb.file().inode(), end);
         Ok(())
     }
