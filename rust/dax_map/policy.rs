@@ -91,9 +91,9 @@ pub const MARGIN_PROTECTED: u8 = 6;
 
 /// Accesses per range in an epoch, after which counts halve. Counts have to be large enough to
 /// be told from chance, and epochs short enough to forget a working set within seconds: with 32,
-/// uniformly random reads over eight times the window replaced 173 ranges in 100,000 reads, with
-/// 64 nine, with 128 none (`tests/simulation.rs`).
-pub const EPOCH_PER_RANGE: u64 = 64;
+/// uniformly random reads over eight times the window replaced 116 ranges in 100,000 reads, with
+/// 64 four, with 128 none, which saw other parts become hot as fast (`tests/simulation.rs`).
+pub const EPOCH_PER_RANGE: u64 = 128;
 
 /// The same in a window with few ranges: as if it had so many.
 pub const EPOCH_MIN_RANGES: u32 = 16;
@@ -116,9 +116,6 @@ pub const PROBATION_SHARE: u64 = 10;
 /// Ranges looked at in the search for one to reclaim, before the coldest of them is taken:
 /// bounds the time that the window lock is held.
 pub const VICTIM_SCAN: u32 = 128;
-
-/// Ranges of each list compared with a part that is a candidate for mapping.
-pub const COMPARE_SCAN: u32 = 8;
 
 /// Ranges looked at in the search for another one of the same inode, for one REMOVEMAPPING.
 pub const BATCH_SCAN: u32 = 64;

@@ -93,7 +93,8 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
     }
 
-    /// Whether a part of a file that was used so often should take the place of some range.
+    /// Whether a part of a file that was used so often should take the place of a range: compared with one of each list, with others
+    /// the next time. What is used so often comes again, so that a look at more would find little more.
     pub(crate) fn is_colder_than(&mut self, heat: u8) -> bool {
         if !policy::is_hotter(heat, 0, policy::MARGIN_PROBATION) || self.ranges.idle() == 0 {
             return false;
@@ -104,21 +105,18 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             (&mut self.protected, policy::MARGIN_PROTECTED),
         ];
         for (list, margin) in lists {
+            let Some(i) = list.head() else {
+                continue;
+            };
             let slots = self.ranges.slots_mut();
-            for _ in 0..policy::COMPARE_SCAN.min(list.len()) {
-                let Some(i) = list.head() else {
-                    break;
-                };
-                let yields = slots.get(index(i)).is_some_and(|range| {
-                    range.is_idle() && policy::is_hotter(heat, range.heat.at(epoch), margin)
-                });
-                if yields {
-                    self.outdone = Some(i);
-                    return true;
-                }
-                // So that others are compared the next time.
-                list.rotate(slots, i);
+            let yields = slots.get(index(i)).is_some_and(|range| {
+                range.is_idle() && policy::is_hotter(heat, range.heat.at(epoch), margin)
+            });
+            if yields {
+                self.outdone = Some(i);
+                return true;
             }
+            list.rotate(slots, i);
         }
         false
     }

@@ -404,11 +404,13 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     }
 
     fn has_room_for(&self, plan: &Plan) -> bool {
+        // Mostly the window is full: this is asked at each access that is bypassed.
+        if !self.ranges.has_room() || self.buddy.free_bytes() == 0 {
+            return false;
+        }
         let order = self.wish(plan, (0, u64::MAX));
         let least = self.least(plan, order);
-        self.ranges.has_room()
-            && self.buddy.largest_free().is_some_and(|free| free >= least)
-            && self.is_left_for(plan, least)
+        self.buddy.largest_free().is_some_and(|free| free >= least) && self.is_left_for(plan, least)
     }
 
     /// Whether there is so much room beside what is promised to others.
