@@ -12,7 +12,7 @@
 //!
 //! | | free room in the window | no room |
 //! |---|---|---|
-//! | page fault, exec | map | map, reclaim |
+//! | page fault, exec | map; of a run, the next range ahead | map, reclaim |
 //! | sequential, unless paused ([`PAUSE_CHUNKS`]) | map, and the next range ahead | map, reclaim |
 //! | read or write, file smaller than the window | map | by heat |
 //! | read or write, larger file | map at the [`REUSE`]th use of the part, if the budget suffices | by heat |
@@ -53,7 +53,8 @@ pub const CROWDED: (u64, u64) = (3, 4);
 /// 512 KiB instead of 2 MiB. Less would cost four times the round trips.
 pub const ORDERS_BELOW_WISH: u8 = 2;
 
-/// Accesses in a row that make a run; one is never a run.
+/// Accesses in a row that make a run; one is never a run. Of page faults those count that go on to the next part of
+/// [`MAX_ORDER`], as a huge page ends the faults in its own.
 pub const SEQUENTIAL_ACCESSES: u32 = 2;
 
 /// Bytes in a row that make a run: random reads of up to 16 KiB next to each other are not one.

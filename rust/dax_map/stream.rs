@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Recognises who reads or writes one thing after the other.
+//! Recognises who reads, writes or touches one thing after the other.
 
 use crate::policy;
 use crate::ranges::SlotId;
@@ -12,7 +12,7 @@ use crate::size::Order;
 pub struct Stream {
     /// Where the last access ended.
     next: u64,
-    /// Bytes and accesses that followed each other.
+    /// Bytes and accesses that followed each other; of page faults, those that went on to the next chunk.
     bytes: u64,
     accesses: u32,
     /// Chunk of the last access, plus one.
@@ -60,25 +60,51 @@ impl Stream {
         let continues =
             offset >= self.next && offset <= self.next.saturating_add(policy::SEQUENTIAL_GAP);
         if !continues && !again {
-            self.bytes = 0;
-            self.accesses = 0;
-            self.ahead = 0;
-            self.given = 0;
-            self.pause = 0;
+            self.restart();
         }
         if !again {
             self.bytes = self.bytes.saturating_add(len);
             self.accesses = self.accesses.saturating_add(1);
             self.next = end;
         }
-        let chunk = chunk(offset, max).saturating_add(1);
-        let entered = chunk != self.chunk;
-        self.chunk = chunk;
         Motion {
             sequential: self.accesses >= policy::SEQUENTIAL_ACCESSES
                 && self.bytes >= policy::SEQUENTIAL_BYTES,
+            entered: self.enter(offset, max),
+        }
+    }
+
+    /// Takes note of a page fault. A huge page makes all of a chunk accessible, so that what is then read there causes
+    /// no fault: a run is one chunk after the other.
+    pub(crate) fn note_fault(&mut self, offset: u64, max: Order) -> Motion {
+        let before = self.chunk;
+        let entered = self.enter(offset, max);
+        if entered {
+            if self.chunk != before.saturating_add(1) {
+                self.restart();
+            }
+            self.accesses = self.accesses.saturating_add(1);
+            self.next = max.align_down(offset).saturating_add(max.bytes());
+        }
+        Motion {
+            sequential: self.accesses >= policy::SEQUENTIAL_ACCESSES,
             entered,
         }
+    }
+
+    /// Notes the chunk of an access: whether it is another one than before.
+    fn enter(&mut self, offset: u64, max: Order) -> bool {
+        let chunk = chunk(offset, max).saturating_add(1);
+        core::mem::replace(&mut self.chunk, chunk) != chunk
+    }
+
+    /// What comes now does not continue what was before.
+    fn restart(&mut self) {
+        self.bytes = 0;
+        self.accesses = 0;
+        self.ahead = 0;
+        self.given = 0;
+        self.pause = 0;
     }
 
     /// Notes that the run was given a range up to there.

@@ -145,7 +145,10 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     /// O(1) if the stream used the same range before, else O(log ranges).
     pub fn access(&mut self, stream: &mut Stream, access: &Access) -> Advice {
         let max = self.geometry().max();
-        let motion = stream.note(access.offset, access.len, max);
+        let motion = match access.need {
+            Need::Either => stream.note(access.offset, access.len, max),
+            Need::Mapping => stream.note_fault(access.offset, max),
+        };
         if !motion.sequential || motion.entered {
             self.count_access();
         }

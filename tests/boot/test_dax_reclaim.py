@@ -78,6 +78,26 @@ with open("/mnt/huge", "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT
     assert window(guest)["hits"] == 0
 
 
+def test_run_of_faults(rig, guest):
+    """Who touches one part of a mapping after the other finds the next one mapped; who goes back, or here and there, asks for no more."""
+    touch = """
+import mmap, time
+file = open("/mnt/huge", "rb")
+m = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+for part in {}:
+    m[part << 21]
+open("/tmp/ready", "w").close()
+time.sleep(1000)
+"""
+    runner = ready(guest, touch.format([0, 1]))
+    guest.wait_until(lambda: maps(rig) == 3, "the third part is mapped, too")
+    assert window(guest)["proposed_ahead"] == 1
+    others = ready(guest, touch.format([12, 11, 10, 15, 5]))
+    assert window(guest)["proposed_ahead"] == 1 and maps(rig) == 8
+    closed(runner)
+    closed(others)
+
+
 def test_refusals_are_counted(rig, guest):
     """A SETUPMAPPING that fails is counted, and so is what then goes by requests."""
     rig.daxd.set_fault("error", "SETUPMAPPING", errno="EIO", count=1)

@@ -6,7 +6,12 @@
 //! around a fault. When there is a range, it stays until the page is in the page table, and the inode's `invalidate_lock` is held
 //! shared, so that a truncation or who reclaims ranges comes before or after.
 
-use super::window::Step;
+use super::window::{
+    MappedFile,
+    Pinned,
+    Step,
+    Window, //
+};
 use crate::{
     inode::NodeInode,
     superblock::VirtioFs, //
@@ -15,7 +20,10 @@ use dax_map::{
     Access,
     Need, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 use kernel_ext::dax::Memory;
 use vfs::{
     dax::{
@@ -72,6 +80,11 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
     let window = session.window().ok_or(ENODEV)?;
     let mapped = inode.data().mapped().ok_or(ENODEV)?;
     let run = file.data().run().ok_or(ENODEV)?;
+    let map_ahead = |plan| {
+        if let Some(plan) = plan {
+            window.map_ahead(session, mapped, plan);
+        }
+    };
     loop {
         let lock = inode.lock_invalidate_shared();
         let file_size = u64::try_from(inode.size())?;
@@ -86,22 +99,22 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
             need: Need::Mapping,
             file_size,
         };
-        let (step, _) = window.access(run, &access);
-        if let Step::Use(range) = &step {
-            let start = offset.saturating_sub(offset.checked_rem(size).unwrap_or(0));
-            let whole = window.locate(mapped, start).is_some_and(|extent| {
-                extent.slot == range.hit.slot
-                    && extent
-                        .len
-                        .saturating_sub(start.saturating_sub(extent.file_offset))
-                        >= size
-            });
-            if !whole {
-                return Ok(Outcome::FALLBACK);
+        let (step, ahead) = window.access(run, &access);
+        let step = match step {
+            Step::Use(range) => {
+                let start = offset.saturating_sub(offset.checked_rem(size).unwrap_or(0));
+                let outcome = match shows(window, mapped, &range, start, size) {
+                    true => fault.insert(&lock),
+                    false => Outcome::FALLBACK,
+                };
+                drop((range, lock));
+                map_ahead(ahead);
+                return Ok(outcome);
             }
-            return Ok(fault.insert(&lock));
-        }
+            step => step,
+        };
         drop(lock);
+        map_ahead(ahead);
         match step {
             Step::Map(plan) => window.map(session, mapped, &plan, true)?,
             Step::Remap(plan) => window.remap(session, inode, mapped, &plan, true)?,
@@ -109,4 +122,18 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
             _ => return Err(ENODEV),
         }
     }
+}
+
+/// Whether a range shows all of `size` bytes of its file from `start` on.
+fn shows(
+    window: &Window,
+    file: &Arc<MappedFile>,
+    range: &Pinned<'_>,
+    start: u64,
+    size: u64,
+) -> bool {
+    window.locate(file, start).is_some_and(|extent| {
+        let within = start.saturating_sub(extent.file_offset);
+        extent.slot == range.hit.slot && extent.len.saturating_sub(within) >= size
+    })
 }

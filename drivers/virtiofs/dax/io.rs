@@ -94,25 +94,12 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Maps what will be needed soon. Allocates, and so must not be called with a range pinned.
+    /// See [`Window::map_ahead`].
     #[inline]
     fn map_ahead(&self, plan: Option<Plan>) {
         if let Some(plan) = plan {
-            self.map_in_background(plan);
+            self.window.map_ahead(self.session, self.file, plan);
         }
-    }
-
-    fn map_in_background(&self, plan: Plan) {
-        let (window, session, file) =
-            (self.window.clone(), self.session.clone(), self.file.clone());
-        // It is a guess: nothing is lost without.
-        let _ = self
-            .session
-            .instance()
-            .work()
-            .try_spawn(GFP_KERNEL, move || {
-                let _ = window.map(&session, &file, &plan, false);
-            });
     }
 }
 

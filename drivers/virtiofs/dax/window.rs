@@ -560,6 +560,20 @@ impl Window {
         Ok(())
     }
 
+    /// Makes, in the background, a range that will be needed soon. Allocates, and so must not be called with a range pinned.
+    pub(super) fn map_ahead(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        file: &Arc<MappedFile>,
+        plan: Plan,
+    ) {
+        let (window, mapped, sender) = (self.clone(), file.clone(), session.clone());
+        // It is a guess: nothing is lost without.
+        let _ = session.instance().work().try_spawn(GFP_KERNEL, move || {
+            let _ = window.map(&sender, &mapped, &plan, false);
+        });
+    }
+
     /// Makes the range that is there writable, or longer; as [`map`](Window::map). The inode is not locked.
     pub(super) fn remap(
         self: &Arc<Self>,

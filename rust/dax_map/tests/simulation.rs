@@ -304,6 +304,35 @@ fn a_scan_leaves_the_hot_set_alone() {
     assert!(d.setups <= 256 + 16);
 }
 
+/// A run of page faults maps each range once, and all but the first two before they are needed; with huge pages as with small ones.
+#[test]
+fn a_run_of_faults_is_mapped_ahead() {
+    for step in [4 * KIB, 2 * MIB] {
+        for size in [32 * MIB, 8 * WINDOW] {
+            let mut d = driver();
+            let mut stream = Stream::new();
+            for offset in (0..size).step_by(step as usize) {
+                d.access(&mut stream, fault(1, offset, size));
+            }
+            let ranges = size / (2 * MIB);
+            let (ahead, misses) = (d.window.counters().ahead, d.window.counters().misses);
+            println!("{step} {size}: {} setups, {ahead} ahead", d.setups);
+            assert_eq!((d.setups, ahead, misses), (ranges, ranges - 2, 2));
+        }
+    }
+    // Backwards, and here and there, nothing is.
+    let mut d = driver();
+    let (mut backwards, mut anywhere) = (Stream::new(), Stream::new());
+    for chunk in (0..64).rev() {
+        d.access(&mut backwards, fault(1, chunk * 2 * MIB, 8 * WINDOW));
+        d.access(
+            &mut anywhere,
+            fault(2, chunk * 7 % 64 * 2 * MIB, 8 * WINDOW),
+        );
+    }
+    assert_eq!(d.window.counters().ahead, 0);
+}
+
 /// Random page faults beyond the window cannot be bypassed: one SETUP each, but few REMOVEs.
 #[test]
 fn removals_for_faults_are_batched() {
