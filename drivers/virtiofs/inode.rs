@@ -122,6 +122,12 @@ impl Freshness {
         self.until.xchg(deadline, ordering::Full);
     }
 
+    /// Size and times are known: all are as good as mode and owner still are.
+    fn restore(&self) {
+        let deadline = self.access_until.load(ordering::Acquire);
+        self.until.xchg(deadline, ordering::Full);
+    }
+
     /// They are not good any more, but for mode and owner.
     pub(crate) fn expire(&self) {
         self.until.store(0, ordering::Release);
@@ -237,6 +243,19 @@ impl Node {
     pub(crate) fn changed(&self) {
         self.freshness.changed();
         self.freshness.expire();
+    }
+
+    /// The daemon knows size and times as they are here, as of what was `asked` for. It does away with the doubts that its own changes
+    /// have raised, not with those about what others do: the attributes are good as long as they would have been.
+    pub(crate) fn caught_up(&self, asked: Asked) {
+        let overtaken = self.is_overtaken(asked);
+        // What others asked for before does not undo it.
+        self.freshness.changed();
+        let since = Asked::now();
+        self.freshness.restore();
+        if overtaken || self.is_overtaken(since) {
+            self.freshness.expire();
+        }
     }
 
     /// Attributes other than the size have been changed through this kernel, or may have been: what was asked for before is

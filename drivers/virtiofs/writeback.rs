@@ -12,6 +12,7 @@
 use crate::{
     inode::{
         timespec,
+        Asked,
         Node,
         NodeInode, //
     },
@@ -211,19 +212,25 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
     op.fh = inode.data().writer().ok();
     op.mtime = Some(SetTime::To(wire_time(mtime)));
     op.ctime = Some(wire_time(inode.ctime()));
+    let asked = Asked::now();
     let done = inode.session()?.call(&op, &Caller::default());
     let mut locked = inode.lock();
-    if let Ok(reply) = &done {
-        if inode.mtime() == mtime && !inode.has_dirty_pages() {
+    match &done {
+        // What was written meanwhile the daemon does not know of.
+        Ok(reply) if inode.mtime() == mtime && !inode.has_dirty_pages() => {
             // As the daemon has them: it may be less precise.
             let mut attrs = locked.attrs();
             attrs.set_mtime(timespec(reply.attr.mtime));
             attrs.set_ctime(timespec(reply.attr.ctime));
             attrs.set_blocks(reply.attr.blocks);
+            match u64::try_from(inode.size()) == Ok(reply.attr.size) {
+                true => inode.data().caught_up(asked),
+                false => inode.data().changed(),
+            }
         }
+        // What others asked for before does not undo it.
+        _ => inode.data().changed(),
     }
-    // What others asked for before does not undo it.
-    inode.data().changed();
     drop(locked);
     done.map(|_| ())
 }
