@@ -4,7 +4,7 @@
 
 One guest has a device for each; the modules are loaded in turn, in each round in another order, and each time the same cases
 are run on the same directory. Tells medians over the rounds, the ratios of each round with their spread, and, from another
-pass with a daemon that counts, requests by opcode and kicks of the queues per operation.
+pass with a daemon that counts, requests by opcode, kicks of the queues and bytes per operation.
 
 Runs inside the build root: make bench ARGS='--quick --case "read-*"'. Documentation/benchmarks.md tells how to read the result.
 """
@@ -95,7 +95,10 @@ def shares_of(args, directory, counted):
         arguments = [f"--cache={cache}", *args.daemon_arg]
         shares.append(guests.Share(directory, f"bench-{cache}", daemon_args=arguments, **options))
         if counted:
-            daxds[cache] = Daxd(directory, tag=f"count-{cache}", **options, **measure.LIKE_VIRTIOFSD, **COUNTING[cache])
+            modes = {**measure.LIKE_VIRTIOFSD, **COUNTING[cache]}
+            if "--writeback" in args.daemon_arg:
+                modes["init_flags"] = "+WRITEBACK_CACHE"
+            daxds[cache] = Daxd(directory, tag=f"count-{cache}", **options, **modes)
             shares.append(guests.Share(**daxds[cache].share()))
     return shares, daxds
 

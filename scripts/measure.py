@@ -87,7 +87,7 @@ def build_load():
 
 
 def listed(suite):
-    """The cases of a suite: name, group, and what they are about."""
+    """The cases of a suite: name, group, number of threads, and what they are about."""
     result = subprocess.run([build_load(), "list", suite], check=True, capture_output=True, text=True)
     return [tuple(line.split("\t")) for line in result.stdout.splitlines()]
 
@@ -104,9 +104,11 @@ class Bench:
         wanted = [case for case in listed(suite) if any(fnmatch.fnmatch(case[0], pattern) for pattern in args.case)]
         if not wanted:
             raise BenchError(f"no case is named {' or '.join(args.case)}; see --list")
-        self.cases = {name: about for name, _, about in wanted}
+        self.cases = {name: about for name, _, _, about in wanted}
+        self.alone = {name for name, _, threads, _ in wanted if threads == "1"}
+        self.processor = 0
         self.groups = {}
-        for name, group, _ in wanted:
+        for name, group, _, _ in wanted:
             self.groups.setdefault(group, []).append(name)
         self.guest = self.gate = None
         self.visits = 0
@@ -137,12 +139,18 @@ class Bench:
                 yield guest
 
     def in_guest(self, driver, tag, work, scale, cases):
-        """The script for one visit: load, mount, run, unmount, unload."""
+        """The script for one visit: load, mount, run, unmount, unload.
+
+        A case of one thread stays on the round's processor: interrupts come to one of them, and whoever waits for them on another one waits
+        longer, with any driver. Without that it would depend on the commands before it where it runs.
+        """
         how = self.drivers[driver]
         run = f"/run/load run /mnt/assets /mnt/{work.name} {scale} --gate {self.gate.device} {how.run}"
         steps = [f"{how.load} || exit 90", f"{how.loaded} || exit 91", "status=0"]
-        for names in [[case] for case in cases] if self.mount_each else [cases]:
-            steps += [f"{how.mount.format(tag=tag)} || exit 92", f"{run} {' '.join(names)} || status=$?", "umount /mnt || exit 93"]
+        where = {case: f"taskset -c {self.processor}" if case in self.alone else "" for case in cases}
+        runs = [f"{where[case]} {run} {case} || status=$?" for case in cases]
+        for mounted in [[each] for each in runs] if self.mount_each else [runs]:
+            steps += [f"{how.mount.format(tag=tag)} || exit 92", *mounted, "umount /mnt || exit 93"]
         return "\n".join([*steps, f"{how.unload} || exit 94", "exit $status"])
 
     def prepare(self, scale, cases):
@@ -185,12 +193,13 @@ class Bench:
         self.verify(driver, work, scale, lines)
         return zip(lines, measured)
 
-    @staticmethod
-    def turns(number, groups, visit):
-        """Calls `visit(driver, cases)` for each of groups of (name, cases, drivers), the drivers in another order in each round.
+    def turns(self, number, groups, visit):
+        """Calls `visit(driver, cases)` for each of groups of (name, cases, drivers), in each round in another order and on another
+        processor of the guest.
 
         Yields group by group how long it took.
         """
+        self.processor = number % self.args.cpus
         for group, cases, drivers in groups:
             shown = []
             for turn in range(len(drivers)):
@@ -342,7 +351,7 @@ def parsed(parser, drivers, rounds, small):
 
 def show_cases(suite):
     """Prints the cases of a suite."""
-    for name, group, about in listed(suite):
+    for name, group, _, about in listed(suite):
         print(f"{group:8}{name:24}{about}")
 
 

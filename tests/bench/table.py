@@ -11,7 +11,7 @@ LEAST = 3
 ENOUGH = 5
 
 # What a daemon counts beside requests.
-MEASURES = ("kicks", "interrupts", "map_us", "unmap_us")
+MEASURES = ("kicks", "interrupts", "map_us", "unmap_us", "KiB")
 
 
 def spread(values):
@@ -153,7 +153,7 @@ class Times:
 
 
 class Counts:
-    """What a daemon counted for each case and driver: requests by opcode, kicks, interrupts, and its time for maps."""
+    """What a daemon counted for each case and driver: requests by opcode, kicks, interrupts, KiB read and written, and its time for maps."""
 
     def __init__(self, drivers):
         self.drivers = list(drivers)
@@ -175,6 +175,7 @@ class Counts:
             entry[what] += sum(queue[what] for queue in counters["queues"])
         for what in ("map_us", "unmap_us"):
             entry[what] += counters["dax"][what]
+        entry["KiB"] += sum(counters["bytes"].values()) / 1024
 
     def each(self, case, driver, what):
         """Requests (all, or of one opcode) or another measure per operation."""
@@ -200,7 +201,7 @@ class Counts:
 
     def table(self):
         """The table."""
-        measures = ("requests", "kicks", "interrupts")
+        measures = ("requests", "kicks", "interrupts", "KiB")
         slashed = "/".join(self.drivers)
         head = ["case, per operation", *(f"{what} {slashed}" for what in measures)]
         rows, texts = [], []
@@ -216,15 +217,15 @@ class Counts:
         return "\n".join([lines[0] + "  of these", lines[1], *(f"{line}  {text}" for line, text in zip(lines[2:], texts))])
 
     def more(self):
-        """A line for each case in which the first driver needs more requests or kicks than the second."""
+        """A line for each case in which the first driver needs more requests or kicks than the second, or transfers more."""
         if len(self.drivers) < 2:
             return []
         first, second = self.drivers[:2]
         lines = []
         for case in self.values:
+            requests = self.each(case, second, "requests")
             # How many kicks are one depends on how busy the daemon is: what counts is more than a kick for each request.
-            most = self.each(case, second, "requests")
-            for what in ("requests", "kicks"):
+            for what, most in (("requests", requests), ("kicks", requests), ("KiB", self.each(case, second, "KiB"))):
                 mine = self.each(case, first, what)
                 # A case opens and closes something, which is little beside its operations.
                 if mine is not None and most is not None and mine > most * (1 + MARGIN) + 0.01:

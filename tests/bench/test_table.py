@@ -61,15 +61,15 @@ def test_a_case_that_always_fails():
 
 
 def test_counts():
-    """Counts are per operation; more requests or kicks are named."""
+    """Counts are per operation; more requests, kicks or bytes are named."""
     counts = table.Counts(["ours", "C"])
     for driver, lookups in (("ours", 20), ("C", 10)):
         counters = {"requests": {"LOOKUP": lookups, "OPEN": 10}, "queues": [{"kicks": 10, "interrupts": 5}] * 2, "complaints": 1}
-        counters["dax"] = {"map_us": 0, "unmap_us": 0}
+        counters |= {"dax": {"map_us": 0, "unmap_us": 0}, "bytes": {"read": lookups * 1024, "written": 10240}}
         counts.add("case", driver, {"ops": 10}, counters)
     assert counts.each("case", "ours", "requests") == 3
     assert counts.each("case", "C", "kicks") == 2
     assert counts.opcodes("case") == "LOOKUP 2.00/1.00, OPEN 1.00"
-    assert counts.more() == ["more requests: case, 3.00 against 2.00"]
+    assert counts.more() == ["more requests: case, 3.00 against 2.00", "more KiB: case, 3.00 against 2.00"]
     assert "LOOKUP" in counts.table()
     assert counts.complaints == {"ours": 1, "C": 1}

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,8 @@ pub struct Window {
     vmm: Mutex<Option<Backend>>,
     regions: Mutex<Regions>,
     announced: Condvar,
+    /// Counts the maps that [`Window::map_read`] makes.
+    reads_mapped: AtomicU64,
 }
 
 impl Window {
@@ -122,6 +125,7 @@ impl Window {
             vmm: Mutex::default(),
             regions: Mutex::default(),
             announced: Condvar::new(),
+            reads_mapped: AtomicU64::new(0),
         }
     }
 
@@ -194,22 +198,53 @@ impl Window {
         };
         let settings = fs.settings();
         self.check(&map, &settings)?;
+        self.show(fs, &mut lock::mutex(&self.maps), map, &settings)?;
+        Ok(Vec::new())
+    }
+
+    /// Shows the piece of `map_reads` bytes in which a READ begins, unless it is shown; when the window is full, for the one that is
+    /// shown for longest. So would a guest that maps all that it reads, but it would have to ask.
+    pub fn map_read(&self, fs: &Fs, request: &Request<'_>) -> Result<(), Failure> {
+        let settings = fs.settings();
+        let len = settings.map_reads;
+        let Some(places) = self.size.checked_div(len).filter(|places| *places > 0) else {
+            return Ok(());
+        };
+        let mut args = request.args.clone();
+        let (_fh, offset) = (args.u64()?, args.u64()?);
+        let (nodeid, foffset) = (request.header.nodeid, offset - offset % len);
+        let mut maps = lock::mutex(&self.maps);
+        let mut shown = maps.0.values();
+        if shown.any(|map| map.nodeid == nodeid && map.foffset == foffset) {
+            return Ok(());
+        }
+        let turn = self.reads_mapped.fetch_add(1, Ordering::Relaxed);
+        let map = Map {
+            moffset: turn % places * len,
+            len,
+            nodeid,
+            foffset,
+            writable: false,
+        };
+        self.show(fs, &mut maps, map, &settings)
+    }
+
+    /// Maps, for what is in the way.
+    fn show(&self, fs: &Fs, maps: &mut Maps, map: Map, settings: &Settings) -> Result<(), Failure> {
         let inode = fs.inode(map.nodeid)?;
         let file = inode.file()?;
-
-        let mut maps = lock::mutex(&self.maps);
-        self.make_room(&mut maps, &map, &settings)?;
+        self.make_room(maps, &map, settings)?;
         if settings.max_maps > 0 && maps.0.len() >= settings.max_maps {
             return Err(Errno::NOMEM.into());
         }
-        self.map_within_file(fs, &inode, &file, &map, &settings)?;
+        self.map_within_file(fs, &inode, &file, &map, settings)?;
         maps.0.insert(map.moffset, map);
 
         let mut numbers = self.counters.lock();
         numbers.dax.setup += 1;
         numbers.dax.setup_bytes += map.len;
         numbers.dax.live_maps_max = numbers.dax.live_maps_max.max(maps.0.len() as u64);
-        Ok(Vec::new())
+        Ok(())
     }
 
     /// Checks that a map lies in the window and on the boundaries that INIT promised.

@@ -157,7 +157,7 @@ const fn run(name: &'static str, about: &'static str, kind: Kind) -> Case {
 
 /// The cases of `make bench-dax`. Those of the group "tiny" have half of the window.
 #[rustfmt::skip]
-const DAX_CASES: [Case; 20] = [
+const DAX_CASES: [Case; 21] = [
     window("in-rand-4k", "inside", "read of 4 KiB anywhere in half a window, mapped before", Read::of(INSIDE, Random, KIB4).ops(32768).warm()),
     window("in-rand-4k-4", "inside", "the same by 4 threads", Read::of(INSIDE, Random, KIB4).ops(32768).warm().jobs(4)),
     window("in-map-4k", "inside", "the same by one thread, from a mapping", Read::of(INSIDE, Random, KIB4).ops(262_144).warm().mapped()),
@@ -172,6 +172,7 @@ const DAX_CASES: [Case; 20] = [
     run("in-seq-1m", "read of 1 MiB in order, of half a window four times", Kind::Read(Read::of(INSIDE, Sequential, MIB).ops(128))),
     run("4x-seq-4k", "read of 4 KiB in order, of four windows once", Kind::Read(Read::of(FOURFOLD, Sequential, KIB4).ops(65536))),
     run("4x-seq-1m", "read of 1 MiB in order, of four windows once", Kind::Read(Read::of(FOURFOLD, Sequential, MIB).ops(256))),
+    run("4x-seq-map-4k", "copy of 4 KiB in order from a mapping of four windows", Kind::Read(Read::of(FOURFOLD, Sequential, KIB4).ops(65536).mapped())),
     run("4x-seq-1m-4", "the same by 4 threads, a quarter each", Kind::Read(Read::of(FOURFOLD, Sequential, MIB).ops(256).jobs(4))),
     run("in-write-4k", "write of 4 KiB in order, of half a window four times", Kind::Write(Write::of(Sequential, KIB4).ops(32768).len(32 * MIB))),
     run("in-write-1m", "write of 1 MiB in order, of half a window four times", Kind::Write(Write::of(Sequential, MIB).ops(128).len(32 * MIB))),
@@ -192,6 +193,14 @@ impl Case {
     /// What the contents of this case's files are made of.
     fn seed(&self) -> u64 {
         pattern::seed(self.name)
+    }
+
+    /// How many threads it has.
+    pub fn jobs(&self) -> usize {
+        match self.kind {
+            Kind::Read(read) => read.threads(),
+            _ => 1,
+        }
     }
 
     /// Makes what the case only reads, unless another case has done so.

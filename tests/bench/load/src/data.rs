@@ -129,12 +129,17 @@ impl Read {
         Read { jobs, ..self }
     }
 
+    /// How many threads read.
+    pub fn threads(self) -> usize {
+        self.jobs
+    }
+
     /// Opens the files, and maps them if that is the way.
     fn source(&self, site: &Site) -> Result<Source, Failure> {
-        let direct = self.way == Way::Direct || (self.way == Way::Read && site.direct);
-        let opened = self.files.open(site, direct)?;
+        let way = if site.direct { Way::Direct } else { self.way };
+        let opened = self.files.open(site, way == Way::Direct)?;
         let map = |file| Mapped::new(file, opened.bytes()).named("mmap");
-        let maps: Result<_, _> = match self.way {
+        let maps: Result<_, _> = match way {
             Way::Map => opened.files().iter().map(map).collect(),
             Way::Read | Way::Direct => Ok(Vec::new()),
         };

@@ -27,7 +27,7 @@ use cases::{Case, SUITES};
 use gate::Gate;
 
 const HELP: &str = "\
-Usage: load list SUITE                             prints the cases of bench or bench-dax: name, group, about
+Usage: load list SUITE                             prints the cases of bench or bench-dax: name, group, threads, about
        load assets ASSETS SCALE CASE...            makes the files that the cases only read
        load prepare WORK SCALE CASE...             makes what each case starts from
        load run ASSETS WORK SCALE [--gate PORT] [--direct] CASE...
@@ -35,7 +35,7 @@ Usage: load list SUITE                             prints the cases of bench or 
        load verify ASSETS WORK SCALE CASE...       checks what the cases left in WORK
 
 SCALE multiplies the number of operations. With --gate, each case writes a byte to the device PORT where its timing starts
-and where it ends, and waits for a byte to come back. With --direct, read(2) of large files is done with O_DIRECT.
+and where it ends, and waits for a byte to come back. With --direct, large files are read with O_DIRECT, whatever the case says.
 ";
 
 /// Where a case works, and how much it does.
@@ -47,7 +47,7 @@ pub struct Site {
     work: PathBuf,
     /// Multiplies the number of operations.
     scale: f64,
-    /// Whether to read past the page cache where the case leaves it open.
+    /// Whether to read past the page cache whatever the case says.
     direct: bool,
     /// Divides large sizes that do not follow the scale, for tests of this program.
     smaller: usize,
@@ -138,7 +138,8 @@ fn list(suite: &str) -> Result<(), Failure> {
     let found = SUITES.iter().find(|(name, _)| *name == suite);
     let (_, cases) = found.ok_or_else(|| format!("no suite {suite}"))?;
     for case in *cases {
-        println!("{}\t{}\t{}", case.name, case.group, case.about);
+        let jobs = case.jobs();
+        println!("{}\t{}\t{jobs}\t{}", case.name, case.group, case.about);
     }
     Ok(())
 }
