@@ -8,11 +8,13 @@
 use crate::{
     file::Handle,
     forget::Known,
+    freshness::{
+        deadline_of,
+        Asked, //
+    },
     inode::{
         self,
-        deadline_of,
         impl_inode_operations,
-        Asked,
         NodeInode, //
     },
     namespace,

@@ -8,9 +8,9 @@
 
 use crate::{
     forget::Known,
+    freshness::Asked,
     inode::{
         self,
-        Asked,
         NodeInode, //
     },
     superblock::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes, their attributes, and how long these are good.
+//! Inodes and their attributes.
 //!
 //! An inode of this kernel stands for one nodeid of the daemon, at one generation. A nodeid that comes back with another
 //! generation, or as another type of file, is another file: the inode that stood for it is marked stale and left to its
@@ -20,6 +20,10 @@ use crate::{
         RegularFiles, //
     },
     forget::Known,
+    freshness::{
+        Asked,
+        Freshness, //
+    },
     killpriv,
     listing::Listing,
     page_cache::Pages,
@@ -75,8 +79,6 @@ use vfs::{
         RcuInode, //
     },
     time::{
-        deadline,
-        jiffies_64,
         monotonic_ns,
         Timespec, //
     },
@@ -89,85 +91,6 @@ const MAX_FOLIO_ORDER: u32 = 9;
 
 /// How often attributes are asked for at most that change all the while.
 const MAX_REFRESHES: usize = 4;
-
-/// How long attributes are good, in jiffies since boot. Callable from any context.
-pub(crate) struct Freshness {
-    /// All of them.
-    until: Atomic<u64>,
-    /// Those that decide on access: mode and owner. A change of contents or names leaves them as they are.
-    access_until: Atomic<u64>,
-    /// When size or contents were last changed through this kernel: see [`Node::changed`].
-    changed: Atomic<u64>,
-}
-
-impl Freshness {
-    fn new() -> Self {
-        Self {
-            until: Atomic::new(0),
-            access_until: Atomic::new(0),
-            changed: Atomic::new(0),
-        }
-    }
-
-    /// Size or contents have been changed here. The attributes are as good as before, but for those that were asked for already.
-    pub(crate) fn changed(&self) {
-        self.changed.store(monotonic_ns(), ordering::Release);
-    }
-
-    /// They are good for `ttl` from now on.
-    fn renew(&self, ttl: Ttl) {
-        // Before who renews looks whether there was a change; who changes does it the other way round.
-        let deadline = deadline_of(ttl);
-        self.access_until.xchg(deadline, ordering::Full);
-        self.until.xchg(deadline, ordering::Full);
-    }
-
-    /// Size and times are known: all are as good as mode and owner still are.
-    fn restore(&self) {
-        let deadline = self.access_until.load(ordering::Acquire);
-        self.until.xchg(deadline, ordering::Full);
-    }
-
-    /// They are not good any more, but for mode and owner.
-    pub(crate) fn expire(&self) {
-        self.until.store(0, ordering::Release);
-    }
-
-    /// None of them is good any more.
-    fn expire_all(&self) {
-        self.access_until.store(0, ordering::Release);
-        self.expire();
-    }
-
-    fn is_fresh(&self) -> bool {
-        jiffies_64() < self.until.load(ordering::Relaxed)
-    }
-
-    fn is_access_fresh(&self) -> bool {
-        jiffies_64() < self.access_until.load(ordering::Relaxed)
-    }
-}
-
-/// When attributes were asked for. What they say is at least as new as this, and maybe no newer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Asked(u64);
-
-impl Asked {
-    /// They are asked for now.
-    pub(crate) fn now() -> Self {
-        Self(monotonic_ns())
-    }
-}
-
-/// The time in jiffies since boot until which something with this time to live is good.
-pub(crate) fn deadline_of(ttl: Ttl) -> u64 {
-    const NSEC_PER_SEC: u64 = 1_000_000_000;
-    let nanos = ttl.nanos();
-    if nanos == u64::MAX {
-        return u64::MAX;
-    }
-    deadline(nanos / NSEC_PER_SEC, (nanos % NSEC_PER_SEC) as u32)
-}
 
 /// What the driver keeps with an inode.
 #[pin_data]
@@ -276,7 +199,7 @@ impl Node {
 
     /// Whether what was asked for then may be older than a change of attributes.
     pub(crate) fn is_out_of_date(&self, asked: Asked) -> bool {
-        asked.0 <= self.changed_attributes.load(ordering::Acquire)
+        asked.is_by(self.changed_attributes.load(ordering::Acquire))
     }
 
     /// Attributes that have been taken over are good for `ttl`.
@@ -292,7 +215,7 @@ impl Node {
 
     /// The time of last access is known as of then.
     pub(crate) fn renew_access(&self, asked: Asked) {
-        self.accessed.store(asked.0, ordering::Relaxed);
+        self.accessed.store(asked.time(), ordering::Relaxed);
     }
 
     /// Whether contents were asked for since the time of last access was.
@@ -303,7 +226,7 @@ impl Node {
 
     /// Whether what was asked for then may be older than a change.
     pub(crate) fn is_overtaken(&self, asked: Asked) -> bool {
-        asked.0 <= self.freshness.changed.load(ordering::Acquire)
+        self.freshness.is_overtaken(asked)
     }
 
     /// Names of the directory are looked up one by one: who does that is served better by listings with attributes.
@@ -773,34 +696,4 @@ fn statx(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) -> Result {
     }
     stat.add_attributes(reply.attributes, reply.attributes_mask);
     Ok(())
-}
-
-#[cfg(VIRTIOFS_KUNIT)]
-#[kunit_tests(virtiofs_inode)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deadlines() {
-        let hour = Ttl::new(3600, 0);
-        assert_eq!(deadline_of(Ttl::ZERO), 0);
-        assert!(deadline_of(hour) > jiffies_64());
-        assert!(deadline_of(hour) < deadline_of(Ttl::new(7200, 0)));
-        assert_eq!(deadline_of(Ttl::new(u64::MAX, 0)), u64::MAX);
-    }
-
-    #[test]
-    fn freshness() {
-        let fresh = Freshness::new();
-        assert!(!fresh.is_fresh());
-        fresh.renew(Ttl::new(3600, 0));
-        assert!(fresh.is_fresh() && fresh.is_access_fresh());
-        fresh.expire();
-        assert!(!fresh.is_fresh() && fresh.is_access_fresh());
-        fresh.renew(Ttl::new(3600, 0));
-        fresh.expire_all();
-        assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
-        fresh.renew(Ttl::ZERO);
-        assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
-    }
 }

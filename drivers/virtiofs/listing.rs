@@ -11,8 +11,8 @@
 //! the middle then, and does not find his position any more, asks the daemon.
 
 use crate::{
+    freshness::Asked,
     inode::{
-        Asked,
         Node,
         NodeInode, //
     },

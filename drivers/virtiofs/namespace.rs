@@ -12,11 +12,11 @@ use crate::{
         instantiate, //
     },
     file::Handle,
-    inode::{
+    freshness::{
         deadline_of,
-        Asked,
-        NodeInode, //
+        Asked, //
     },
+    inode::NodeInode,
     setattr::take_over,
     superblock::{
         caller,

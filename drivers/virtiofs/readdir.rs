@@ -13,11 +13,11 @@
 use crate::{
     dir::instantiate,
     forget::Known,
-    inode::{
+    freshness::{
         deadline_of,
-        Asked,
-        NodeInode, //
+        Asked, //
     },
+    inode::NodeInode,
     listing::Served,
     superblock::{
         caller,

@@ -7,7 +7,7 @@ use crate::{
     dax::LostMapping,
     device::Instance,
     forget::insist,
-    inode::Freshness,
+    freshness::Freshness,
     lane::Lane,
     lock::LostLock,
     session::Session, //

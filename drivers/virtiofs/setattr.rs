@@ -6,10 +6,10 @@
 //! than it was asked to.
 
 use crate::{
+    freshness::Asked,
     inode::{
         set_attributes,
         set_size_and_times,
-        Asked,
         NodeInode, //
     },
     killpriv::{

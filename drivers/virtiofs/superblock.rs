@@ -11,10 +11,10 @@ use crate::{
     export::Handles,
     file::Handle,
     forget::Known,
+    freshness::Asked,
     gate::Gate,
     inode::{
         self,
-        Asked,
         Node,
         NodeInode, //
     },

@@ -15,7 +15,8 @@
 //! - [`superblock`]: mounting, statfs, unmounting.
 //! - [`options`]: mount options.
 //! - [`gate`]: inodes in the hands of others than the filesystem's users.
-//! - [`inode`]: inodes, their attributes and how long they are good.
+//! - [`inode`]: inodes and their attributes.
+//! - [`freshness`]: how long these are good.
 //! - [`dir`]: names: lookup, revalidation, submounts.
 //! - [`namespace`]: names that are made, moved and removed.
 //! - [`readdir`]: the listing of a directory.
@@ -47,6 +48,7 @@ mod direct;
 mod export;
 mod file;
 mod forget;
+mod freshness;
 mod gate;
 mod inode;
 mod ioctl;

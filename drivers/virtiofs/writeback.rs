@@ -10,9 +10,9 @@
 //! the daemon says of them is not.
 
 use crate::{
+    freshness::Asked,
     inode::{
         timespec,
-        Asked,
         Node,
         NodeInode, //
     },

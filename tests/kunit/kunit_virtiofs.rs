@@ -26,6 +26,8 @@ mod export;
 mod file;
 #[path = "../../drivers/virtiofs/forget.rs"]
 mod forget;
+#[path = "../../drivers/virtiofs/freshness.rs"]
+mod freshness;
 #[path = "../../drivers/virtiofs/gate.rs"]
 mod gate;
 #[path = "../../drivers/virtiofs/inode.rs"]

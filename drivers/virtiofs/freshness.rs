@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long what the daemon has said of an inode is good.
+//!
+//! Attributes have a time to live. It ends early when this kernel changes what they tell; and what was asked for before a change may
+//! arrive after it, and is not taken over then. Nothing here sleeps or takes a lock.
+
+use fuse_proto::Ttl;
+#[cfg(VIRTIOFS_KUNIT)]
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    ordering,
+    Atomic, //
+};
+use vfs::time::{
+    deadline,
+    jiffies_64,
+    monotonic_ns, //
+};
+
+/// How long attributes are good, in jiffies since boot. Callable from any context.
+pub(crate) struct Freshness {
+    /// All of them.
+    until: Atomic<u64>,
+    /// Those that decide on access: mode and owner. A change of contents or names leaves them as they are.
+    access_until: Atomic<u64>,
+    /// When size or contents were last changed through this kernel: see [`Freshness::changed`].
+    changed: Atomic<u64>,
+}
+
+impl Freshness {
+    pub(crate) fn new() -> Self {
+        Self {
+            until: Atomic::new(0),
+            access_until: Atomic::new(0),
+            changed: Atomic::new(0),
+        }
+    }
+
+    /// Size or contents have been changed here. The attributes are as good as before, but for those that were asked for already.
+    pub(crate) fn changed(&self) {
+        self.changed.store(monotonic_ns(), ordering::Release);
+    }
+
+    /// Whether what was asked for then may be older than a change.
+    pub(crate) fn is_overtaken(&self, asked: Asked) -> bool {
+        asked.is_by(self.changed.load(ordering::Acquire))
+    }
+
+    /// They are good for `ttl` from now on.
+    pub(crate) fn renew(&self, ttl: Ttl) {
+        // Before who renews looks whether there was a change; who changes does it the other way round.
+        let deadline = deadline_of(ttl);
+        self.access_until.xchg(deadline, ordering::Full);
+        self.until.xchg(deadline, ordering::Full);
+    }
+
+    /// Size and times are known: all are as good as mode and owner still are.
+    pub(crate) fn restore(&self) {
+        let deadline = self.access_until.load(ordering::Acquire);
+        self.until.xchg(deadline, ordering::Full);
+    }
+
+    /// They are not good any more, but for mode and owner.
+    pub(crate) fn expire(&self) {
+        self.until.store(0, ordering::Release);
+    }
+
+    /// None of them is good any more.
+    pub(crate) fn expire_all(&self) {
+        self.access_until.store(0, ordering::Release);
+        self.expire();
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        jiffies_64() < self.until.load(ordering::Relaxed)
+    }
+
+    pub(crate) fn is_access_fresh(&self) -> bool {
+        jiffies_64() < self.access_until.load(ordering::Relaxed)
+    }
+}
+
+/// When attributes were asked for. What they say is at least as new as this, and maybe no newer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Asked(u64);
+
+impl Asked {
+    /// They are asked for now.
+    pub(crate) fn now() -> Self {
+        Self(monotonic_ns())
+    }
+
+    /// On the clock of [`monotonic_ns`].
+    pub(crate) fn time(self) -> u64 {
+        self.0
+    }
+
+    /// Whether that was not after `time`.
+    pub(crate) fn is_by(self, time: u64) -> bool {
+        self.0 <= time
+    }
+}
+
+/// The time in jiffies since boot until which something with this time to live is good.
+pub(crate) fn deadline_of(ttl: Ttl) -> u64 {
+    const NSEC_PER_SEC: u64 = 1_000_000_000;
+    let nanos = ttl.nanos();
+    if nanos == u64::MAX {
+        return u64::MAX;
+    }
+    deadline(nanos / NSEC_PER_SEC, (nanos % NSEC_PER_SEC) as u32)
+}
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_freshness)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines() {
+        let hour = Ttl::new(3600, 0);
+        assert_eq!(deadline_of(Ttl::ZERO), 0);
+        assert!(deadline_of(hour) > jiffies_64());
+        assert!(deadline_of(hour) < deadline_of(Ttl::new(7200, 0)));
+        assert_eq!(deadline_of(Ttl::new(u64::MAX, 0)), u64::MAX);
+    }
+
+    #[test]
+    fn freshness() {
+        let fresh = Freshness::new();
+        assert!(!fresh.is_fresh());
+        fresh.renew(Ttl::new(3600, 0));
+        assert!(fresh.is_fresh() && fresh.is_access_fresh());
+        fresh.expire();
+        assert!(!fresh.is_fresh() && fresh.is_access_fresh());
+        fresh.renew(Ttl::new(3600, 0));
+        fresh.expire_all();
+        assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
+        fresh.renew(Ttl::ZERO);
+        assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
+    }
+}
