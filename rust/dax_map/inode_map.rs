@@ -8,10 +8,16 @@
 //!
 //! The tree is a treap: a search tree by key, and a heap by a number that looks random but is
 //! computed of the slot's index. So it is balanced whatever the order of insertions.
+//!
+//! Most searches are for a range that is there, and need not descend: a hash table, which has an element beside each slot, has the
+//! range that was last inserted of a part of a file, as long as it is in the tree.
 
 use crate::mix;
 use crate::ranges::{Owner, Slot};
 use crate::storage::{index, NIL};
+
+/// Parts of files as large as the largest ranges have a guess each.
+const GUESS_SHIFT: u32 = 21;
 
 /// The tree. Ranges do not overlap. Each operation takes time in proportion to the logarithm of
 /// the number of ranges, and recursion is used nowhere.
@@ -62,6 +68,14 @@ impl InodeMap {
         mix(self.seed ^ u64::from(i))
     }
 
+    /// Which slot has the guess for a place of a file beside it.
+    fn guess_at(&self, slots: &[Slot], owner: Owner, offset: u64) -> u32 {
+        let hash = mix(owner.0 ^ self.seed ^ (offset >> GUESS_SHIFT)) >> 32;
+        // That part of the slots which the hash is of 2^32.
+        let slot = hash.wrapping_mul(slots.len() as u64) >> 32;
+        slot as u32
+    }
+
     /// The last range that starts at or before a place, and the first after it, of any inode. The second is not looked for when
     /// the first covers the place.
     fn around(&self, slots: &[Slot], key: (Owner, u64)) -> (u32, u32) {
@@ -84,6 +98,12 @@ impl InodeMap {
 
     /// Where a place of a file is.
     pub(crate) fn find(&self, slots: &[Slot], owner: Owner, offset: u64) -> Place {
+        if let Some(beside) = node(slots, self.guess_at(slots, owner, offset)) {
+            let guess = beside.guess;
+            if node(slots, guess).is_some_and(|slot| slot.covers(owner, offset)) {
+                return Place::Range(guess);
+            }
+        }
         let (before, after) = self.around(slots, (owner, offset));
         let start = match node(slots, before) {
             Some(slot) if slot.covers(owner, offset) => return Place::Range(before),
@@ -145,11 +165,21 @@ impl InodeMap {
             }
             self.rotate_up(slots, i, parent);
         }
+        let beside = self.guess_at(slots, new.owner, new.file_offset);
+        edit(slots, beside, |slot| slot.guess = i);
         Ok(())
     }
 
     /// Takes out a slot that is in the tree.
     pub(crate) fn remove(&mut self, slots: &mut [Slot], i: u32) {
+        if let Some((owner, offset)) = node(slots, i).map(Slot::key) {
+            let beside = self.guess_at(slots, owner, offset);
+            edit(slots, beside, |slot| {
+                if slot.guess == i {
+                    slot.guess = NIL;
+                }
+            });
+        }
         // Down, until it has no children.
         while let Some(slot) = node(slots, i).copied() {
             let child = match (slot.left, slot.right) {

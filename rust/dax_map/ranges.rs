@@ -197,6 +197,8 @@ pub struct Slot {
     pub(crate) parent: u32,
     pub(crate) left: u32,
     pub(crate) right: u32,
+    /// Where `inode_map` looks first for some places of files: an element of a table of its own, which only lies beside the slots.
+    pub(crate) guess: u32,
 }
 
 impl Default for Slot {
@@ -221,6 +223,7 @@ impl Default for Slot {
             parent: NIL,
             left: NIL,
             right: NIL,
+            guess: NIL,
         }
     }
 }
@@ -372,6 +375,7 @@ impl<S: Storage<Slot>> Ranges<S> {
             file_offset: extent.file_offset,
             window_offset: extent.window_offset,
             len: extent.len,
+            guess: slot.guess,
             ..Slot::default()
         };
         self.set_state(i, State::Reserved);
@@ -386,6 +390,7 @@ impl<S: Storage<Slot>> Ranges<S> {
             *slot = Slot {
                 seqno: slot.seqno,
                 next,
+                guess: slot.guess,
                 ..Slot::default()
             };
             self.free = i;

@@ -45,6 +45,7 @@ fn fill(slots: &mut [Slot], i: u32, owner: u64, offset: u64, order: Order) {
         owner: Owner(owner),
         file_offset: order.align_down(offset),
         order,
+        guess: slot.guess,
         ..Slot::default()
     };
 }
@@ -84,6 +85,7 @@ proptest! {
                 map.remove(&mut slots, i);
                 model.retain(|_, j| *j != i);
             }
+            prop_assert!(slots.iter().all(|slot| slot.guess == NIL || model.values().any(|j| *j == slot.guess)));
             let (_, order) = walk(&map, &slots);
             prop_assert_eq!(order, model.values().copied().collect::<Vec<_>>());
             // Every place, and what is around it.
