@@ -80,11 +80,7 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
     let window = session.window().ok_or(ENODEV)?;
     let mapped = inode.data().mapped().ok_or(ENODEV)?;
     let run = file.data().run().ok_or(ENODEV)?;
-    let map_ahead = |plan| {
-        if let Some(plan) = plan {
-            window.map_ahead(session, mapped, plan);
-        }
-    };
+    let mut ahead = None;
     loop {
         let lock = inode.lock_invalidate_shared();
         let file_size = u64::try_from(inode.size())?;
@@ -99,7 +95,8 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
             need: Need::Mapping,
             file_size,
         };
-        let (step, ahead) = window.access(run, &access);
+        let (step, proposed) = window.access(run, &access);
+        ahead = ahead.or(proposed);
         let step = match step {
             Step::Use(range) => {
                 let start = offset.saturating_sub(offset.checked_rem(size).unwrap_or(0));
@@ -108,13 +105,15 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
                     false => Outcome::FALLBACK,
                 };
                 drop((range, lock));
-                map_ahead(ahead);
+                // Not before: the daemon may not be able to, as it turns out with what is needed now.
+                if let Some(plan) = ahead {
+                    window.map_ahead(session, mapped, plan);
+                }
                 return Ok(outcome);
             }
             step => step,
         };
         drop(lock);
-        map_ahead(ahead);
         match step {
             Step::Map(plan) => window.map(session, mapped, &plan, true)?,
             Step::Remap(plan) => window.remap(session, inode, mapped, &plan, true)?,
