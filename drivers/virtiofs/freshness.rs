@@ -134,10 +134,21 @@ mod tests {
         assert!(fresh.is_fresh() && fresh.is_access_fresh());
         fresh.expire();
         assert!(!fresh.is_fresh() && fresh.is_access_fresh());
-        fresh.renew(Ttl::new(3600, 0));
+        fresh.restore();
+        assert!(fresh.is_fresh());
         fresh.expire_all();
+        fresh.restore();
         assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
         fresh.renew(Ttl::ZERO);
         assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
+    }
+
+    #[test]
+    fn overtaken() {
+        let fresh = Freshness::new();
+        let before = Asked::now();
+        assert!(!fresh.is_overtaken(before));
+        fresh.changed();
+        assert!(fresh.is_overtaken(before));
     }
 }
