@@ -75,14 +75,15 @@
 //! use dax_map::{buddy::Block, policy, *};
 //!
 //! // 64 MiB, and 500 ranges at most.
-//! let geometry = Geometry::new(64 << 20, 4096, policy::MAX_ORDER).unwrap();
+//! # fn example() -> Option<()> {
+//! let geometry = Geometry::new(64 << 20, 4096, policy::MAX_ORDER).ok()?;
 //! let mut window = Window::new(
 //!     Config { geometry, seed: 42 },
 //!     vec![Block::default(); geometry.blocks() as usize],
 //!     vec![Slot::default(); 500],
 //!     vec![Ghost::default(); 4000],
 //! )
-//! .unwrap();
+//! .ok()?;
 //!
 //! // Somebody reads a small file.
 //! let mut stream = Stream::new();
@@ -94,25 +95,28 @@
 //!     need: Need::Either,
 //!     file_size: 16384,
 //! };
-//! let Step::Map(plan) = window.access(&mut stream, &access).step else { panic!() };
-//! let token = window.reserve(&plan).unwrap();
+//! let Step::Map(plan) = window.access(&mut stream, &access).step else { return None };
+//! let token = window.reserve(&plan).ok()?;
 //! assert_eq!((token.extent().file_offset, token.extent().len), (0, 16384));
 //! // ... the lock is released, SETUPMAPPING is sent and succeeds ...
 //! let slot = token.slot();
-//! let wake = window.commit(token, true).unwrap();
+//! let wake = window.commit(token, true).ok()?;
 //! assert_eq!(wake, Wake::default()); // Nobody waits for it.
 //! // ... the data is copied from the window ...
 //! let _ = window.unpin(slot);
 //!
 //! // From now on no request is needed.
-//! let Step::Use(hit) = window.access(&mut stream, &access).step else { panic!() };
+//! let Step::Use(hit) = window.access(&mut stream, &access).step else { return None };
 //! let _ = window.unpin(hit.slot);
 //!
 //! // Later, room is needed.
-//! let token = window.pick_victim().unwrap();
+//! let token = window.pick_victim()?;
 //! // ... its pages are taken out of page tables, REMOVEMAPPING is sent and succeeds ...
-//! let _ = window.removed(token).unwrap();
+//! let _ = window.removed(token).ok()?;
 //! assert_eq!(window.usage().free_bytes, 64 << 20);
+//! # Some(())
+//! # }
+//! # assert!(example().is_some());
 //! ```
 
 #![cfg_attr(not(MODULE), no_std)]
@@ -162,4 +166,9 @@ pub(crate) const fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     x ^ (x >> 33)
+}
+
+/// The same for a part of a file: the `chunk`-th piece of some size.
+pub(crate) const fn mix_part(owner: Owner, chunk: u64) -> u64 {
+    mix(mix(owner.0) ^ chunk)
 }

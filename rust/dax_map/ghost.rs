@@ -4,7 +4,7 @@
 
 use crate::heat::Heat;
 use crate::storage::Storage;
-use crate::{mix, Owner};
+use crate::{mix_part, Owner};
 
 /// A part of a file that is not mapped but was used lately.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +31,7 @@ impl<G: Storage<Ghost>> Ghosts<G> {
 
     /// A part of a file: the `chunk`-th one of the largest order.
     pub(crate) fn key(owner: Owner, chunk: u64) -> u64 {
-        mix(mix(owner.0) ^ chunk).max(1)
+        mix_part(owner, chunk).max(1)
     }
 
     fn set(&mut self, key: u64) -> &mut [Ghost] {

@@ -9,15 +9,15 @@
 //! The tree is a treap: a search tree by key, and a heap by a number that looks random but is
 //! computed of the slot's index. So it is balanced whatever the order of insertions.
 //!
-//! Most searches are for a range that is there, and need not descend: a hash table, which has an element beside each slot, has the
-//! range that was last inserted of a part of a file, as long as it is in the tree.
+//! Most searches are for a range that is there, and need not descend: a hash table, which has an
+//! element beside each slot, has the range that was last inserted of a part of a file, as long as it
+//! is in the tree.
 
-use crate::mix;
+use crate::policy;
 use crate::ranges::{Owner, Slot};
 use crate::storage::{index, NIL};
-
-/// Parts of files as large as the largest ranges have a guess each.
-const GUESS_SHIFT: u32 = 21;
+use crate::stream::chunk;
+use crate::{mix, mix_part};
 
 /// The tree. Ranges do not overlap. Each operation takes time in proportion to the logarithm of
 /// the number of ranges, and recursion is used nowhere.
@@ -69,8 +69,8 @@ impl InodeMap {
     }
 
     /// Which slot has the guess for a place of a file beside it.
-    fn guess_at(&self, slots: &[Slot], owner: Owner, offset: u64) -> u32 {
-        let hash = mix(owner.0 ^ self.seed ^ (offset >> GUESS_SHIFT)) >> 32;
+    fn guess_at(slots: &[Slot], owner: Owner, offset: u64) -> u32 {
+        let hash = mix_part(owner, chunk(offset, policy::MAX_ORDER)) >> 32;
         // That part of the slots which the hash is of 2^32.
         let slot = hash.wrapping_mul(slots.len() as u64) >> 32;
         slot as u32
@@ -98,7 +98,7 @@ impl InodeMap {
 
     /// Where a place of a file is.
     pub(crate) fn find(&self, slots: &[Slot], owner: Owner, offset: u64) -> Place {
-        if let Some(beside) = node(slots, self.guess_at(slots, owner, offset)) {
+        if let Some(beside) = node(slots, Self::guess_at(slots, owner, offset)) {
             let guess = beside.guess;
             if node(slots, guess).is_some_and(|slot| slot.covers(owner, offset)) {
                 return Place::Range(guess);
@@ -165,7 +165,7 @@ impl InodeMap {
             }
             self.rotate_up(slots, i, parent);
         }
-        let beside = self.guess_at(slots, new.owner, new.file_offset);
+        let beside = Self::guess_at(slots, new.owner, new.file_offset);
         edit(slots, beside, |slot| slot.guess = i);
         Ok(())
     }
@@ -173,7 +173,7 @@ impl InodeMap {
     /// Takes out a slot that is in the tree.
     pub(crate) fn remove(&mut self, slots: &mut [Slot], i: u32) {
         if let Some((owner, offset)) = node(slots, i).map(Slot::key) {
-            let beside = self.guess_at(slots, owner, offset);
+            let beside = Self::guess_at(slots, owner, offset);
             edit(slots, beside, |slot| {
                 if slot.guess == i {
                     slot.guess = NIL;

@@ -3,7 +3,6 @@
 //! Recognises who reads, writes or touches one thing after the other.
 
 use crate::policy;
-use crate::ranges::SlotId;
 use crate::size::Order;
 
 /// What is remembered of an open file between two accesses. A copy of it may be kept anywhere;
@@ -23,8 +22,6 @@ pub struct Stream {
     given: u64,
     /// From where on the run is given ranges again, in bytes.
     pause: u64,
-    /// The range that was used last: where to look first.
-    pub(crate) hint: Option<SlotId>,
 }
 
 /// What an access means, seen with those before it.
@@ -47,7 +44,6 @@ impl Stream {
             ahead: 0,
             given: 0,
             pause: 0,
-            hint: None,
         }
     }
 

@@ -142,7 +142,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     /// What to do with an access: the way in for every read, write and fault.
     ///
-    /// O(1) if the stream used the same range before, else O(log ranges).
+    /// O(1) for most of what is mapped, else O(log ranges).
     pub fn access(&mut self, stream: &mut Stream, access: &Access) -> Advice {
         let max = self.geometry().max();
         let motion = match access.need {
@@ -158,12 +158,9 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             bump(&mut self.counters.faults);
         }
         let extends = access.write && end > access.file_size;
-        let step = match self.find(stream.hint, access.owner, access.offset) {
+        let step = match self.find(access.owner, access.offset) {
             _ if bypassable && (extends || self.dead) => Step::Bypass { len: access.len },
-            Place::Range(i) => {
-                stream.hint = Some(SlotId(i));
-                self.use_range(i, access, motion)
-            }
+            Place::Range(i) => self.use_range(i, access, motion),
             Place::Gap { start, end } => self.use_gap(stream, access, motion, (start, end)),
         };
         match &step {
@@ -196,7 +193,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     /// The range that shows this place of a file now, if there is one. It is not used by that: the caller has it pinned.
     pub fn locate(&self, owner: Owner, offset: u64) -> Option<Extent> {
-        let Place::Range(i) = self.find(None, owner, offset) else {
+        let Place::Range(i) = self.find(owner, offset) else {
             return None;
         };
         let info = self.range(SlotId(i))?;
@@ -211,11 +208,8 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
     }
 
-    pub(crate) fn find(&self, hint: Option<SlotId>, owner: Owner, offset: u64) -> Place {
-        match hint.and_then(|slot| self.ranges.get(slot.0).map(|range| (slot.0, range))) {
-            Some((i, range)) if range.is_live() && range.covers(owner, offset) => Place::Range(i),
-            _ => self.map.find(self.ranges.slots(), owner, offset),
-        }
+    pub(crate) fn find(&self, owner: Owner, offset: u64) -> Place {
+        self.map.find(self.ranges.slots(), owner, offset)
     }
 
     fn count_access(&mut self) {
@@ -356,7 +350,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         if offset >= access.file_size || self.dead {
             return None;
         }
-        match self.find(None, access.owner, offset) {
+        match self.find(access.owner, offset) {
             Place::Range(_) => None,
             Place::Gap { .. } => {
                 bump(&mut self.counters.ahead);
@@ -433,7 +427,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         if plan.offset >= plan.file_size {
             return Err(Refused::PastEnd);
         }
-        let gap = match self.find(None, plan.owner, plan.offset) {
+        let gap = match self.find(plan.owner, plan.offset) {
             Place::Range(_) => return Err(Refused::Changed),
             Place::Gap { start, end } => (start, end),
         };
@@ -550,7 +544,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         if plan.offset >= plan.file_size {
             return Err(Refused::PastEnd);
         }
-        let Place::Range(i) = self.find(None, plan.owner, plan.offset) else {
+        let Place::Range(i) = self.find(plan.owner, plan.offset) else {
             return Err(Refused::Changed);
         };
         let Some(range) = self.ranges.get_mut(i) else {
