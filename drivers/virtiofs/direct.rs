@@ -295,14 +295,14 @@ impl<T> UnderWay<T> {
             .saturating_add(usize::from(self.first.is_some()))
     }
 
-    /// Adds what `send` sends, for which there is room before.
-    fn push(&mut self, send: impl FnOnce() -> Result<T>) -> Result<&T> {
+    /// Adds what `send` sends. There is room for it before it is sent: then there is no way back.
+    fn push(&mut self, send: impl FnOnce() -> Result<T>) -> Result {
         if self.len() == 0 {
-            return Ok(self.first.insert(send()?));
+            self.first = Some(send()?);
+            return Ok(());
         }
         self.others.reserve(1, GFP_KERNEL)?;
-        self.others.push(send()?, GFP_KERNEL)?;
-        self.others.last().ok_or(EIO)
+        Ok(self.others.push(send()?, GFP_KERNEL)?)
     }
 
     /// Takes the oldest.
@@ -342,12 +342,14 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
             if under_way.len() >= limit.min(SIDE_BY_SIDE) {
                 break;
             }
-            match under_way.push(|| parts.send(session, ahead)) {
-                Ok(part) => ahead = ahead.saturating_add(part.asked),
-                Err(e) => {
-                    error = Some(e);
-                    sending = false;
-                }
+            let sent = under_way.push(|| {
+                let part = parts.send(session, ahead)?;
+                ahead = ahead.saturating_add(part.asked);
+                Ok(part)
+            });
+            if let Err(e) = sent {
+                error = Some(e);
+                sending = false;
             }
         }
         let Some(part) = under_way.pop() else {
