@@ -29,6 +29,7 @@ pub(crate) struct Freshness {
 }
 
 impl Freshness {
+    /// Of attributes that are not known yet.
     pub(crate) fn new() -> Self {
         Self {
             until: Atomic::new(0),
@@ -72,10 +73,12 @@ impl Freshness {
         self.expire();
     }
 
+    /// Whether all of them are good.
     pub(crate) fn is_fresh(&self) -> bool {
         jiffies_64() < self.until.load(ordering::Relaxed)
     }
 
+    /// Whether mode and owner are.
     pub(crate) fn is_access_fresh(&self) -> bool {
         jiffies_64() < self.access_until.load(ordering::Relaxed)
     }

@@ -215,7 +215,7 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
     let asked = Asked::now();
     let done = inode.session()?.call(&op, &Caller::default());
     let mut locked = inode.lock();
-    match &done {
+    let knows_all = match &done {
         // What was written meanwhile the daemon does not know of.
         Ok(reply) if inode.mtime() == mtime && !inode.has_dirty_pages() => {
             // As the daemon has them: it may be less precise.
@@ -223,13 +223,14 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
             attrs.set_mtime(timespec(reply.attr.mtime));
             attrs.set_ctime(timespec(reply.attr.ctime));
             attrs.set_blocks(reply.attr.blocks);
-            match u64::try_from(inode.size()) == Ok(reply.attr.size) {
-                true => inode.data().caught_up(asked),
-                false => inode.data().changed(),
-            }
+            u64::try_from(inode.size()) == Ok(reply.attr.size)
         }
-        // What others asked for before does not undo it.
-        _ => inode.data().changed(),
+        _ => false,
+    };
+    // What others asked for before does not undo it.
+    match knows_all {
+        true => inode.data().caught_up(asked),
+        false => inode.data().changed(),
     }
     drop(locked);
     done.map(|_| ())
