@@ -3,9 +3,9 @@
 """Measures this driver beside the kernel's own (C) with a DAX window, inside and beyond it, in one guest, in turn.
 
 Both have the same daemon, of tests/daxd, mounted with dax=always; where a file is larger than the window, this driver is also
-measured without one, with dax=never and O_DIRECT. For mappings, "maps" is the same with a daemon that maps what is read all the same: what
-the emulator takes for that. Tells medians over the rounds, the requests per operation that the daemon counted meanwhile, and for each
-case what is to be shown and whether it was.
+measured without one, with dax=never and O_DIRECT. For mappings, "maps" is that with a daemon which shows in the window by itself what
+is read: what the emulator takes for it. Tells medians over the rounds, the requests per operation that the daemon counted
+meanwhile, and for each case what is to be shown and whether it was.
 
 Runs inside the build root: make bench-dax ARGS='--quick --case "8x-*"'. Documentation/benchmarks.md tells how to read the result.
 """

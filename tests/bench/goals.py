@@ -14,7 +14,8 @@ REQUESTS = ("SETUPMAPPING", "REMOVEMAPPING", "READ", "WRITE")
 class Goal:
     """What a case is to show: how many times as fast this driver is as others, and which request it never makes.
 
-    A speed is out of reach where `bound`, a driver that does only what all have to do, has not got it either.
+    A speed is out of reach where `bound`, a driver that does only what all have to do, has not got it either. But to be slower than others
+    is never excused by that.
     """
 
     speed: dict = dataclasses.field(default_factory=dict)
@@ -83,7 +84,8 @@ def lines_of(case, times, counts):
         if other in others:
             speeds = times.ratio(case, other, first)
             verdict = judge(speeds, times.best_ratio(case, other, first), factor)
-            if verdict.startswith("missed") and is_out_of_reach(case, other, factor, times):
+            slower = speeds and table.spread(speeds)[0] < min(factor, 1)
+            if verdict.startswith("missed") and not slower and is_out_of_reach(case, other, factor, times):
                 verdict = "out of reach"
             lines.append(Line(case, other, f">= {factor}", verdict, table.ratio_text(speeds)))
     made = counts.each(case, first, goal.never) if goal.never else None

@@ -58,6 +58,7 @@ def test_beyond_the_window():
     assert verdicts(*measured("8x-map-4k", ours=[100] * 3, C=[350] * 3, maps=[90] * 3)) == {"C": "out of reach"}
     assert verdicts(*measured("8x-map-4k", ours=[100] * 3, C=[350] * 3, maps=[80] * 3)) == {"C": "missed"}
     assert verdicts(*measured("8x-map-4k", ours=[80] * 3, C=[350] * 3, maps=[90] * 3)) == {"C": "met"}
+    assert verdicts(*measured("8x-map-4k", ours=[400] * 3, C=[350] * 3, maps=[90] * 3)) == {"C": "missed"}
     # What is left out has no verdict.
     assert verdicts(*measured("8x-rand-4k", ours=[100] * 3)) == {}
 
