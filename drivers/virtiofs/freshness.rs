@@ -8,14 +8,19 @@
 use fuse_proto::Ttl;
 #[cfg(VIRTIOFS_KUNIT)]
 use kernel::prelude::*;
-use kernel::sync::atomic::{
-    ordering,
-    Atomic, //
+use kernel::sync::{
+    atomic::{
+        ordering,
+        Atomic, //
+    },
+    barrier::{
+        smp_mb,
+        Full, //
+    }, //
 };
 use vfs::time::{
     deadline,
-    jiffies_64,
-    monotonic_ns, //
+    jiffies_64, //
 };
 
 /// How long attributes are good, in jiffies since boot. Callable from any context.
@@ -24,8 +29,8 @@ pub(crate) struct Freshness {
     until: Atomic<u64>,
     /// Those that decide on access: mode and owner. A change of contents or names leaves them as they are.
     access_until: Atomic<u64>,
-    /// When size or contents were last changed through this kernel: see [`Freshness::changed`].
-    changed: Atomic<u64>,
+    /// Of size or contents, through this kernel: see [`Freshness::changed`].
+    changed: LastChange,
 }
 
 impl Freshness {
@@ -34,18 +39,18 @@ impl Freshness {
         Self {
             until: Atomic::new(0),
             access_until: Atomic::new(0),
-            changed: Atomic::new(0),
+            changed: LastChange::new(),
         }
     }
 
     /// Size or contents have been changed here. The attributes are as good as before, but for those that were asked for already.
     pub(crate) fn changed(&self) {
-        self.changed.store(monotonic_ns(), ordering::Release);
+        self.changed.is_now();
     }
 
     /// Whether what was asked for then may be older than a change.
     pub(crate) fn is_overtaken(&self, asked: Asked) -> bool {
-        asked.is_by(self.changed.load(ordering::Acquire))
+        self.changed.is_after(asked)
     }
 
     /// They are good for `ttl` from now on.
@@ -84,24 +89,64 @@ impl Freshness {
     }
 }
 
+/// How often attributes were asked for since boot, of any inode. It orders questions and changes: a change remembers the last question
+/// before it, which costs it less than to look at a clock. One more, so that 0 is free.
+static QUESTIONS: Atomic<u64> = Atomic::new(1);
+
 /// When attributes were asked for. What they say is at least as new as this, and maybe no newer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asked(u64);
 
 impl Asked {
     /// They are asked for now.
     pub(crate) fn now() -> Self {
-        Self(monotonic_ns())
+        Self(QUESTIONS.fetch_add(1u64, ordering::Full).wrapping_add(1))
+    }
+}
+
+/// An [`Asked`] that any CPU may set. Callable from any context.
+pub(crate) struct LastAsked(Atomic<u64>);
+
+impl LastAsked {
+    /// Of what was never asked for.
+    pub(crate) fn new() -> Self {
+        Self(Atomic::new(0))
     }
 
-    /// On the clock of [`monotonic_ns`].
-    pub(crate) fn time(self) -> u64 {
+    /// It is known as of then.
+    pub(crate) fn set(&self, asked: Asked) {
+        self.0.store(asked.0, ordering::Relaxed);
+    }
+
+    /// As of when it is known.
+    pub(crate) fn get(&self) -> Asked {
+        Asked(self.0.load(ordering::Relaxed))
+    }
+}
+
+/// When something was last changed: between which questions for attributes. Callable from any context.
+///
+/// C: `attr_version`, which counts the changes instead.
+pub(crate) struct LastChange(Atomic<u64>);
+
+impl LastChange {
+    /// Of what was never changed.
+    pub(crate) fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// It has just been changed.
+    pub(crate) fn is_now(&self) {
+        // Pairs with the counting of a question that is not seen here: it is asked after the change.
+        smp_mb(Full);
         self.0
+            .store(QUESTIONS.load(ordering::Relaxed), ordering::Release);
     }
 
-    /// Whether that was not after `time`.
-    pub(crate) fn is_by(self, time: u64) -> bool {
-        self.0 <= time
+    /// Whether what was asked for then may be older.
+    pub(crate) fn is_after(&self, asked: Asked) -> bool {
+        let change = self.0.load(ordering::Acquire);
+        change != 0 && asked.0 <= change
     }
 }
 
@@ -152,6 +197,8 @@ mod tests {
         let before = Asked::now();
         assert!(!fresh.is_overtaken(before));
         fresh.changed();
+        assert!(fresh.is_overtaken(before));
+        assert!(!fresh.is_overtaken(Asked::now()));
         assert!(fresh.is_overtaken(before));
     }
 }

@@ -22,7 +22,9 @@ use crate::{
     forget::Known,
     freshness::{
         Asked,
-        Freshness, //
+        Freshness,
+        LastAsked,
+        LastChange, //
     },
     killpriv,
     listing::Listing,
@@ -78,10 +80,7 @@ use vfs::{
         NewInode,
         RcuInode, //
     },
-    time::{
-        monotonic_ns,
-        Timespec, //
-    },
+    time::Timespec,
     Inode,
     SuperBlock, //
 };
@@ -103,12 +102,12 @@ pub(crate) struct Node {
     /// host may write nothing but whole blocks. Innermost lock; may sleep.
     #[pin]
     writers: Mutex<KVec<Fh>>,
-    /// When other attributes were: see [`Node::changed_attributes`].
-    changed_attributes: Atomic<u64>,
-    /// When the daemon was last asked for contents, 0 for never: see [`Node::reads`].
-    read: Atomic<u64>,
+    /// Of other attributes: see [`Node::changed_attributes`].
+    changed_attributes: LastChange,
+    /// When the daemon was last asked for contents: see [`Node::reads`].
+    read: LastChange,
     /// When the time of last access was asked for that is known.
-    accessed: Atomic<u64>,
+    accessed: LastAsked,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
     /// Whether a process has ever asked the daemon for a lock on it.
@@ -130,9 +129,9 @@ impl Node {
             freshness: Arc::new(
                 Freshness::new(), GFP_KERNEL)?,
             writers <- new_mutex!(KVec::new(), "Node::writers"),
-            changed_attributes: Atomic::new(0),
-            read: Atomic::new(0),
-            accessed: Atomic::new(0),
+            changed_attributes: LastChange::new(),
+            read: LastChange::new(),
+            accessed: LastAsked::new(),
             want_plus: Atomic::new(0),
             locked: Atomic::new(0),
             listing: SetOnce::new(),
@@ -162,7 +161,7 @@ impl Node {
     }
 
     /// Size or contents have been changed through this kernel: attributes that were asked for before may not show it, so their
-    /// size and times are not taken over. A clock instead of a counter, which all CPUs would have to share.
+    /// size and times are not taken over.
     pub(crate) fn changed(&self) {
         self.freshness.changed();
         self.freshness.expire();
@@ -184,22 +183,20 @@ impl Node {
     /// Attributes other than the size have been changed through this kernel, or may have been: what was asked for before is
     /// not taken over.
     pub(crate) fn changed_attributes(&self) {
-        self.changed_attributes
-            .store(monotonic_ns(), ordering::Release);
+        self.changed_attributes.is_now();
         self.freshness.expire_all();
     }
 
     /// Names in the directory have been changed through this kernel, or may have been: its size, times and links, but not who
     /// may use it, so that the next use needs no GETATTR first.
     pub(crate) fn changed_names(&self) {
-        self.changed_attributes
-            .store(monotonic_ns(), ordering::Release);
+        self.changed_attributes.is_now();
         self.freshness.expire();
     }
 
     /// Whether what was asked for then may be older than a change of attributes.
     pub(crate) fn is_out_of_date(&self, asked: Asked) -> bool {
-        asked.is_by(self.changed_attributes.load(ordering::Acquire))
+        self.changed_attributes.is_after(asked)
     }
 
     /// Attributes that have been taken over are good for `ttl`.
@@ -210,18 +207,17 @@ impl Node {
     /// The daemon is about to be asked for contents, which may change the time of last access. What is read of the page cache the
     /// daemon does not learn of.
     pub(crate) fn reads(&self) {
-        self.read.store(monotonic_ns(), ordering::Relaxed);
+        self.read.is_now();
     }
 
     /// The time of last access is known as of then.
     pub(crate) fn renew_access(&self, asked: Asked) {
-        self.accessed.store(asked.time(), ordering::Relaxed);
+        self.accessed.set(asked);
     }
 
     /// Whether contents were asked for since the time of last access was.
     fn was_read(&self) -> bool {
-        let read = self.read.load(ordering::Relaxed);
-        read != 0 && read >= self.accessed.load(ordering::Relaxed)
+        self.read.is_after(self.accessed.get())
     }
 
     /// Whether what was asked for then may be older than a change.

@@ -109,11 +109,17 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
 
 /// The file has bytes up to `end` at least. Attributes that were asked for before do not undo it.
 pub(crate) fn lengthen(inode: &Inode<VirtioFs>, end: i64) {
+    let freshness = inode.data().freshness();
+    if end <= inode.size() {
+        freshness.changed();
+        return;
+    }
+    // Both at once, for who takes over a size.
     let mut locked = inode.lock();
     if end > inode.size() {
         locked.attrs().set_size(end);
     }
-    inode.data().freshness().changed();
+    freshness.changed();
 }
 
 /// As [`lengthen`], when the daemon has done it: its other attributes have changed.

@@ -293,6 +293,7 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
 }
 
 /// A C function's count of bytes, or its error.
+#[inline]
 pub(super) fn count(result: isize) -> Result<usize> {
     usize::try_from(result).map_err(|_| Error::from_errno(result as i32))
 }
