@@ -11,14 +11,24 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+
+
+def cache():
+    """Where all that takes long to make is kept: only the build root has it. Outside of it, a script tells what it does, and no more."""
+    if not os.environ.get("VIRTIOFS_CACHE") and not {"-h", "--help"} & {*sys.argv[1:]}:
+        sys.exit(f"this runs inside the build root: scripts/enter {shlex.join(sys.argv)}")
+    return Path(os.environ.get("VIRTIOFS_CACHE", ""))
+
+
 TOP = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ["VIRTIOFS_CACHE"])
+CACHE = cache()
 TARBALL = Path("/usr/src/linux-source-7.3.tar.xz")
 FRAGMENTS = {"kata": ["kata.config"], "debug": ["kata.config", "debug.config"]}
 # What the result depends on beside the fragments.
