@@ -47,8 +47,7 @@ use fuse_proto::{
     Removemapping, //
 };
 use kernel::{
-    new_delayed_work, //
-    new_work,
+    new_delayed_work,
     prelude::*,
     sync::{
         atomic::{
@@ -60,9 +59,7 @@ use kernel::{
     time::msecs_to_jiffies,
     workqueue::{
         impl_has_delayed_work,
-        impl_has_work,
         DelayedWork,
-        Work,
         WorkItem, //
     },
 };
@@ -163,8 +160,9 @@ pub(crate) struct Session {
     /// Superblocks of the session.
     superblocks: Atomic<i32>,
     forgets: Forgets,
+    /// Runs a while after an inode was forgotten.
     #[pin]
-    flush: Work<Session, FLUSH>,
+    flush: DelayedWork<Session, FLUSH>,
     /// Runs now and then as long as the window shows something.
     #[pin]
     clock: DelayedWork<Session, CLOCK>,
@@ -174,11 +172,12 @@ pub(crate) struct Session {
 const FLUSH: u64 = 0;
 const CLOCK: u64 = 1;
 
-impl_has_work! {
-    impl HasWork<Self, FLUSH> for Session { self.flush }
-}
+/// How long an inode waits for others that are forgotten in the same request, in milliseconds: time for some more to be removed by
+/// the same program, and too short for anybody to miss the room on the host.
+const FORGET_DELAY: u32 = 10;
 
 impl_has_delayed_work! {
+    impl HasDelayedWork<Self, FLUSH> for Session { self.flush }
     impl HasDelayedWork<Self, CLOCK> for Session { self.clock }
 }
 
@@ -197,7 +196,10 @@ impl WorkItem<FLUSH> for Session {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.forgets.flush(&this.instance);
+        // A daemon with which another session has begun knows nothing of these.
+        if this.is_connected() {
+            this.forgets.flush(&this.instance);
+        }
     }
 }
 
@@ -242,7 +244,7 @@ impl Session {
                 connected: Atomic::new(1),
                 superblocks: Atomic::new(0),
                 forgets,
-                flush <- new_work!("virtiofs::Session::flush"),
+                flush <- new_delayed_work!("virtiofs::Session::flush"),
                 clock <- new_delayed_work!("virtiofs::Session::clock"),
             }),
             GFP_KERNEL,
@@ -398,7 +400,12 @@ impl Session {
     /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.
     pub(crate) fn forget(self: &Arc<Self>, known: Arc<Known>) {
         if self.is_connected() && self.forgets.add(known) {
-            let _ = self.instance.work().enqueue::<_, FLUSH>(self.clone());
+            let delay = msecs_to_jiffies(FORGET_DELAY);
+            // It may wait for more already.
+            let _ = self
+                .instance
+                .work()
+                .enqueue_delayed::<_, FLUSH>(self.clone(), delay);
         }
     }
 
@@ -414,8 +421,9 @@ impl Session {
         }
         // Late replies are undone while the daemon can still be told.
         self.instance.work().flush();
-        // Nobody maps any more.
+        // Nobody maps any more, and no inode is left.
         cancel_delayed::<_, CLOCK>(self);
+        cancel_delayed::<_, FLUSH>(self);
         if self.connected.xchg(0, ordering::Full) != 0 {
             self.forgets.flush(&self.instance);
             // What a work item has taken off the lists must be sent before DESTROY, too.
