@@ -158,11 +158,13 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
         return Err(EAGAIN);
     }
     let written = write_part(&iocb, from, len).map(|(written, _)| written);
-    // Readers may have brought in again what was there before.
-    drop_cached(inode, start, written.unwrap_or(0))?;
+    // Readers may have brought in again what was there before. Of a write that failed nobody knows how much was written.
+    let dropped = drop_cached(inode, start, written.unwrap_or(len));
     drop((shared, exclusive));
-    iocb.set_pos(start.saturating_add_unsigned(written? as u64));
-    iocb.write_sync(written?)
+    let written = written?;
+    dropped?;
+    iocb.set_pos(start.saturating_add_unsigned(written as u64));
+    iocb.write_sync(written)
 }
 
 /// Writes up to `max` bytes of `from` to the position of `iocb`, which stays: how many, and whether these are all. If they are
@@ -181,6 +183,10 @@ pub(crate) fn write_part(
     };
     let written = in_parts(inode.session()?, &mut writing);
     killpriv::mode_may_have_changed(inode);
+    if !matches!(written, Ok((_, true))) {
+        // Nobody knows what was written of the rest.
+        inode.data().changed();
+    }
     written
 }
 

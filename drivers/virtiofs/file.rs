@@ -255,35 +255,37 @@ impl Handle {
             self.run = Some(session.window().ok_or(ENODEV)?.new_run()?);
         }
         if flags & flags::O_ACCMODE != flags::O_RDONLY {
-            let mut writers = inode.data().writers().lock();
-            writers.push(self.fh, GFP_KERNEL)?;
-            if flags & flags::O_DIRECT != 0 {
-                writers.rotate_right(1);
-            }
+            inode.data().writers().add(self.fh, flags)?;
             self.writes = true;
         }
         Ok(())
     }
 
-    /// Nothing is written back through this handle any more.
-    fn leave_writers(&self, inode: &Inode<VirtioFs>) {
+    /// Nothing is written back through this handle any more. Sleeps; a fatal signal ends that with `EINTR`, and then there may be.
+    fn leave_writers(&self, inode: &Inode<VirtioFs>) -> Result {
         if !self.writes {
-            return;
+            return Ok(());
         }
-        // With a handle for it while there is one; errors stay with the file.
-        let _ = writeback::write_all(inode);
-        let mut writers = inode.data().writers().lock();
-        if let Some(index) = writers.iter().position(|fh| *fh == self.fh) {
-            let _ = writers.remove(index);
-        }
-        drop(writers);
+        let write_all = || {
+            if !is_killed() {
+                // Errors stay with the file.
+                let _ = writeback::write_all(inode);
+            }
+            match is_killed() {
+                true => Err(EINTR),
+                false => Ok(()),
+            }
+        };
+        // With a handle for it while there is one.
+        write_all()?;
+        inode.data().writers().remove(self.fh)?;
         // What others have begun to write back through it.
-        let _ = writeback::write_all(inode);
+        write_all()
     }
 
     /// Nobody has the file open any more: gives the handle back when it is not needed. Sleeps.
     fn part(&self, inode: &Inode<VirtioFs>, flags: u32, owner: usize) {
-        self.leave_writers(inode);
+        let _ = self.leave_writers(inode);
         self.release(inode, false, flags, owner);
     }
 
@@ -377,10 +379,9 @@ impl vfs::file::Operations for RegularFiles {
     /// What is dirty is written back first, while there is a handle for it. Who is killed does not wait for that.
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
         let (flags, owner) = (file.flags(), file.lock_owner());
-        if handle.writes && is_killed() {
-            Parting::later(inode, flags, owner, handle);
-        } else {
-            handle.part(inode, flags, owner);
+        match handle.leave_writers(inode) {
+            Ok(()) => handle.release(inode, false, flags, owner),
+            Err(_) => Parting::later(inode, flags, owner, handle),
         }
     }
 

@@ -35,7 +35,8 @@ use crate::{
         VirtioFs, //
     },
     symlink::Symlink,
-    writeback, //
+    writeback,
+    writers::Writers, //
 };
 use core::pin::Pin;
 use fuse_proto::{
@@ -52,7 +53,6 @@ use fuse_proto::{
     Ttl, //
 };
 use kernel::{
-    new_mutex,
     page::PAGE_SIZE,
     prelude::*,
     str::CString,
@@ -63,7 +63,6 @@ use kernel::{
             Atomic, //
         },
         Arc,
-        Mutex,
         SetOnce, //
     },
 };
@@ -98,10 +97,8 @@ pub(crate) struct Node {
     known: SetOnce<Arc<Known>>,
     generation: Atomic<u64>,
     freshness: Arc<Freshness>,
-    /// Handles of it that can write, for the writeback of what mappings have written: those with `O_DIRECT` first, through which a
-    /// host may write nothing but whole blocks. Innermost lock; may sleep.
     #[pin]
-    writers: Mutex<KVec<Fh>>,
+    writers: Writers,
     /// Of other attributes: see [`Node::changed_attributes`].
     changed_attributes: LastChange,
     /// When the daemon was last asked for contents: see [`Node::reads`].
@@ -128,7 +125,7 @@ impl Node {
             generation: Atomic::new(0),
             freshness: Arc::new(
                 Freshness::new(), GFP_KERNEL)?,
-            writers <- new_mutex!(KVec::new(), "Node::writers"),
+            writers <- Writers::new(),
             changed_attributes: LastChange::new(),
             read: LastChange::new(),
             accessed: LastAsked::new(),
@@ -155,8 +152,8 @@ impl Node {
         &self.freshness
     }
 
-    /// Its handles that can write, those with `O_DIRECT` first.
-    pub(crate) fn writers(&self) -> &Mutex<KVec<Fh>> {
+    /// Its handles that can write.
+    pub(crate) fn writers(&self) -> &Writers {
         &self.writers
     }
 

@@ -70,9 +70,9 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
 
 /// Sends `op`, which gives the file another size. Inode and page cache follow. Sleeps.
 ///
-/// When the file is cut, the page cache is first: no folio beyond the new end may be written back afterwards, which would make
+/// When the file is cut, its size here is first: no folio beyond the new end may be written back afterwards, which would make
 /// the file longer again. For the same reason none may be brought in or dirtied meanwhile: `invalidate_lock` is held across the
-/// request.
+/// request. What is cached is cut when the daemon has done it: it may refuse.
 fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
     let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
     let mut filling = inode.lock_invalidate();
@@ -82,17 +82,21 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
     let _ = writeback::write_all(inode);
     let old = inode.size();
     if size < old {
-        resize(inode, size);
+        inode.lock().attrs().set_size(size);
+        inode.data().changed();
     }
     match session.call(op, &caller(inode.super_block())) {
         Ok(reply) => {
+            if size < old {
+                inode.truncate_pagecache(size);
+            }
             resize(inode, i64::try_from(reply.attr.size)?);
             drop(filling);
             // The reply is newer than what was changed here.
             take_over(inode, &reply.attr, reply.ttl, Asked::now())
         }
         Err(e) => {
-            resize(inode, old);
+            inode.lock().attrs().set_size(old);
             inode.data().changed_attributes();
             Err(e)
         }

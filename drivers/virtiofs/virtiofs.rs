@@ -67,6 +67,7 @@ mod superblock;
 mod symlink;
 mod write;
 mod writeback;
+mod writers;
 mod xattr;
 
 use kernel::{

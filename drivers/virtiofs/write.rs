@@ -32,9 +32,12 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::write::{
-    fault_in,
-    WriteRange, //
+use kernel_ext::{
+    task::is_killed,
+    write::{
+        fault_in,
+        WriteRange, //
+    },
 };
 use vfs::{
     file::{
@@ -66,9 +69,7 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
         match write_through(iocb, from) {
             Ok((asked, written)) => {
                 total = total.saturating_add(written);
-                let end = iocb.pos().saturating_add_unsigned(written as u64);
-                iocb.set_pos(end);
-                grow(inode, end);
+                iocb.set_pos(iocb.pos().saturating_add_unsigned(written as u64));
                 if written < asked {
                     break;
                 }
@@ -145,11 +146,24 @@ fn write_through(
         collect(inode, iocb.pos(), max, from, &mut range)?;
     }
     range.finish();
-    let (asked, written, transfer) = send(iocb, Payload::Write(range))?;
-    if let Payload::Write(range) = transfer.payload() {
-        range.commit(written);
+    let asked = range.len();
+    let at = |bytes: usize| iocb.pos().saturating_add_unsigned(bytes as u64);
+    let sent = send(iocb, Payload::Write(range)).map(|(written, transfer)| {
+        if let Payload::Write(range) = transfer.payload() {
+            range.commit(written);
+        }
+        if written > 0 {
+            // Before the folios are unlocked: what lies behind the end is not written back.
+            grow(inode, at(written));
+        }
+        written
+    });
+    let written = sent.unwrap_or(0);
+    if written < asked && !is_killed() {
+        // Mapped folios still have what the file has not got.
+        let _ = inode.invalidate_range(at(written), at(asked).saturating_sub(1));
     }
-    Ok((asked, written))
+    Ok((asked, sent?))
 }
 
 /// Fills folios with up to `max` bytes from `from`, as far as they are in memory.
@@ -185,28 +199,25 @@ fn collect(
     Ok(())
 }
 
-/// Sends a WRITE at the position of `iocb`, and waits for it.
-pub(crate) fn send(
-    iocb: &Kiocb<'_, VirtioFs>,
-    payload: Payload,
-) -> Result<(usize, usize, Arc<Transfer<Request>>)> {
+/// Sends a WRITE at the position of `iocb`, and waits for it: how many bytes the daemon took.
+fn send(iocb: &Kiocb<'_, VirtioFs>, payload: Payload) -> Result<(usize, Arc<Transfer<Request>>)> {
     let file = iocb.file();
     let inode = file.inode();
     let session = inode.session()?;
-    let len = payload.len();
     let op = Write {
         node: inode.node_id()?,
         fh: file.data().fh(),
         offset: u64::try_from(iocb.pos())?,
-        size: u32::try_from(len)?,
+        size: u32::try_from(payload.len())?,
         flags: file.flags(),
         write_flags: killpriv::write_flags(session),
         lock_owner: None,
     };
     let caller = caller(inode.super_block());
-    let (written, transfer) = session.exchange(&op, &caller, payload, Direction::ToDevice)?;
+    let sent = session.exchange(&op, &caller, payload, Direction::ToDevice);
     killpriv::mode_may_have_changed(inode);
-    Ok((len, written, transfer))
+    // Whoever is told of an error does not know what the daemon has written.
+    sent.inspect_err(|_| inode.data().changed())
 }
 
 /// fsync(2) and fdatasync(2).
@@ -264,10 +275,14 @@ pub(crate) fn fallocate(
         unread.break_layouts(offset, end.saturating_sub(1))?;
         inode.write_and_wait_range(offset, end.saturating_sub(1))?;
     }
-    inode
-        .session()?
-        .call(&op, &caller(inode.super_block()))
-        .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })?;
+    if let Err(e) = inode.session()?.call(&op, &caller(inode.super_block())) {
+        // Nobody knows whether the daemon has done it, or a part of it.
+        if mode.zeroes() {
+            let _ = inode.invalidate_range(offset, end.saturating_sub(1));
+        }
+        inode.data().changed();
+        return Err(if e == ENOSYS { EOPNOTSUPP } else { e });
+    }
     if mode.zeroes() {
         inode.truncate_range(offset, end.saturating_sub(1));
     }
@@ -323,6 +338,8 @@ pub(crate) fn copy_file_range(
         done => done,
     };
     let copied = copied.map_err(|e| {
+        // Nobody knows how much the daemon has copied.
+        target.data().changed();
         if e == ENOSYS || e == EXDEV {
             EOPNOTSUPP
         } else {

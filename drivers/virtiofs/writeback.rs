@@ -13,7 +13,6 @@ use crate::{
     freshness::Asked,
     inode::{
         timespec,
-        Node,
         NodeInode, //
     },
     setattr::wire_time,
@@ -138,7 +137,8 @@ pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs
     let max = session.max_write();
     let capacity = session.max_payload() / PAGE_SIZE;
     // The daemon writes to open files alone. Whoever can dirty folios has one: it is released after they were written.
-    let fh = inode.data().writer()?;
+    let writer = inode.data().writers().borrow()?;
+    let fh = writer.fh();
     let mut range: Option<WritebackRange> = None;
     for mut folio in dirty {
         let left = usize::try_from(inode.size().saturating_sub(folio.pos())).unwrap_or(0);
@@ -209,7 +209,8 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
     }
     let mtime = inode.mtime();
     let mut op = Setattr::new(inode.known()?.node());
-    op.fh = inode.data().writer().ok();
+    let writer = inode.data().writers().borrow().ok();
+    op.fh = writer.as_ref().map(|writer| writer.fh());
     op.mtime = Some(SetTime::To(wire_time(mtime)));
     op.ctime = Some(wire_time(inode.ctime()));
     let asked = Asked::now();
@@ -243,11 +244,4 @@ pub(crate) fn write_all(inode: &Inode<VirtioFs>) -> Result {
         inode.sync_times()?;
     }
     written
-}
-
-impl Node {
-    /// A handle that can write, for the writeback of dirty folios: one without `O_DIRECT` if there is one.
-    fn writer(&self) -> Result<Fh> {
-        self.writers().lock().last().copied().ok_or(EIO)
-    }
 }

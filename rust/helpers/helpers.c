@@ -58,6 +58,11 @@ gid_t virtiofs_helper_current_fsgid(struct user_namespace *ns)
 	return from_kgid(ns, current_fsgid());
 }
 
+struct folio *virtiofs_helper_folio_of(struct page *page)
+{
+	return page_folio(page);
+}
+
 /* The folio to write to: locked, made if need be, of about len bytes. */
 struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping, pgoff_t index,
 						size_t len)

@@ -32,6 +32,9 @@ unsafe impl Send for Event {}
 // SAFETY: A wait queue locks itself.
 unsafe impl Sync for Event {}
 
+/// No time at which [`Event::wait_killable`] ends.
+pub const FOREVER: Jiffies = c_long::MAX as Jiffies;
+
 /// How often an event has happened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seen(u64);

@@ -160,7 +160,8 @@ struct Part {
 ///
 /// A device reads the folios until it has returned the request, however early the writer is gone: they stay locked until this
 /// is dropped. What was not [committed](WriteRange::commit) then is not known to be in the file, so that the folios are not up
-/// to date any more.
+/// to date any more. Those that are dirty or mapped still are, as they have what mappings have stored: they are to be dropped by
+/// who may wait for that.
 ///
 /// # Invariants
 ///
@@ -240,8 +241,8 @@ impl WriteRange {
         &self.sg
     }
 
-    /// The first `written` bytes are in the file: folios that they fill are up to date, and others that are not in it are not.
-    /// Only the first call has an effect.
+    /// The first `written` bytes are in the file: folios that they fill are up to date, and others that are not in it are not,
+    /// unless mappings have to do with them. Only the first call has an effect.
     pub fn commit(&self, written: usize) {
         if self.committed.xchg(1, ordering::Full) != 0 {
             return;
@@ -252,7 +253,10 @@ impl WriteRange {
             unsafe {
                 let folio = part.folio.as_ptr();
                 if left < part.len {
-                    bindings::folio_clear_uptodate(folio);
+                    // Read anew, what mappings have stored would be lost.
+                    if !bindings::folio_test_dirty(folio) && !bindings::folio_mapped(folio) {
+                        bindings::folio_clear_uptodate(folio);
+                    }
                 } else if part.offset == 0 && part.len == bindings::folio_size(folio) {
                     bindings::folio_mark_uptodate(folio);
                 }

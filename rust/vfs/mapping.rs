@@ -293,17 +293,51 @@ pub(crate) static MAPPED: bindings::vm_operations_struct = bindings::vm_operatio
 
 /// A page of a shared mapping is about to be stored to. The folio becomes dirty, and is returned locked.
 ///
+/// C: `filemap_page_mkwrite()`, which has no `invalidate_lock` to take: that comes after what keeps a filesystem from being frozen.
+///
 /// # Safety
 ///
 /// Called by the memory management, with a fault in a mapping of a regular file of a filesystem of this crate.
 unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: As the caller says: mapped files are there until they are unmapped.
+    // SAFETY: As the caller says: mapped files are there until they are unmapped, and the page is held by who calls.
     unsafe {
-        let mapping = (*(*(*fault).__bindgen_anon_1.vma).vm_file).f_mapping;
+        let file = (*(*fault).__bindgen_anon_1.vma).vm_file;
+        let mapping = (*file).f_mapping;
+        let sb = (*(*mapping).host).i_sb;
+        let folio = bindings::virtiofs_helper_folio_of((*fault).page);
+        bindings::sb_start_pagefault(sb);
+        bindings::file_update_time(file);
         bindings::filemap_invalidate_lock_shared(mapping);
-        let done = bindings::filemap_page_mkwrite(fault);
+        let is_dirty = lock_and_dirty(folio, mapping);
         bindings::filemap_invalidate_unlock_shared(mapping);
-        done
+        bindings::sb_end_pagefault(sb);
+        match is_dirty {
+            true => bindings::vm_fault_reason_VM_FAULT_LOCKED,
+            false => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
+        }
+    }
+}
+
+/// Locks a folio and marks it dirty; neither, if it was dropped from `mapping` meanwhile. Sleeps.
+///
+/// # Safety
+///
+/// Somebody holds a reference to the folio.
+unsafe fn lock_and_dirty(
+    folio: *mut bindings::folio,
+    mapping: *mut bindings::address_space,
+) -> bool {
+    // SAFETY: The folio is valid as the caller says; it is looked at and changed while it is locked.
+    unsafe {
+        bindings::folio_lock(folio);
+        let is_there = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == mapping;
+        if is_there {
+            bindings::folio_mark_dirty(folio);
+            bindings::folio_wait_stable(folio);
+        } else {
+            bindings::folio_unlock(folio);
+        }
+        is_there
     }
 }
 
@@ -445,7 +479,10 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Writes dirty pages back and waits for it, as [`write_and_wait`](Inode::write_and_wait). Errors of the attempt alone.
+    ///
+    /// What others append meanwhile is left alone: who writes as fast as this would never let it end.
     pub(crate) fn write_out(&self, start: i64, end: i64) -> Result {
+        let end = end.min(self.size().saturating_sub(1));
         if end < start || !self.has_pages() {
             return Ok(());
         }

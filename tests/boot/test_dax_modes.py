@@ -377,3 +377,20 @@ m[0]
     assert setups(rig) > before
     guest.umount()
     assert os.path.getsize(rig.tree / "other") == 3 * MEG
+
+
+def test_stores_to_both_kinds(rig, guest):
+    """Pages of files that the window shows and of those that it does not are stored to in the same mount: locks are taken in one order."""
+    rig.daxd.configure(inode_dax="listed")
+    rig.daxd.mark_dax("marked")
+    guest.mount("daxd", options="dax=inode")
+    for name in ("marked", "other", "marked"):
+        rig.hand.do(f"fds = [os.open('/mnt/{name}', os.O_RDWR)]; area = mmap.mmap(fds[0], 0)")
+        assert rig.hand.do("area[0] = 1; area[1 << 20] = 2; area.flush()") == "OK"
+        rig.hand.do("area.close(); os.close(fds[0])")
+        data = (rig.tree / name).read_bytes()
+        assert (data[0], data[1 << 20]) == (1, 2)
+    assert setups(rig) > 0
+    rig.daxd.mark_dax("marked", False)
+    guest.umount()
+    rig.unmounted()

@@ -64,6 +64,8 @@ mod symlink;
 mod write;
 #[path = "../../drivers/virtiofs/writeback.rs"]
 mod writeback;
+#[path = "../../drivers/virtiofs/writers.rs"]
+mod writers;
 #[path = "../../drivers/virtiofs/xattr.rs"]
 mod xattr;
 
