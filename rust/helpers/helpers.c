@@ -11,6 +11,7 @@
 #include <linux/uidgid.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
+#include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 #include "helpers.h"
 
@@ -159,6 +160,13 @@ bool virtiofs_helper_memory_is_unused(resource_size_t start, resource_size_t len
 		cond_resched();
 	}
 	return true;
+}
+
+/* Waits until nobody has pinned a page of a DAX file. @sleep holds no lock while it sleeps. */
+int virtiofs_helper_wait_page_idle_killable(struct page *page, void (*sleep)(struct inode *inode),
+					    struct inode *inode)
+{
+	return ___wait_var_event(page, dax_page_is_idle(page), TASK_KILLABLE, 0, 0, sleep(inode));
 }
 
 /* Whether a mapping can show memory of a device; it may then be shown with huge pages. */

@@ -59,8 +59,6 @@ impl Outcome {
     pub const FALLBACK: Self = Self(bindings::vm_fault_reason_VM_FAULT_FALLBACK);
     /// There is nothing: `SIGBUS`, or `EFAULT` for who goes by the kernel.
     pub const NOTHING: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
-    /// The access is tried again, after signals were dealt with.
-    pub const AGAIN: Self = Self(bindings::vm_fault_reason_VM_FAULT_NOPAGE);
     /// Memory is short.
     pub const NO_MEMORY: Self = Self(bindings::vm_fault_reason_VM_FAULT_OOM);
 }
@@ -358,6 +356,27 @@ impl<T: FileSystem> InvalidateGuard<'_, T> {
         })
     }
 
+    /// As [`break_layouts`](InvalidateGuard::break_layouts), but only a fatal signal ends the wait: `EINTR`.
+    pub fn break_layouts_killable(&mut self, start: i64, end: i64) -> Result {
+        while self.try_break_layouts(start, end).is_err() {
+            let inode = self.inode();
+            // SAFETY: The inode is valid, and its lock held, as `wait_unlocked` expects. The page is one of the memory that the file
+            // lies in.
+            unsafe {
+                let page = bindings::dax_layout_busy_page_range(inode.mapping(), start, end);
+                if !page.is_null() {
+                    to_result(bindings::virtiofs_helper_wait_page_idle_killable(
+                        page,
+                        Some(wait_unlocked),
+                        inode.as_raw(),
+                    ))
+                    .map_err(|_| EINTR)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// As [`break_layouts`](InvalidateGuard::break_layouts), without waiting: `ERESTARTSYS` when a page is pinned.
     pub fn try_break_layouts(&mut self, start: i64, end: i64) -> Result {
         // SAFETY: The inode is valid, and locked.
@@ -376,7 +395,7 @@ impl<T: FileSystem> InvalidateGuard<'_, T> {
 ///
 /// # Safety
 ///
-/// Called by `dax_break_layout()`, for an inode whose lock the caller of that holds.
+/// Called for an inode whose lock the caller of [`break_layouts`](InvalidateGuard::break_layouts) holds.
 unsafe extern "C" fn wait_unlocked(inode: *mut bindings::inode) {
     // SAFETY: As the caller says; it holds a reference to the inode.
     unsafe {

@@ -167,6 +167,32 @@ def test_killed_while_it_maps(rig, guest):
     rig.unmounted()
 
 
+@pytest.mark.parametrize("copy", ["os.write(ends[1], part)", "os.readv(ends[0], [part])"], ids=["from", "to"])
+def test_killed_while_the_kernel_copies(rig, guest, copy):
+    """A system call that copies from or to a mapping, whose range does not come, can be killed."""
+    guest.mount("daxd", options="dax=always")
+    rig.daxd.hold("SETUPMAPPING")
+    task = guest.spawn_python(
+        f"""
+import mmap, os
+ends = os.pipe()
+os.write(ends[1], bytes(100))
+part = memoryview(mmap.mmap(os.open("/mnt/huge", os.O_RDWR), 0))[:100]
+{copy}
+"""
+    )
+    rig.daxd.wait_for_held()
+    blocked(guest, task)
+    task.kill()
+    assert task.wait().rc == 128 + signal.SIGKILL
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    assert same(rig, "huge")
+    guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+
+
 def test_killed_before_a_forced_unmount(rig, guest):
     """An answer that nobody waits for, and that never comes, does not keep the share mounted."""
     guest.mount("daxd", options="dax=always")
@@ -200,21 +226,29 @@ def test_unused_inodes_give_their_ranges_back(rig, guest):
     rig.unmounted()
 
 
+# Has a pipe hold pages of a mapping.
+PIN = """
+import ctypes, mmap, os
+class iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+def pin(area, start, length, writer):
+    place = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    assert ctypes.CDLL(None).vmsplice(writer, ctypes.byref(iovec(place + start, length)), 1, 0) == length
+"""
+
+
 def test_pinned_pages(rig, guest):
     """What a pipe holds of a mapping stays what and where it was, while ranges of others are taken; it can go afterwards."""
     guest.mount("daxd", options="dax=always")
     hand = rig.hand
     pin = """
-class iovec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
 fds = [os.open(f"/mnt/{name}", os.O_RDWR) for name in ("other", "marked")]
 areas = [mmap.mmap(fd, 0) for fd in fds]
 want = [bytes(area[8192:16384]) for area in areas]
 reader, writer = os.pipe()
-place = ctypes.c_char.from_buffer(areas[0])
-assert libc.vmsplice(writer, ctypes.byref(iovec(ctypes.addressof(place) + 8192, 8192)), 1, 0) == 8192
+pin(areas[0], 8192, 8192, writer)
 """
-    assert hand.do(pin) == "OK"
+    assert hand.do(PIN + pin) == "OK"
     pinned, free = maps_of(rig, "other")[0], maps_of(rig, "marked")[0]
     rig.daxd.configure(trace=2000)
     guest.python(CHURN, 12, timeout=120)
@@ -226,7 +260,7 @@ assert libc.vmsplice(writer, ctypes.byref(iovec(ctypes.addressof(place) + 8192, 
     assert hand.do("areas[0][8192:8196] = b'more'; assert os.pread(fds[0], 4, 8192) == b'more'") == "OK"
     assert hand.do("assert areas[1][8192:16384] == want[1]") == "OK"
     assert (rig.tree / "other").read_bytes()[8192:8196] == b"more"
-    assert hand.do("del place; [area.close() for area in areas]; [os.close(fd) for fd in (*fds, reader, writer)]") == "OK"
+    assert hand.do("[area.close() for area in areas]; [os.close(fd) for fd in (*fds, reader, writer)]") == "OK"
     guest.umount()
     assert maps(rig) == 0
     rig.unmounted()

@@ -47,9 +47,8 @@ impl Operations for Faults {
 
     fn fault(fault: &mut Fault<'_, Self>) -> Outcome {
         fault_in(fault).unwrap_or_else(|e| match e {
-            // The task is about to die, or a signal is to be dealt with first.
-            e if e == EINTR => Outcome::AGAIN,
             e if e == ENOMEM => Outcome::NO_MEMORY,
+            // Also for a task that is about to die (`EINTR`): where the kernel copies for it, trying again would never end.
             _ => Outcome::NOTHING,
         })
     }

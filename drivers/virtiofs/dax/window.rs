@@ -612,7 +612,7 @@ impl Window {
         let broken = inode.lock_invalidate_killable().and_then(|mut lock| {
             let (start, end) = bytes_of(&extent)?;
             match must {
-                true => lock.break_layouts(start, end),
+                true => lock.break_layouts_killable(start, end),
                 false => lock.try_break_layouts(start, end),
             }
         });
@@ -690,7 +690,8 @@ impl Window {
             node: file.known().node(),
             ranges: &ranges,
         };
-        self.ask(session, &op, &slots)?
+        // Whatever the daemon says: it is not this kernel that is short of memory, nor this task that is about to die.
+        self.ask(session, &op, &slots)?.map_err(|_| EIO)
     }
 
     /// Sends a request for ranges, for which there are duties, and waits for its reply. `EINTR` after a fatal signal: then the
