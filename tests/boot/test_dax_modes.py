@@ -214,6 +214,32 @@ def test_killed_before_a_forced_unmount(rig, guest):
     rig.unmounted()
 
 
+def test_gone_before_it_is_mapped_ahead(rig, guest):
+    """A file that is removed while room is made to map its next part ahead is not mapped any more."""
+    guest.mount("daxd", options="dax=always")
+    hand = rig.hand
+    assert hand.do("fd = os.open('/mnt/huge', os.O_RDONLY); area = mmap.mmap(fd, 0, prot=mmap.PROT_READ)") == "OK"
+    assert hand.do("[area[part << 21] for part in range(18, 4, -2)]") == "OK"
+    rig.daxd.hold("REMOVEMAPPING")
+    guest.run("dd if=/mnt/other of=/dev/null bs=64k count=24 status=none")
+    rig.daxd.wait_for_held()
+    # There was room for its first part, and what goes for the second one is of the other file.
+    assert setups(rig) == 8 and set(maps_of(rig, "other")) == {0}
+    asked = rig.daxd.count("SETUPMAPPING")
+    guest.run("rm /mnt/other")
+    room, own = rig.daxd.wait_for_held(2)
+    assert room["nodeid"] != own["nodeid"]
+    rig.daxd.release(ids=[own["id"]])
+    rig.daxd.wait_until(lambda _: own["nodeid"] not in {inode["nodeid"] for inode in rig.daxd.live()["inodes"]}, "it is forgotten")
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    assert hand.do("area.close(); os.close(fd)") == "OK"
+    guest.umount()
+    assert rig.daxd.count("SETUPMAPPING") == asked and maps(rig) == 0
+    rig.unmounted()
+    files(rig.tree)
+
+
 def test_unused_inodes_give_their_ranges_back(rig, guest):
     """When memory is short, inodes go, and their ranges with them, before the daemon forgets them."""
     guest.mount("daxd", options="dax=always")

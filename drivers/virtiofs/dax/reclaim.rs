@@ -251,7 +251,11 @@ impl Window {
     pub(crate) fn evicted(self: &Arc<Self>, session: &Arc<Session>, file: &Arc<MappedFile>) {
         // Who waits for it to go.
         self.wake_any();
-        if !self.state().lock().table.has_ranges(file.owner()) {
+        let mut state = self.state().lock();
+        file.evict(&mut state);
+        let has_ranges = state.table.has_ranges(file.owner());
+        drop(state);
+        if !has_ranges {
             return session.forget(file.known().clone());
         }
         let (window, later, gone) = (self.clone(), session.clone(), file.clone());

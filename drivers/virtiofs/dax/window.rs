@@ -103,6 +103,8 @@ pub(crate) struct MappedFile {
     known: Arc<Known>,
     inode: Arc<WeakInode<VirtioFs>>,
     gate: Arc<Gate>,
+    /// Its inode goes, and no range is made for it any more. Changed under the window lock.
+    evicted: Atomic<i32>,
 }
 
 impl MappedFile {
@@ -112,7 +114,15 @@ impl MappedFile {
         inode: Arc<WeakInode<VirtioFs>>,
         gate: Arc<Gate>,
     ) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { known, inode, gate }, GFP_KERNEL)?)
+        Ok(Arc::new(
+            Self {
+                known,
+                inode,
+                gate,
+                evicted: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?)
     }
 
     /// What ranges know it by: as long as there are any, somebody holds it.
@@ -123,6 +133,15 @@ impl MappedFile {
     /// What the daemon knows of it.
     pub(super) fn known(&self) -> &Arc<Known> {
         &self.known
+    }
+
+    /// Its inode goes: from here on no range is made for it.
+    pub(super) fn evict(&self, _locked: &mut State) {
+        self.evicted.store(1, ordering::Relaxed);
+    }
+
+    fn is_evicted(&self, _locked: &State) -> bool {
+        self.evicted.load(ordering::Relaxed) != 0
     }
 
     /// Gets hold of the inode, if it is not about to go.
@@ -520,7 +539,8 @@ impl Window {
         let mut plan = *plan;
         let extent = loop {
             let mut state = self.state.lock();
-            if state.closed {
+            // Who maps ahead does not hold the inode: nobody would ever take the range from one that is gone.
+            if state.closed || file.is_evicted(&state) {
                 return Err(ENODEV);
             }
             let refused = match state.table.reserve(&plan) {
