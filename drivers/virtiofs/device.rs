@@ -196,10 +196,7 @@ impl Instance {
 
     /// The session that had the window is over.
     pub(crate) fn release_window(&self) {
-        let mut holder = self.window.lock();
-        if !matches!(*holder, Holder::Gone) {
-            *holder = Holder::None;
-        }
+        self.window.lock().release();
     }
 
     /// The device goes, and its window.

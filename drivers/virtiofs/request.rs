@@ -4,7 +4,10 @@
 
 use crate::{
     aio::Part,
-    dax::LostMapping,
+    dax::{
+        LostMapping,
+        MapRequest, //
+    },
     device::Instance,
     forget::insist,
     freshness::Freshness,
@@ -79,6 +82,8 @@ pub(crate) struct Orphan {
 enum Purpose {
     /// A task waits, and checks the reply itself.
     Waited,
+    /// As [`Waited`](Purpose::Waited), for a change of what the window shows.
+    Mapping(MapRequest),
     /// Nobody wants to know.
     Unwatched,
     /// Folios of the page cache are to be filled.
@@ -150,6 +155,11 @@ impl virtio::Owner for Request {
 
     fn ended(lane: &Lane, transfer: &Arc<Transfer<Self>>, outcome: Outcome) {
         let request = transfer.owner();
+        if let (Purpose::Mapping(mapping), Outcome::Returned(_) | Outcome::Late(_)) =
+            (&request.purpose, outcome)
+        {
+            mapping.returned();
+        }
         match (&request.purpose, outcome) {
             (Purpose::Fill(fill), outcome) => {
                 lane.background_ends();
@@ -182,13 +192,13 @@ impl virtio::Owner for Request {
                 }
             }
             (Purpose::Direct(part), outcome) => part.ended(lane, transfer, outcome),
-            (Purpose::Waited, Outcome::Late(used)) => {
+            (Purpose::Waited | Purpose::Mapping(_), Outcome::Late(used)) => {
                 if let Some(orphan) = request.orphaned() {
                     Session::undo_later(orphan.session.clone(), transfer.clone(), used);
                 }
             }
             (Purpose::Unwatched, _) => lane.background_ends(),
-            (Purpose::Waited, _) => {}
+            (Purpose::Waited | Purpose::Mapping(_), _) => {}
         }
     }
 
@@ -355,9 +365,20 @@ impl Instance {
         payload: Payload,
         direction: Direction,
     ) -> Result<Sent<'_>> {
+        self.begin_for(op, caller, payload, direction, Purpose::Waited)
+    }
+
+    fn begin_for<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        direction: Direction,
+        purpose: Purpose,
+    ) -> Result<Sent<'_>> {
         let queue = self.request_queue()?;
         let lane = queue.data();
-        let new = self.prepare(lane, op, caller, payload, direction, Purpose::Waited)?;
+        let new = self.prepare(lane, op, caller, payload, direction, purpose)?;
         let transfer = queue.submit(new)?;
         Ok(Sent { lane, transfer })
     }
@@ -462,6 +483,24 @@ impl Session {
             return Err(ENOTCONN);
         }
         self.instance().begin(op, caller, payload, direction)
+    }
+
+    /// As [`Session::begin`], for a change of what the window shows.
+    pub(crate) fn begin_mapping<O: Operation>(
+        &self,
+        op: &O,
+        mapping: MapRequest,
+    ) -> Result<Sent<'_>> {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        self.instance().begin_for(
+            op,
+            &Caller::default(),
+            Payload::None,
+            Direction::ToDevice,
+            Purpose::Mapping(mapping),
+        )
     }
 
     /// Sends a part of a read or write past the page cache, which is told how it ended. Sleeps for memory alone.

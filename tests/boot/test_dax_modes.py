@@ -32,6 +32,10 @@ def guest(rig):
     rig.daxd.configure(inode_dax="off")
 
 
+# What the window tells of itself.
+WINDOW = "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; cat /sys/kernel/debug/virtiofs/*/window"
+
+
 def maps(rig):
     """Ranges that are mapped now."""
     return rig.daxd.counters()["live"]["maps"]
@@ -211,6 +215,43 @@ def test_killed_before_a_forced_unmount(rig, guest):
     before = setups(rig)
     assert same(rig, "huge") and setups(rig) > before
     guest.umount()
+    rig.unmounted()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["waiting", "killed"])
+@pytest.mark.parametrize("opcode", ["SETUPMAPPING", "REMOVEMAPPING"])
+def test_left_behind(rig, guest, opcode, killed):
+    """The window is nobody's as long as the daemon may still carry out what an aborted session has asked for it."""
+    hand = rig.hand
+    guest.mount("daxd", options="dax=always")
+    rig.daxd.hold(opcode)
+    task = guest.spawn("exec cat /mnt/huge >/dev/null")
+    rig.daxd.wait_for_held()
+    blocked(guest, task)
+    if killed:
+        task.kill()
+        assert task.wait().rc != 0
+    guest.run("umount -f /mnt", check=False)
+    task.wait()
+    guest.run("umount /mnt", check=False)
+    assert guest.run("mountpoint -q /mnt", check=False).rc == 32
+    assert guest.out(WINDOW) == "awaited"
+    # With the held one still in the ring.
+    rig.daxd.clear_faults()
+    hand.lines("None")
+    done, logged = hand.lines("call('mount', b'daxd', b'/mnt', b'virtiofs', 0, b'dax=always')")
+    assert done == "EINVAL" and sum("has not answered" in line for line in logged) == 1, logged
+    guest.mount("daxd", options="dax=inode")
+    before = setups(rig)
+    assert same(rig, "other") and setups(rig) == before
+    guest.umount()
+    assert guest.out(WINDOW) == "awaited"
+    rig.daxd.release()
+    guest.wait_until(lambda: guest.out(WINDOW) == "unused", "the window is free")
+    guest.mount("daxd", options="dax=always")
+    assert same(rig, "huge") and setups(rig) > before
+    guest.umount()
+    assert guest.out(WINDOW) == "unused"
     rig.unmounted()
 
 

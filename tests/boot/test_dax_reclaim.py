@@ -2,7 +2,7 @@
 """Ranges of the window that are given back: because nobody uses them, memory is short, or their file goes; and what it counts."""
 
 import pytest
-from test_dax_modes import maps
+from test_dax_modes import WINDOW, maps
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "64M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
@@ -20,7 +20,6 @@ def guest(rig):
     """The guest, where files are in the window; afterwards nothing is mapped."""
     files(rig.tree)
     rig.guest.mount("daxd", options="dax=always")
-    rig.guest.run("mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug")
     yield rig.guest
     rig.daxd.clear_faults()
     rig.daxd.release()
@@ -31,7 +30,7 @@ def guest(rig):
 
 def window(guest):
     """What the window tells of itself, by name."""
-    lines = guest.out("cat /sys/kernel/debug/virtiofs/*/window").splitlines()
+    lines = guest.out(WINDOW).splitlines()
     return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
@@ -73,7 +72,7 @@ with open("/mnt/huge", "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT
     )
     assert window(guest)["faults"] >= 4
     guest.umount()
-    assert guest.out("cat /sys/kernel/debug/virtiofs/*/window") == "unused"
+    assert guest.out(WINDOW) == "unused"
     guest.mount("daxd", options="dax=always")
     assert window(guest)["hits"] == 0
 

@@ -2,8 +2,8 @@
 
 //! What a window tells of itself: `/sys/kernel/debug/virtiofs/<n>/window`, where n is the number of the virtio device.
 //!
-//! A name and a number in each line. All counts begin with the session, which is a mount; without one the file has a single line,
-//! that says so. Documentation/dax.md explains the names.
+//! A name and a number in each line. All counts begin with the session, which is a mount; without one the file has a single
+//! word, that says so. Documentation/dax.md explains the names.
 
 use super::{
     mode::Holder,
@@ -53,6 +53,8 @@ impl Writer for WindowFile {
     fn write(&self, f: &mut Formatter<'_>) -> FmtResult {
         match &*self.0.window_holder().lock() {
             Holder::Session(window) => window.describe(f),
+            holder if holder.is_free() => f.write_str("unused\n"),
+            Holder::Left(_) => f.write_str("awaited\n"),
             Holder::None | Holder::Starting | Holder::Gone => f.write_str("unused\n"),
         }
     }

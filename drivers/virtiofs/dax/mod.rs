@@ -7,6 +7,7 @@
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
 //! - [`reclaim`]: ranges that are given up.
+//! - [`outstanding`]: requests for the window that were not answered.
 //! - [`wait`]: tasks that wait for a range.
 //! - [`counters`]: what the window tells of itself.
 
@@ -14,6 +15,7 @@ mod counters;
 mod fault;
 mod io;
 mod mode;
+mod outstanding;
 mod reclaim;
 mod wait;
 mod window;
@@ -29,6 +31,7 @@ pub(crate) use mode::{
     Claim,
     Holder, //
 };
+pub(crate) use outstanding::MapRequest;
 pub(crate) use window::{
     LostMapping,
     MappedFile,

@@ -8,9 +8,13 @@
 //! | `dax=inode`, none | if there is one | those that the daemon marks (`FUSE_ATTR_DAX`) |
 //! | `dax=never` | | none |
 //!
-//! A device has one window, and a session at a time has it: while one that was aborted is still mounted, the next one does without.
+//! A device has one window, and a session at a time has it: while one that was aborted is still mounted, or the daemon has not
+//! answered all it was asked for the window, the next one does without.
 
-use super::Window;
+use super::{
+    outstanding::Outstanding,
+    Window, //
+};
 use crate::{
     device::Instance,
     options::Dax,
@@ -44,6 +48,8 @@ pub(crate) enum Holder {
     Starting,
     /// A session.
     Session(Arc<Window>),
+    /// Nobody, but the last session has left these requests behind.
+    Left(Arc<Outstanding>),
     /// The device is gone.
     Gone,
 }
@@ -52,6 +58,24 @@ impl Holder {
     /// Nobody, as yet.
     pub(crate) fn new() -> Result<Pin<KBox<Mutex<Self>>>> {
         KBox::pin_init(new_mutex!(Self::default(), "Holder"), GFP_KERNEL)
+    }
+
+    /// The session that had it, or was starting, is over.
+    pub(crate) fn release(&mut self) {
+        *self = match self {
+            Self::Gone => return,
+            Self::Session(window) => Self::Left(window.outstanding().clone()),
+            Self::None | Self::Starting | Self::Left(_) => Self::None,
+        };
+    }
+
+    /// Whether a session can have it.
+    pub(super) fn is_free(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Left(outstanding) => !outstanding.any(),
+            Self::Starting | Self::Session(_) | Self::Gone => false,
+        }
     }
 }
 
@@ -81,7 +105,11 @@ impl Claim {
             return None;
         }
         let mut holder = instance.window_holder().lock();
-        if !matches!(*holder, Holder::None) {
+        if !holder.is_free() {
+            if let Holder::Left(_) = *holder {
+                let tag = instance.tag();
+                pr_warn!("{tag:?}: the daemon has not answered all that it was asked for the window before the last unmount\n");
+            }
             return None;
         }
         *holder = Holder::Starting;

@@ -6,9 +6,12 @@
 //! While a request is under way the range has a *duty*: the token that says how it ended. A task that is killed leaves its
 //! duty behind, and the late reply fulfils it.
 
-use super::wait::{
-    Awaited,
-    Changes, //
+use super::{
+    outstanding::Outstanding,
+    wait::{
+        Awaited,
+        Changes, //
+    },
 };
 use crate::{
     forget::Known,
@@ -45,7 +48,6 @@ use dax_map::{
     Wake, //
 };
 use fuse_proto::{
-    Caller,
     MapFlags,
     MapRange,
     Operation,
@@ -329,6 +331,7 @@ pub(crate) struct Window {
     #[pin]
     state: SpinLock<State>,
     changes: Changes,
+    outstanding: Arc<Outstanding>,
     /// A task reclaims in the background.
     reclaiming: Atomic<i32>,
     complained: Atomic<i32>,
@@ -393,11 +396,13 @@ impl Window {
     pub(crate) fn new(memory: Arc<Memory>, alignment: u64, ranges: usize) -> Result<Arc<Self>> {
         let state = State::new(memory.len() as u64, alignment, ranges)?;
         let changes = Changes::new(state.files.len())?;
+        let outstanding = Outstanding::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 memory,
                 state <- new_spinlock!(state, "Window::state"),
                 changes,
+                outstanding,
                 reclaiming: Atomic::new(0),
                 complained: Atomic::new(0),
             }),
@@ -408,6 +413,11 @@ impl Window {
     /// The memory that it is a view of.
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The requests for it that were not answered.
+    pub(crate) fn outstanding(&self) -> &Arc<Outstanding> {
+        &self.outstanding
     }
 
     pub(super) fn state(&self) -> &SpinLock<State> {
@@ -728,7 +738,7 @@ impl Window {
                 slots: KVec::with_capacity(slots.len(), GFP_KERNEL)?,
             };
             lost.slots.extend_from_slice(slots, GFP_KERNEL)?;
-            Ok::<_, Error>((lost, session.begin(op, &Caller::default())?))
+            Ok::<_, Error>((lost, session.begin_mapping(op, self.outstanding.begin())?))
         };
         let (lost, sent) = begin().inspect_err(|_| self.settle(slots, Ending::NotSent))?;
         let outcome = sent.transfer().wait(|| {
