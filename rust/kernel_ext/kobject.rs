@@ -146,24 +146,23 @@ impl<T: Directory> Kobject<T> {
             GFP_KERNEL,
         )?;
         let object = NonNull::from(KBox::leak(object));
-        // SAFETY: The kobject is zeroed memory of ours, pinned on the heap until its release. The type is a constant.
-        unsafe {
+        // SAFETY: The kobject is zeroed memory of ours, pinned on the heap until its release. The type is a constant. Kset, parent
+        // and name are valid, and the name is copied.
+        let (kobj, added) = unsafe {
             let kobj = (*object.as_ptr()).kobj.get();
             (*kobj).kset = kset;
             bindings::kobject_init(kobj, &Self::TYPE);
+            let (format, name) = (c"%s".as_char_ptr(), name.as_char_ptr());
+            (kobj, bindings::kobject_add(kobj, parent, format, name))
+        };
+        if let Err(e) = to_result(added) {
+            // SAFETY: The initial reference is ours, and nobody else has one. What was not added is not to be deleted: the kset has
+            // its reference back, and would be given it back again.
+            unsafe { bindings::kobject_put(kobj) };
+            return Err(e);
         }
-        // INVARIANT: The initial reference is ours. It is added right below, and dropping one that was not is as well
-        // defined: `kobject_del` does nothing then.
+        // INVARIANT: It was added, and the initial reference is ours.
         let this = Self(object);
-        // SAFETY: The kobject is initialised; parent and name are valid, and the name is copied.
-        to_result(unsafe {
-            bindings::kobject_add(
-                this.as_raw(),
-                parent,
-                c"%s".as_char_ptr(),
-                name.as_char_ptr(),
-            )
-        })?;
         for attribute in T::ATTRIBUTES {
             // SAFETY: The kobject was added; the attribute is a constant.
             to_result(unsafe {
@@ -324,6 +323,24 @@ pub fn numbered(number: impl kernel::fmt::Display) -> Result<CString> {
 #[kunit_tests(kernel_ext_kobject)]
 mod tests {
     use super::*;
+
+    /// What cannot be added to a kset leaves it as it was.
+    #[test]
+    fn not_added() -> Result {
+        let kset = Kset::<Plain>::below_fs(c"virtiofs_kunit")?;
+        let _member = Kobject::in_kset(&kset, c"member", Plain)?;
+        // SAFETY: The kset is alive.
+        let kobj = unsafe { &raw mut (*kset.0.as_ptr()).kobj };
+        // SAFETY: As above.
+        let references = || unsafe { (*kobj).kref.refcount.refs.counter };
+        // SAFETY: It was added. Without its directory nothing can be added to it any more.
+        unsafe { bindings::kobject_del(kobj) };
+        let before = references();
+        let late = Kobject::in_kset(&kset, c"late", Plain);
+        assert!(matches!(late, Err(e) if e == ENOENT));
+        assert_eq!(references(), before);
+        Ok(())
+    }
 
     /// A file's content ends with its page; what does not fit is an error, and nothing of it is written.
     #[test]
