@@ -57,6 +57,8 @@ def statx(path):
     buffer = ctypes.create_string_buffer(256)
     if libc.syscall(332, -100, path.encode(), 0, 0xfff, buffer) < 0:
         raise OSError(ctypes.get_errno(), "statx")
+    # The attributes, and which of these the filesystem knows.
+    return struct.unpack_from("<8xQ40xQ", buffer)
 
 def size_of_xattr(path, name):
     found = libc.getxattr(path.encode(), name.encode(), None, ctypes.c_size_t(0))

@@ -5,6 +5,7 @@ Each test asks the daemon whether anything was mapped, so that none passes by do
 """
 
 import hashlib
+import random
 
 import pytest
 
@@ -74,8 +75,8 @@ for step in range(steps):
         start, length = place(len(model))
         mode = 0x3 if what == "punch" else 0x11
         done = libc.fallocate(fd, mode, ctypes.c_long(start), ctypes.c_long(length))
-        if done == 0:
-            model[start:start + length] = bytes(length)
+        assert done == 0, os.strerror(ctypes.get_errno())
+        model[start:start + length] = bytes(length)
     elif what == "direct" and len(model) > 8192:
         start = rng.randrange(len(model) // 4096) * 4096
         direct = os.open(name, os.O_RDONLY | os.O_DIRECT)
@@ -172,6 +173,43 @@ assert os.pread(fd, 6000, (2 << 20) - 1000) == b"E" * 5000
     assert len(data) == 2 * MEG + 4000 and data[16384:26384] == b"W" * 10000 and data.endswith(b"E" * 5000)
     assert setups(mounted) > 0
     assert 0 < mounted.daxd.count("WRITE") < 10
+
+
+def test_splice(mounted):
+    """What splice(2) and sendfile(2) bring into a file is there, within what is mapped and behind it, and who has it mapped sees it."""
+    want = bytearray((mounted.tree / "two").read_bytes())
+    piped, sent = random.Random(1).randbytes(300_000), (mounted.tree / "big").read_bytes()[5000:905_000]
+    want[100_001:400_001] = piped
+    want[1_500_000:] = sent
+    digests = python(
+        mounted,
+        f"""
+import hashlib, mmap, os, random, threading
+fd, big = os.open("/mnt/two", os.O_RDWR), os.open("/mnt/big", os.O_RDONLY)
+area = mmap.mmap(fd, 0)
+area[100_000]
+reader, writer = os.pipe()
+data = random.Random(1).randbytes(300_000)
+def feed():
+    os.write(writer, data)
+    os.close(writer)
+thread = threading.Thread(target=feed)
+thread.start()
+at = 100_001
+while count := os.splice(reader, fd, 1 << 20, offset_dst=at):
+    at += count
+assert at == 400_001
+thread.join()
+os.lseek(fd, 1_500_000, os.SEEK_SET)
+left = 900_000
+while left:
+    left -= os.sendfile(fd, big, 905_000 - left, left)
+print(hashlib.md5(area).hexdigest(), hashlib.md5(os.pread(fd, 4 << 20, 0)).hexdigest())
+""",
+    ).split()
+    assert digests == [md5(want[: 2 * MEG]), md5(want)]
+    assert md5((mounted.tree / "two").read_bytes()) == md5(want)
+    assert setups(mounted) > 0
 
 
 def test_mapping(mounted):

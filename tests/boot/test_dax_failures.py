@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from conftest import blocked
-from test_dax_modes import maps, same, setups
+from test_dax_modes import maps, same, setups, window
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
@@ -80,6 +80,11 @@ def test_refused(mounted, how, error, skip):
     assert setups(mounted) == skip
     refused = daxd.counters()["errors"]["SETUPMAPPING"]
     # A read or write does not ask each time.
+    counted = window(mounted.guest)
+    assert counted["failed"] == refused[error] and counted["unable"] == (error == "ENOSYS")
+    assert counted["ranges_retired"] == 0
+    if how in ("read", "write"):
+        assert counted[f"bypassed_{how}s"] > 0
     assert set(refused) == {error} and 1 <= refused[error] <= (1 if error == "ENOSYS" else 4), refused
     logged = mounted.hand.lines("None")[1]
     assert len(logged) == 1 and REFUSED in logged[0], logged
@@ -121,6 +126,8 @@ with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
     assert out.strip() == hashlib.sha256((mounted.tree / "huge").read_bytes()).hexdigest()
     assert mounted.daxd.counters()["faults"] == {fault[0]: 1}
     assert mounted.daxd.counters()["dax"]["setup_occupied"] == 0
+    counted = window(mounted.guest)
+    assert counted["ranges_retired"] > 0 and counted["retired_bytes"] == counted["ranges_retired"] * 2 * MEG
     assert same(mounted, "huge") and setups(mounted) >= 20
 
 
@@ -143,6 +150,8 @@ for _ in range(4):
 print(status)
 """
     assert int(mounted.guest.python(reads, timeout=120).stdout) == -signal.SIGBUS
+    counted = window(mounted.guest)
+    assert counted["retired_bytes"] == counted["usable_bytes"] and counted["ranges_retired"] == counted["ranges"]
     daxd.clear_faults()
     asked = daxd.count("SETUPMAPPING")
     assert int(mounted.guest.python(reads, timeout=120).stdout) == -signal.SIGBUS

@@ -36,6 +36,12 @@ def guest(rig):
 WINDOW = "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; cat /sys/kernel/debug/virtiofs/*/window"
 
 
+def window(guest):
+    """The same, by name."""
+    lines = guest.out(WINDOW).splitlines()
+    return {name: int(value) for name, value in (line.split() for line in lines)}
+
+
 def maps(rig):
     """Ranges that are mapped now."""
     return rig.daxd.counters()["live"]["maps"]
@@ -107,6 +113,28 @@ def test_unmarked_files_are_cached(rig, guest):
     assert hand.do("assert [area[5000:5007] for area in areas] == [b'written'] * 2") == "OK"
     assert same(rig, "marked") and same(rig, "other")
     assert hand.do("[area.close() for area in areas]; [os.close(fd) for fd in fds]") == "OK"
+    rig.daxd.mark_dax("marked", False)
+    guest.umount()
+    rig.unmounted()
+
+
+STATX_ATTR_DAX = 0x200000
+# MAP_SHARED_VALIDATE with MAP_SYNC.
+MAP_SYNC = 0x80003
+
+
+def test_told_apart(rig, guest):
+    """statx(2) tells what is in the window. A mapping that promises that what was stored is on the disk is to be had of neither."""
+    rig.daxd.configure(inode_dax="listed")
+    rig.daxd.mark_dax("marked")
+    guest.mount("daxd", options="dax=inode")
+    for name, expected in (("marked", STATX_ATTR_DAX), ("other", 0)):
+        assert rig.hand.do(f"[bits & {STATX_ATTR_DAX} for bits in statx('/mnt/{name}')]") == "OK"
+        assert rig.hand.value[0] == expected, name
+        assert rig.hand.do(f"fd = os.open('/mnt/{name}', os.O_RDWR); mmap.mmap(fd, 4096)[0]") == "OK"
+        assert rig.hand.do(f"mmap.mmap(fd, 4096, flags={MAP_SYNC})") == "ENOTSUP"
+        assert rig.hand.do("os.close(fd)") == "OK"
+    assert setups(rig) > 0
     rig.daxd.mark_dax("marked", False)
     guest.umount()
     rig.unmounted()
@@ -322,6 +350,7 @@ pin(areas[0], 8192, 8192, writer)
     gone = removed(rig)
     rig.daxd.configure(trace=0)
     assert free in gone and pinned not in gone
+    assert window(guest)["cancelled"] > 0
     assert maps_of(rig, "other")[0] == pinned
     assert hand.do("got = os.read(reader, 8192); assert got == want[0]") == "OK"
     assert hand.do("areas[0][8192:8196] = b'more'; assert os.pread(fds[0], 4, 8192) == b'more'") == "OK"

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Pages of the window that somebody has pinned, as a pipe does with those it was given by vmsplice(2): who needs them gone waits."""
 
+import hashlib
 import signal
 
 import pytest
-from conftest import blocked, running
-from test_dax_modes import PIN, maps, same
+from conftest import blocked
+from test_dax_modes import PIN, maps, maps_of, same, window
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
@@ -74,3 +75,100 @@ def test_signal_while_a_page_is_pinned(mounted, pins, killed):
     after = (mounted.tree / "other").read_bytes()
     assert after == (before if killed else before[:8192] + b"copied" + before[8198:])
     assert same(mounted, "other")
+
+
+CUTS = {
+    "truncate": "os.truncate('/mnt/other', 5000)",
+    "punch": "assert ctypes.CDLL(None).fallocate(os.open('/mnt/other', os.O_RDWR), 3, ctypes.c_long(5000), ctypes.c_long(70000)) == 0",
+    "open": "os.open('/mnt/other', os.O_WRONLY | os.O_TRUNC)",
+}
+
+
+def cut(how, data):
+    """What is left of bytes."""
+    return {"truncate": data[:5000], "punch": data[:5000] + bytes(70000) + data[75000:], "open": b""}[how]
+
+
+@pytest.mark.parametrize("how", CUTS)
+def test_cut_while_a_page_is_pinned(mounted, how):
+    """What takes bytes out of a file waits for who has pinned them. These see what was there, and all others what is there afterwards."""
+    guest, hand = mounted.guest, mounted.hand
+    path = mounted.tree / "other"
+    before = path.read_bytes()
+    prepare = """
+fd, ends = os.open("/mnt/other", os.O_RDWR), os.pipe()
+area = mmap.mmap(fd, 0)
+pin(area, 8192, 8192, ends[1])
+"""
+    assert hand.do(PIN + prepare) == "OK"
+    task = guest.spawn_python(f"import ctypes, os\n{CUTS[how]}")
+    blocked(guest, task)
+    assert path.read_bytes() == before
+    assert hand.do("os.read(ends[0], 8192).hex()") == "OK" and hand.value == before[8192:16384].hex()
+    result = task.wait()
+    assert result.rc == 0, result
+    after = cut(how, before)
+    assert path.read_bytes() == after
+    assert hand.do("hashlib.sha256(os.pread(fd, 4 << 20, 0)).hexdigest()") == "OK" and hand.value == hashlib.sha256(after).hexdigest()
+    if how == "punch":
+        assert hand.do("hashlib.sha256(area).hexdigest()") == "OK" and hand.value == hashlib.sha256(after).hexdigest()
+    assert hand.do("area.close(); [os.close(number) for number in (fd, *ends)]") == "OK"
+
+
+# Has pipes hold a page each of four ranges.
+FOUR = """
+fd, pipes = os.open("/mnt/huge", os.O_RDWR), [os.pipe() for _ in range(4)]
+area = mmap.mmap(fd, 0)
+for part in reversed(range(4)):
+    area[part << 21]
+    pin(area, part << 21, 4096, pipes[part][1])
+"""
+
+
+@pytest.fixture
+def four(rig):
+    """The share on /mnt, with a window of four ranges; afterwards nothing is mapped."""
+    reload = "modprobe -r virtiofs; modprobe virtiofs dax_ranges="
+    rig.guest.run(f"{reload}4")
+    rig.guest.mount("daxd", options="dax=always")
+    yield rig
+    rig.guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+    rig.guest.run(f"{reload}480")
+
+
+def test_all_ranges_are_pinned(four):
+    """Reads and writes go by requests; a page fault sleeps, and looks now and then, until there is a range, or it is killed."""
+    guest, hand, daxd = four.guest, four.hand, four.daxd
+    assert hand.do(PIN + FOUR) == "OK"
+    pinned = maps_of(four, "huge")
+    assert set(pinned) == {part << 21 for part in range(4)}
+    data = (four.tree / "huge").read_bytes()
+    assert hand.do("hashlib.sha256(b''.join(os.pread(fd, 65536, at) for at in range(16 << 20, 20 << 20, 65536))).hexdigest()") == "OK"
+    assert hand.value == hashlib.sha256(data[16 * MEG : 20 * MEG]).hexdigest()
+    assert hand.do("os.pwrite(fd, b'written', 30 << 20)") == "OK"
+    assert daxd.count("READ") > 0 and daxd.count("WRITE") == 1
+    fault = "import mmap, os; print(mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0)[30 << 20])"
+    for killed in (True, False):
+        before = window(guest)
+        task = guest.spawn_python(fault)
+
+        def looks():
+            return window(guest)["waits"] - before["waits"]
+
+        guest.wait_until(lambda: looks() >= 3, "it has looked three times")
+        blocked(guest, task)
+        now = window(guest)
+        # No page is looked at more than once each time.
+        assert now["cancelled"] - before["cancelled"] <= 4 * (looks() + 1)
+        assert now["waited_ns"] > before["waited_ns"]
+        assert maps_of(four, "huge") == pinned
+        if killed:
+            task.kill()
+            assert task.wait().rc == 128 + signal.SIGKILL
+    assert hand.do("os.read(pipes[2][0], 4096).hex()") == "OK" and hand.value == data[4 * MEG : 4 * MEG + 4096].hex()
+    result = task.wait()
+    assert (result.rc, result.stdout.strip()) == (0, str(ord("w"))), result
+    assert set(maps_of(four, "huge")) == {0, 2 * MEG, 6 * MEG, 30 * MEG}
+    assert hand.do("area.close(); [os.close(number) for number in (fd, *sum(pipes, ()))]") == "OK"

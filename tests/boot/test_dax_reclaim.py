@@ -2,7 +2,7 @@
 """Ranges of the window that are given back: because nobody uses them, memory is short, or their file goes; and what it counts."""
 
 import pytest
-from test_dax_modes import WINDOW, maps
+from test_dax_modes import WINDOW, maps, window
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "64M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
@@ -26,12 +26,6 @@ def guest(rig):
     rig.guest.umount()
     assert rig.daxd.counters()["live"]["maps"] == 0
     rig.unmounted()
-
-
-def window(guest):
-    """What the window tells of itself, by name."""
-    lines = guest.out(WINDOW).splitlines()
-    return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
 def ready(guest, program):
@@ -71,6 +65,12 @@ with open("/mnt/huge", "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT
 """
     )
     assert window(guest)["faults"] >= 4
+    assert window(guest)["remapped"] == 0
+    guest.python("import mmap, os; mmap.mmap(os.open('/mnt/other', os.O_RDWR), 0)[5] = 1")
+    assert window(guest)["remapped"] == 1
+    assert window(guest)["bypassed_writes"] == 0
+    guest.run("echo longer >>/mnt/other")
+    assert window(guest)["bypassed_writes"] == 1
     guest.umount()
     assert guest.out(WINDOW) == "unused"
     guest.mount("daxd", options="dax=always")
@@ -132,6 +132,7 @@ time.sleep(1000)
     # Several went with each request.
     assert rig.daxd.count("REMOVEMAPPING") < 15
     assert window(guest)["reclaimed"] >= FILE // (2 * MEG)
+    assert window(guest)["cancelled"] > 0
     closed(mapper)
     closed(holder)
 

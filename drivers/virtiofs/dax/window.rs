@@ -81,7 +81,9 @@ use vfs::{
     Inode, //
 };
 
-/// Milliseconds between two ticks of the window's clock.
+/// Milliseconds between two ticks of the window's clock. With each, ranges are tried again that had to stay because somebody has
+/// pinned pages of them: whoever lets go of a page wakes those who wait for this very page (`free_zone_device_folio()`), and a task
+/// that needs a range waits for whichever of many comes first.
 const TICK: u32 = 1000;
 /// How often ranges that nobody uses are looked for, in milliseconds.
 pub(crate) const IDLE_CHECK: u32 = 20 * TICK;
