@@ -251,7 +251,7 @@ pub(crate) fn link(
     let entry = reply.map_err(|e| if e == ENOSYS { EPERM } else { e })?;
     let linked = if inode.is_same(&entry) {
         inode.known()?.looked_up();
-        take_over(inode, &entry.attr, entry.attr_ttl, asked)?;
+        take_over(inode, &entry.attr, entry.attr_ttl, asked, false)?;
         ARef::from(inode)
     } else {
         // What the guest knew by the old name had been replaced on the host.

@@ -10,6 +10,7 @@ use crate::{
     inode::{
         set_attributes,
         set_size_and_times,
+        timespec,
         NodeInode, //
     },
     killpriv::{
@@ -65,7 +66,7 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
     let reply = session
         .call(&op, &caller(inode.super_block()))
         .inspect_err(|_| inode.data().changed_attributes())?;
-    take_over(inode, &reply.attr, reply.ttl, asked)
+    take_over(inode, &reply.attr, reply.ttl, asked, op.mtime.is_some())
 }
 
 /// Sends `op`, which gives the file another size. Inode and page cache follow. Sleeps.
@@ -93,7 +94,7 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
             resize(inode, i64::try_from(reply.attr.size)?);
             drop(filling);
             // The reply is newer than what was changed here.
-            take_over(inode, &reply.attr, reply.ttl, Asked::now())
+            take_over(inode, &reply.attr, reply.ttl, Asked::now(), true)
         }
         Err(e) => {
             inode.lock().attrs().set_size(old);
@@ -226,7 +227,16 @@ fn set_time(time: NewTime) -> SetTime {
 
 /// Takes over attributes that the daemon sent with a change that was `asked` for. Unlike those that come without one, other times
 /// do not mean that somebody else wrote to the file.
-pub(crate) fn take_over(inode: &Inode<VirtioFs>, attr: &Attr, ttl: Ttl, asked: Asked) -> Result {
+///
+/// `sets_mtime`: the time of modification is part of the change. Else it stays what it is here as long as something is dirty, of
+/// which the daemon does not know yet.
+pub(crate) fn take_over(
+    inode: &Inode<VirtioFs>,
+    attr: &Attr,
+    ttl: Ttl,
+    asked: Asked,
+    sets_mtime: bool,
+) -> Result {
     if u32::from(inode.file_type().mode()) != attr.kind.mode() {
         inode.mark_stale();
         return Err(ESTALE);
@@ -245,7 +255,12 @@ pub(crate) fn take_over(inode: &Inode<VirtioFs>, attr: &Attr, ttl: Ttl, asked: A
     if inode.data().is_overtaken(asked) {
         return Ok(());
     }
-    set_size_and_times(&mut attrs, attr);
+    if sets_mtime || !writeback::is_ahead(inode) {
+        set_size_and_times(&mut attrs, attr);
+    } else {
+        attrs.set_blocks(attr.blocks);
+        attrs.set_ctime(inode.ctime().max(timespec(attr.ctime)));
+    }
     inode.data().renew(ttl);
     drop(locked);
     Ok(())

@@ -228,6 +228,22 @@ def test_utimes_stay(cached):
     assert (host.st_size, host.st_mtime_ns) == (10000, 10**18)
 
 
+def test_link_of_a_dirty_file(cached):
+    """Another name changes neither contents nor the time of modification of what is still to be written."""
+    cached.tree.file("file", PAGE)
+    os.utime(cached.tree / "file", ns=(1, 1))
+    fd = opened(cached)
+    do(cached, f"os.pwrite({fd}, b'x' * {PAGE}, 0)")
+    mtime, ctime = do(cached, f"[os.fstat({fd}).st_mtime_ns, os.fstat({fd}).st_ctime_ns]")
+    do(cached, "os.link('/mnt/file', '/mnt/linked')")
+    told = do(cached, f"[os.fstat({fd}).st_mtime_ns, os.fstat({fd}).st_ctime_ns, os.fstat({fd}).st_nlink]")
+    assert told[0] == mtime and told[1] >= ctime and told[2] == 2
+    assert close(cached, fd) == "OK"
+    host = os.stat(cached.tree / "linked")
+    assert (host.st_size, host.st_mtime_ns) == (PAGE, mtime)
+    os.unlink(cached.tree / "linked")
+
+
 def test_parts_of_pages(cached):
     """Writes of a few bytes to a file opened for writing alone read the page around them, and write that page and no more."""
     content = bytes(range(256)) * 4096
