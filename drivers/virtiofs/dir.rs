@@ -28,6 +28,7 @@ use fuse_proto::{
     Entry,
     Getattr,
     LookupReply,
+    Ttl,
     NAME_MAX, //
 };
 use kernel::{
@@ -159,15 +160,23 @@ pub(crate) fn find(
     match lookup(dir, dentry.name())? {
         LookupReply::Found(entry) => {
             let inode = instantiate(dir, &entry, asked)?;
-            dentry.set_time(deadline_of(entry.entry_ttl));
+            grant(dentry, entry.entry_ttl);
             dir.data().names_wanted();
             Ok(Some(inode))
         }
         LookupReply::Negative(ttl) => {
-            dentry.set_time(deadline_of(ttl));
+            grant(dentry, ttl);
             Ok(None)
         }
     }
+}
+
+/// The name is good for `ttl`. Without any it is looked up before each use, so that to keep it while nobody uses it is of no use,
+/// and would keep an inode of the daemon with it.
+pub(crate) fn grant(dentry: &Dentry<VirtioFs>, ttl: Ttl) {
+    let until = deadline_of(ttl);
+    dentry.set_time(until);
+    dentry.set_delete(until == 0);
 }
 
 /// Asks the daemon what `name` in `dir` is. `ENOENT` is an answer: nothing, not to be remembered.
@@ -242,7 +251,7 @@ impl vfs::dentry::Operations for Entries {
                     Err(e) if e == ESTALE => return Ok(false),
                     Err(e) => return Err(e),
                 }
-                dentry.set_time(deadline_of(entry.entry_ttl));
+                grant(dentry, entry.entry_ttl);
                 dir.data().names_wanted();
                 Ok(true)
             }
@@ -264,6 +273,10 @@ impl vfs::dentry::Operations for Entries {
             return Ok(true);
         }
         Err(ECHILD)
+    }
+
+    fn delete(dentry: RcuDentry<'_, VirtioFs>) -> bool {
+        dentry.time() <= jiffies_64()
     }
 
     fn automount(dentry: &Dentry<VirtioFs>) -> Result<Arc<Mount>> {

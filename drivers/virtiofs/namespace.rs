@@ -9,13 +9,11 @@
 use crate::{
     dir::{
         find,
+        grant,
         instantiate, //
     },
     file::Handle,
-    freshness::{
-        deadline_of,
-        Asked, //
-    },
+    freshness::Asked,
     inode::NodeInode,
     setattr::take_over,
     superblock::{
@@ -43,6 +41,7 @@ use fuse_proto::{
     Rename,
     SecurityContext,
     Symlink,
+    Ttl,
     Unlink,
     NAME_MAX, //
 };
@@ -162,7 +161,7 @@ fn make<O: Operation<Reply = Entry>>(
     dir.data().changed_names();
     let entry = reply?;
     let inode = instantiate(dir, &entry, asked)?;
-    dentry.set_time(deadline_of(entry.entry_ttl));
+    grant(dentry, entry.entry_ttl);
     Ok(inode)
 }
 
@@ -257,7 +256,7 @@ pub(crate) fn link(
         // What the guest knew by the old name had been replaced on the host.
         instantiate(dir, &entry, asked)?
     };
-    dentry.set_time(deadline_of(entry.entry_ttl));
+    grant(dentry, entry.entry_ttl);
     Ok(linked)
 }
 
@@ -276,7 +275,7 @@ fn lost_name(inode: &Inode<VirtioFs>) {
 /// Nobody knows what is true of a name that a request failed for.
 fn doubt(dir: &Inode<VirtioFs>, name: &NamedDentry<VirtioFs>) {
     dir.data().changed_names();
-    name.set_time(0);
+    grant(name, Ttl::ZERO);
     if let Some(inode) = name.inode() {
         inode.data().changed_attributes();
     }
@@ -387,7 +386,7 @@ fn create(
         let name = Some(checked(dentry.name())?);
         match create_and_open(dir, dentry, name, flags & !flags::O_TRUNC, request) {
             Ok((inode, handle, entry)) => {
-                dentry.set_time(deadline_of(entry.entry_ttl));
+                grant(dentry, entry.entry_ttl);
                 return Ok(Opened::CreatedAndOpened(inode, handle));
             }
             Err(e) if e == ENOSYS => {}

@@ -11,12 +11,12 @@
 //! (`READDIRPLUS_AUTO`): at the start of a directory, and again whenever names in it were looked up meanwhile.
 
 use crate::{
-    dir::instantiate,
-    forget::Known,
-    freshness::{
-        deadline_of,
-        Asked, //
+    dir::{
+        grant,
+        instantiate, //
     },
+    forget::Known,
+    freshness::Asked,
     inode::NodeInode,
     listing::Served,
     superblock::{
@@ -169,7 +169,7 @@ fn link(
     let child = emitter.child(name, |new| {
         counted = false;
         let inode = instantiate(dir, entry, asked)?;
-        new.set_time(deadline_of(entry.entry_ttl));
+        grant(new, entry.entry_ttl);
         Ok(Some(inode))
     });
     if counted {
@@ -199,6 +199,6 @@ fn refresh(dentry: &Dentry<VirtioFs>, entry: &Entry, asked: Asked) -> bool {
         return false;
     }
     known.looked_up();
-    dentry.set_time(deadline_of(entry.entry_ttl));
+    grant(dentry, entry.entry_ttl);
     true
 }

@@ -15,6 +15,12 @@ pub fn is_killed() -> bool {
     unsafe { bindings::fatal_signal_pending(current!().as_ptr()) != 0 || is_dying() }
 }
 
+/// Whether the current task is freeing memory (`PF_MEMALLOC`). It must not wait for what may need some.
+pub fn is_reclaiming() -> bool {
+    // SAFETY: The current task is valid, and changes the flag itself.
+    unsafe { (*current!().as_ptr()).flags & bindings::PF_MEMALLOC != 0 }
+}
+
 /// Whether the current task is on its way out because of a signal: it closes its files. No other signal reaches it any more, so
 /// that a wait which fatal signals end does not end for them.
 pub fn is_dying() -> bool {

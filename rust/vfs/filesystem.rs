@@ -75,6 +75,10 @@ impl Flags {
 /// forced), [`evict_inode`] for each inode, [`put_super`], and the superblock's reference to its data
 /// is dropped. A superblock whose [`fill_super`] failed sees none of these but the drop.
 ///
+/// An inode goes with its last user, dentries among them, so that whoever has it on the other side need not keep it for nobody.
+/// But not where the kernel frees memory: to take an inode away can mean to wait for folios that are being read, and these for
+/// memory. Then it stays until its folios are gone.
+///
 /// [`prepare`]: FileSystem::prepare
 /// [`same`]: FileSystem::same
 /// [`fill_super`]: FileSystem::fill_super
@@ -88,9 +92,6 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
 
     /// Properties of the type.
     const FLAGS: Flags = Flags::NONE;
-
-    /// Whether inodes that nobody uses are kept, until memory is short.
-    const KEEP_UNUSED_INODES: bool = true;
 
     /// The options that a mount takes beside the generic ones.
     const PARAMETERS: Parameters<Self::Options> = Parameters::NONE;

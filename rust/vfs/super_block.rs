@@ -39,7 +39,10 @@ use kernel::{
     },
     types::Opaque,
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    task::is_reclaiming, //
+};
 
 /// A superblock of the filesystem `T`.
 ///
@@ -250,6 +253,20 @@ impl<T: FileSystem> Callbacks<T> {
 
     /// # Safety
     ///
+    /// Called by the VFS, with an inode from `alloc_inode` whose last reference goes, and its `i_lock` held.
+    unsafe extern "C" fn drop_inode(inode: *mut bindings::inode) -> c_int {
+        // SAFETY: As the caller says. The mark is seen before the lock is released, and then the inode goes, after what is dirty
+        // was written.
+        unsafe {
+            if !is_reclaiming() {
+                bindings::inode_state_set(inode, bindings::inode_state_flags_enum_I_DONTCACHE);
+            }
+            bindings::inode_generic_drop(inode)
+        }
+    }
+
+    /// # Safety
+    ///
     /// Called by the VFS, with an inode from `alloc_inode` that nobody has a reference to.
     unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
         // SAFETY: The inode is being evicted, which consists of these steps.
@@ -394,12 +411,7 @@ impl<T: FileSystem> Callbacks<T> {
         alloc_inode: Some(Self::alloc_inode),
         free_inode: Some(Self::free_inode),
         evict_inode: Some(Self::evict_inode),
-        drop_inode: if T::KEEP_UNUSED_INODES {
-            // By default those are kept that have links and are hashed.
-            None
-        } else {
-            Some(bindings::inode_just_drop)
-        },
+        drop_inode: Some(Self::drop_inode),
         write_inode: if T::HAS_WRITE_INODE {
             Some(Self::write_inode)
         } else {

@@ -148,6 +148,73 @@ def test_other_file_of_the_same_node(rig, fields):
     assert rig.daxd.counters()["session"]["handles_at_destroy"] == 0
 
 
+def nodes(rig):
+    """The nodeids that the guest has."""
+    return {inode["nodeid"] for inode in rig.daxd.live()["inodes"]}
+
+
+def node_of(rig, name):
+    """That of a file."""
+    path = os.path.realpath(rig.tree / name)
+    return next(inode["nodeid"] for inode in rig.daxd.live()["inodes"] if inode["path"] == path)
+
+
+# How the guest learns that a name is gone from the host, or leads to another file; its dentries are good for an hour.
+LEARN = {
+    # Looked up again for a directory that is to be made, which may then be there.
+    "mkdir": ("os.mkdir('/mnt/gone/{n}')", None),
+    "exists": ("os.mkdir('/mnt/gone/{n}')", "EEXIST"),
+    # Listed with another file.
+    "list": ("os.listdir('/mnt/gone')", None),
+}
+
+
+@pytest.mark.parametrize("how", LEARN)
+def test_removed_on_the_host(rig, how):
+    """A file that the host has removed or replaced is forgotten as soon as its name is found gone, though its pages are cached."""
+    statement, error = LEARN[how]
+    name = list(LEARN).index(how)
+    path = rig.tree.file(f"gone/{name}", 10_000)
+    rig.daxd.configure(entry_timeout=3600, attr_timeout=3600)
+    rig.guest.mount("daxd")
+    assert rig.hand.do(f"read('/mnt/gone/{name}')") == "OK"
+    node = node_of(rig, f"gone/{name}")
+    path.unlink()
+    if how != "mkdir":
+        rig.tree.file(f"gone/{name}", "another")
+    assert rig.hand.do(statement.format(n=name)) == (error or "OK")
+    rig.daxd.wait_until(lambda _: node not in nodes(rig), "the removed file is forgotten")
+    rig.guest.umount()
+    rig.unmounted()
+
+
+def test_removed_while_open(rig):
+    """A file that is open goes when it is closed."""
+    path = rig.tree.file("gone/open", 10_000)
+    rig.daxd.configure(entry_timeout=3600, attr_timeout=3600)
+    rig.guest.mount("daxd")
+    assert rig.hand.do("fd = os.open('/mnt/gone/open', os.O_RDONLY); os.read(fd, 100)") == "OK"
+    node = node_of(rig, "gone/open")
+    path.unlink()
+    assert rig.hand.do("os.mkdir('/mnt/gone/open')") == "OK"
+    assert rig.hand.do("len(os.pread(fd, 20_000, 0))") == "OK" and rig.hand.value == 10_000
+    assert node in nodes(rig)
+    assert rig.hand.do("os.close(fd)") == "OK"
+    rig.daxd.wait_until(lambda _: node not in nodes(rig), "the removed file is forgotten")
+    rig.guest.umount()
+    rig.unmounted()
+
+
+def test_names_that_are_not_kept(rig):
+    """What the daemon grants no time is forgotten when it is not used any more, so that nothing of the host is held."""
+    rig.daxd.configure(entry_timeout=0, attr_timeout=0)
+    rig.guest.mount("daxd")
+    assert rig.hand.do("[read(f'/mnt/few/{number}') for number in range(10)]") == "OK"
+    rig.daxd.wait_until(lambda now: now["live"]["inodes"] <= 1, "the daemon has its root alone")
+    rig.guest.umount()
+    rig.unmounted()
+
+
 def test_reused_nodeids(rig):
     """With a daemon that uses nodeids again for other files, every name shows its own file, also while old ones are open."""
     rig.daxd.configure(reuse_nodeids=True)
