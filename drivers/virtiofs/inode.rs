@@ -616,17 +616,25 @@ pub(crate) struct Attributes;
 
 impl_inode_operations!(Attributes);
 
-/// Whether an access is permitted: by mode and owner, which the daemon is asked for again if they are not good any more. The
-/// daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides itself
+/// Whether an access is permitted: by mode and owner, which the daemon is asked for again if they are not good any more, or refuse
+/// it. The daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides itself
 /// (`default_permissions`).
 pub(crate) fn permission(inode: &Inode<VirtioFs>, idmap: &Idmap, mask: AccessMask) -> Result {
-    if !inode.data().freshness.is_access_fresh() {
+    let known = inode.data().freshness.is_access_fresh();
+    if !known {
         inode.refresh(None)?;
     }
-    inode.generic_permission(idmap, mask)
+    match inode.generic_permission(idmap, mask) {
+        // It may have been granted on the host since.
+        Err(e) if e == EACCES && known => {
+            inode.refresh(None)?;
+            inode.generic_permission(idmap, mask)
+        }
+        done => done,
+    }
 }
 
-/// As [`permission`], during an RCU path walk: only with attributes that are good. Does not sleep.
+/// As [`permission`], during an RCU path walk: only with attributes that are good, and permit it. Does not sleep.
 pub(crate) fn permission_rcu(
     inode: RcuInode<'_, VirtioFs>,
     idmap: &Idmap,
@@ -635,7 +643,10 @@ pub(crate) fn permission_rcu(
     if !inode.data().freshness.is_access_fresh() {
         return Err(ECHILD);
     }
-    inode.generic_permission(idmap, mask)
+    match inode.generic_permission(idmap, mask) {
+        Err(e) if e == EACCES => Err(ECHILD),
+        done => done,
+    }
 }
 
 /// stat(2) and statx(2).

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Attributes that are known already: what becomes of them when the host changes a file, and replies come in another order."""
+
+import os
+
+import pytest
+
+RIG = {"settings": {"entry_timeout": 3600, "attr_timeout": 3600}}
+
+# statx(2) that asks the daemon however good the attributes are; it tells the size.
+FORCED = """
+import ctypes, os, sys
+def forced(path):
+    buffer = (ctypes.c_uint64 * 32)()
+    if ctypes.CDLL(None).syscall(332, -100, path.encode(), 0x2000, 0x7ff, buffer) < 0:
+        raise OSError(0, "statx")
+    return buffer[5]
+"""
+
+
+def files(tree):
+    """What is shared."""
+    tree.file("private/file", "x")
+
+
+@pytest.fixture
+def mounted(rig):
+    """The share on /mnt, with attributes that are good for an hour."""
+    rig.guest.mount("daxd", "/mnt")
+    do(rig, FORCED)
+    yield rig
+    rig.daxd.clear_faults()
+    rig.guest.umount("/mnt")
+    rig.unmounted()
+
+
+def do(rig, statement):
+    """Runs a statement in the guest that must succeed; what it was."""
+    assert rig.hand.do(statement) == "OK", statement
+    return rig.hand.value
+
+
+def as_user(statement):
+    """The statement, by a user who is not root."""
+    return f"os.seteuid(12345)\ntry:\n    {statement}\nfinally:\n    os.seteuid(0)"
+
+
+def test_access_granted_on_the_host(mounted):
+    """Who was refused by mode and owner gets access as soon as the host grants it, and it is the daemon who is asked once more."""
+    hand, private = mounted.hand, mounted.tree / "private"
+    private.chmod(0o700)
+    (private / "file").chmod(0o600)
+    do(mounted, "os.stat('/mnt/private/file')")
+    assert hand.do(as_user("os.stat('/mnt/private/file')")) == "EACCES"
+    private.chmod(0o755)
+    assert hand.do(as_user("os.stat('/mnt/private/file')")) == "OK"
+    assert hand.do(as_user("read('/mnt/private/file')")) == "EACCES"
+    (private / "file").chmod(0o644)
+    assert hand.do(as_user("read('/mnt/private/file')")) == "OK"
+    mounted.daxd.reset_counters()
+    assert hand.do(as_user("os.close(os.open('/mnt/private/file', os.O_PATH))")) == "OK"
+    assert mounted.daxd.count("GETATTR") == 0
