@@ -94,7 +94,7 @@ impl Freshness {
 static QUESTIONS: Atomic<u64> = Atomic::new(1);
 
 /// When attributes were asked for. What they say is at least as new as this, and maybe no newer.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Asked(u64);
 
 impl Asked {

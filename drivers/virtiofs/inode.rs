@@ -103,8 +103,8 @@ pub(crate) struct Node {
     changed_attributes: LastChange,
     /// When the daemon was last asked for contents: see [`Node::reads`].
     read: LastChange,
-    /// When the time of last access was asked for that is known.
-    accessed: LastAsked,
+    /// When the attributes were asked for that are known.
+    answered: LastAsked,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
     /// Whether a process has ever asked the daemon for a lock on it.
@@ -128,7 +128,7 @@ impl Node {
             writers <- Writers::new(),
             changed_attributes: LastChange::new(),
             read: LastChange::new(),
-            accessed: LastAsked::new(),
+            answered: LastAsked::new(),
             want_plus: Atomic::new(0),
             locked: Atomic::new(0),
             listing: SetOnce::new(),
@@ -207,14 +207,19 @@ impl Node {
         self.read.is_now();
     }
 
-    /// The time of last access is known as of then.
-    pub(crate) fn renew_access(&self, asked: Asked) {
-        self.accessed.set(asked);
+    /// Attributes are known as of then, the time of last access among them.
+    pub(crate) fn answered(&self, asked: Asked) {
+        self.answered.set(asked);
+    }
+
+    /// Whether attributes are known already that were asked for later. Replies can overtake each other.
+    pub(crate) fn knows_later(&self, asked: Asked) -> bool {
+        asked < self.answered.get()
     }
 
     /// Whether contents were asked for since the time of last access was.
     fn was_read(&self) -> bool {
-        self.read.is_after(self.accessed.get())
+        self.read.is_after(self.answered.get())
     }
 
     /// Whether what was asked for then may be older than a change.
@@ -303,13 +308,13 @@ impl NodeInode for Inode<VirtioFs> {
         }
         let size = i64::try_from(attr.size)?;
         let mut locked = self.lock();
-        if self.data().is_out_of_date(asked) {
+        if self.data().is_out_of_date(asked) || self.data().knows_later(asked) {
             return Ok(());
         }
         let (old_size, old_mtime) = (self.size(), self.mtime());
         let mut attrs = locked.attrs();
         set_attributes(&mut attrs, attr);
-        self.data().renew_access(asked);
+        self.data().answered(asked);
         if self.data().is_overtaken(asked) {
             return Ok(());
         }
@@ -429,7 +434,7 @@ pub(crate) fn get(
             },
         );
         match inode {
-            Ok(Lookup::New(inode)) => return complete(inode, attr, ttl),
+            Ok(Lookup::New(inode)) => return complete(inode, attr, ttl, asked),
             Ok(Lookup::Cached(inode)) => {
                 let same = inode.data().generation.load(ordering::Relaxed) == generation
                     && u32::from(inode.file_type().mode()) == attr.kind.mode();
@@ -477,7 +482,12 @@ pub(crate) fn root(
     get(sb, known, 0, &attr, ttl, asked)
 }
 
-fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef<Inode<VirtioFs>>> {
+fn complete(
+    mut inode: NewInode<VirtioFs>,
+    attr: &Attr,
+    ttl: Ttl,
+    asked: Asked,
+) -> Result<ARef<Inode<VirtioFs>>> {
     inode.set_ino(attr.ino);
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
     let mount = inode.super_block().data();
@@ -492,6 +502,7 @@ fn complete(mut inode: NewInode<VirtioFs>, attr: &Attr, ttl: Ttl) -> Result<ARef
     }
     set_attributes(&mut inode.attrs(), attr);
     set_size_and_times(&mut inode.attrs(), attr);
+    inode.data().answered(asked);
     inode.data().freshness.renew(ttl);
     let session = inode.super_block().data().session()?;
     let by_daemon = killpriv::by_daemon(session);

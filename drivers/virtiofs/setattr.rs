@@ -244,14 +244,19 @@ pub(crate) fn take_over(
     let size = i64::try_from(attr.size)?;
     if attr.kind == fuse_proto::FileType::Regular && size != inode.size() {
         // Somebody else did.
-        return inode.update(attr, ttl, asked);
+        inode.update(attr, ttl, asked)?;
+        if inode.data().knows_later(asked) {
+            // That may be from before the change.
+            inode.data().changed_attributes();
+        }
+        return Ok(());
     }
     let mut locked = inode.lock();
     // What others asked for before the change must not undo it.
     inode.data().changed_attributes();
     let mut attrs = locked.attrs();
     set_attributes(&mut attrs, attr);
-    inode.data().renew_access(asked);
+    inode.data().answered(asked);
     if inode.data().is_overtaken(asked) {
         return Ok(());
     }

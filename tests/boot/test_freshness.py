@@ -60,3 +60,19 @@ def test_access_granted_on_the_host(mounted):
     mounted.daxd.reset_counters()
     assert hand.do(as_user("os.close(os.open('/mnt/private/file', os.O_PATH))")) == "OK"
     assert mounted.daxd.count("GETATTR") == 0
+
+
+def test_older_attributes_come_later(mounted):
+    """Of two replies that overtake each other the one that was asked for later counts: a log on the host does not become shorter."""
+    mounted.tree.file("log", b"a" * 100)
+    do(mounted, "os.stat('/mnt/log')")
+    mounted.daxd.hold("GETATTR")
+    early = mounted.guest.spawn_python(FORCED + "print(forced('/mnt/log'))")
+    mounted.daxd.wait_for_held()
+    mounted.daxd.clear_faults()
+    mounted.tree.file("log", b"a" * 150)
+    assert do(mounted, "forced('/mnt/log')") == 150
+    mounted.daxd.release()
+    assert early.wait().rc == 0
+    assert do(mounted, "os.stat('/mnt/log').st_size") == 150
+    assert do(mounted, "read('/mnt/log')") == 150
