@@ -346,13 +346,16 @@ impl NodeInode for Inode<VirtioFs> {
             return Ok(());
         }
         if attr.kind == FileType::Regular && !ahead && self.has_pages() {
-            let changed = old_size != size || old_mtime != timespec(attr.mtime);
+            // Of another length: what was read of its end ends in zeroes. Other times mean something where the daemon says so.
+            let changed = old_size != size
+                || old_mtime != timespec(attr.mtime)
+                    && self.session()?.has(InitFlags::AUTO_INVAL_DATA);
             // Where writes are kept here, what has made it longer again since then is dirty, and stays.
             let drops = size < old_size && writeback::keeps(self);
             if size < old_size && !drops {
                 self.truncate_pagecache(size);
             }
-            if drops || changed && self.session()?.has(InitFlags::AUTO_INVAL_DATA) {
+            if drops || changed {
                 // Pages that can't be dropped are being read anew.
                 let _ = self.invalidate_pages();
             }

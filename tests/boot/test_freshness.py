@@ -76,3 +76,20 @@ def test_older_attributes_come_later(mounted):
     assert early.wait().rc == 0
     assert do(mounted, "os.stat('/mnt/log').st_size") == 150
     assert do(mounted, "read('/mnt/log')") == 150
+
+
+@pytest.mark.parametrize("flags", ["", "-AUTO_INVAL_DATA"], ids=["times-matter", "sizes-alone"])
+def test_growth_on_the_host(rig, flags):
+    """What the host appends to a file of which the guest has the end in its page cache is read, whatever the daemon wants of times."""
+    rig.tree.file("log", b"a" * 100)
+    rig.daxd.configure(init_flags=flags, attr_timeout=0)
+    rig.guest.mount("daxd", "/mnt")
+    do(rig, "fd = os.open('/mnt/log', os.O_RDONLY)")
+    assert do(rig, "len(os.pread(fd, 4096, 0))") == 100
+    with open(rig.tree / "log", "ab") as log:
+        log.write(b"b" * 50)
+    assert do(rig, "os.fstat(fd).st_size") == 150
+    assert do(rig, "os.pread(fd, 4096, 0).decode()") == "a" * 100 + "b" * 50
+    do(rig, "os.close(fd)")
+    rig.guest.umount("/mnt")
+    rig.unmounted()
