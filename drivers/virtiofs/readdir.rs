@@ -109,8 +109,12 @@ pub(crate) fn iterate(file: &File<VirtioFs>, emitter: &mut DirEmitter<'_, Virtio
     }
     let mut room = true;
     if op.plus {
-        for record in DirentsPlus::new(&records) {
-            let DirentPlus { dirent, plus } = record.map_err(|e| complain(dir, &op, e))?;
+        let mut records = DirentsPlus::new(&records);
+        while let Some(record) = records.next() {
+            let DirentPlus { dirent, plus } = record.map_err(|e| {
+                session.forget_refused(&records);
+                complain(dir, &op, e)
+            })?;
             keep(&dirent);
             room = room && emit(emitter, &dirent);
             // The daemon has counted a lookup for this record, also if the reader takes no more.

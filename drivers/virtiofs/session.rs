@@ -409,6 +409,13 @@ impl Session {
         }
     }
 
+    /// After a record that makes no sense: gives back what the daemon has counted for it and for those behind it. Sleeps.
+    pub(crate) fn forget_refused(self: &Arc<Self>, records: &DirentsPlus<'_>) {
+        for node in records.refused() {
+            self.forget(Known::counted(node));
+        }
+    }
+
     /// Another superblock belongs to the session.
     pub(crate) fn join(&self) {
         self.superblocks.fetch_add(1, ordering::Relaxed);
@@ -504,13 +511,15 @@ impl Session {
                 let len = self.recheck(transfer, &op, used)?;
                 let mut listing = KVVec::from_elem(0, len, GFP_KERNEL)?;
                 pages.read(0, &mut listing)?;
-                for record in DirentsPlus::new(&listing) {
+                let mut records = DirentsPlus::new(&listing);
+                while let Some(Ok(record)) = records.next() {
                     if let Plus::Entry(fuse_proto::Entry { node, .. }) | Plus::Bad(node, _) =
-                        record.map_err(|_| EIO)?.plus
+                        record.plus
                     {
                         self.forget(Known::counted(node));
                     }
                 }
+                self.forget_refused(&records);
             }
             Opcode::Setlk | Opcode::Setlkw => {
                 if let Some(lost) = request.orphaned().and_then(|orphan| orphan.lock.as_ref()) {

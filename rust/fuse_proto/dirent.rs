@@ -104,7 +104,7 @@ impl Dirent<'_> {
 
     /// Whether this is the directory itself or the one above it.
     pub fn is_dot(&self) -> bool {
-        matches!(self.name, b"." | b"..")
+        is_dot(self.name)
     }
 }
 
@@ -128,12 +128,10 @@ pub enum Plus {
     Bad(NodeId, ReplyError),
 }
 
-/// Longest name that is taken unless told otherwise, in bytes: `NAME_MAX` of Linux, which user
-/// space relies on.
-pub const NAME_MAX: usize = 255;
-
-/// Longest name that is ever taken (`PATH_MAX` without the NUL), in bytes.
-const MAX_NAME_MAX: usize = 4095;
+/// Longest name that is taken or sent, in bytes: `PATH_MAX` of Linux without the NUL. Filesystems
+/// that count characters have names longer than `NAME_MAX`, and what the daemon says about it
+/// (STATFS) is no reason to take less.
+pub const NAME_MAX: usize = 4095;
 
 /// The records of READDIR, in order. After an error there are no more.
 #[derive(Clone, Debug)]
@@ -148,13 +146,6 @@ impl<'a> Dirents<'a> {
     pub fn new(payload: &'a [u8]) -> Self {
         Self(Records::new(payload, 0))
     }
-
-    /// Takes names of up to `bytes`, for a filesystem whose STATFS says that it has longer ones
-    /// than [`NAME_MAX`]. What the daemon says is no reason to take less.
-    #[must_use]
-    pub fn name_max(self, bytes: u32) -> Self {
-        Self(self.0.name_max(bytes))
-    }
 }
 
 impl<'a> DirentsPlus<'a> {
@@ -163,11 +154,38 @@ impl<'a> DirentsPlus<'a> {
         Self(Records::new(payload, size_of::<wire::EntryOut>()))
     }
 
-    /// As [`Dirents::name_max`].
-    #[must_use]
-    pub fn name_max(self, bytes: u32) -> Self {
-        Self(self.0.name_max(bytes))
+    /// After an error: the nodes in the record that was refused and in those behind it, as far as
+    /// these can be told apart. The daemon has counted a lookup for each.
+    pub fn refused(&self) -> impl Iterator<Item = NodeId> + 'a {
+        let mut rest = self.0.refused;
+        core::iter::from_fn(move || {
+            let (node, behind) = counted(rest)?;
+            rest = behind;
+            Some(node)
+        })
+        .flatten()
     }
+}
+
+/// The node that a record of READDIRPLUS counts a lookup for, whatever else it says, and what is
+/// behind it; [`None`] without a whole record.
+fn counted(payload: &[u8]) -> Option<(Option<NodeId>, &[u8])> {
+    let (entry, tail) = wire::EntryOut::read_from_prefix(payload).ok()?;
+    let (raw, tail) = wire::Dirent::read_from_prefix(tail).ok()?;
+    let node = NodeId::new(entry.nodeid).filter(|node| *node != NodeId::ROOT);
+    let namelen = raw.namelen as usize;
+    if namelen == 0 || namelen > NAME_MAX {
+        // Nobody knows where the next one begins.
+        return Some((node, &[]));
+    }
+    let name = tail.get(..namelen)?;
+    let behind = tail.get(namelen.next_multiple_of(8)..)?;
+    Some((node.filter(|_| !is_dot(name)), behind))
+}
+
+/// Whether a name is that of the directory itself or of the one above it.
+fn is_dot(name: &[u8]) -> bool {
+    matches!(name, b"." | b"..")
 }
 
 impl<'a> Iterator for Dirents<'a> {
@@ -189,7 +207,7 @@ impl<'a> Iterator for DirentsPlus<'a> {
             Ok(DirentPlus { dirent, plus })
         });
         if plus.is_err() {
-            self.0.rest = &[];
+            self.0.refuse();
         }
         Some(plus)
     }
@@ -219,8 +237,11 @@ struct Records<'a> {
     rest: &'a [u8],
     /// Bytes of a record before its `struct fuse_dirent`.
     entry_len: usize,
-    name_max: usize,
     first: bool,
+    /// From the last record that was looked at on.
+    last: &'a [u8],
+    /// From the record on that was refused.
+    refused: &'a [u8],
 }
 
 impl<'a> Records<'a> {
@@ -228,20 +249,23 @@ impl<'a> Records<'a> {
         Self {
             rest: payload,
             entry_len,
-            name_max: NAME_MAX,
             first: true,
+            last: &[],
+            refused: &[],
         }
     }
 
-    fn name_max(self, bytes: u32) -> Self {
-        let name_max = (bytes as usize).clamp(NAME_MAX, MAX_NAME_MAX);
-        Self { name_max, ..self }
+    /// The last record is refused: there are no more.
+    fn refuse(&mut self) {
+        self.rest = &[];
+        self.refused = self.last;
     }
 
     /// What comes before the `struct fuse_dirent`, and what this says.
     fn next(&mut self) -> Option<Result<(&'a [u8], Dirent<'a>), ReplyError>> {
         let payload = core::mem::take(&mut self.rest);
         let first = core::mem::replace(&mut self.first, false);
+        self.last = payload;
         match self.cut(payload) {
             Ok(Some((entry, dirent, rest))) => {
                 self.rest = rest;
@@ -250,7 +274,10 @@ impl<'a> Records<'a> {
             // A daemon that cannot fit in the first record would never get on.
             Ok(None) if first && !payload.is_empty() => Some(Err(Impossible::Record.into())),
             Ok(None) => None,
-            Err(error) => Some(Err(error)),
+            Err(error) => {
+                self.refuse();
+                Some(Err(error))
+            }
         }
     }
 
@@ -267,7 +294,7 @@ impl<'a> Records<'a> {
             return Ok(None);
         };
         let namelen = raw.namelen as usize;
-        if namelen == 0 || namelen > self.name_max {
+        if namelen == 0 || namelen > NAME_MAX {
             return Err(Impossible::Name.into());
         }
         // The heads are multiples of 8 bytes, so only the name needs padding.

@@ -78,7 +78,7 @@ ATTR = [
 ]
 DIRENT = [
     ("empty name", "set", {"fields": {"dirent.namelen": 0}, "record": 0}, "impossible name in a directory"),
-    ("long name", "set", {"fields": {"dirent.namelen": 256}, "record": 0}, "impossible name in a directory"),
+    ("long name", "set", {"fields": {"dirent.namelen": 4096}, "record": 0}, "impossible name in a directory"),
     ("record past the end", "set", {"fields": {"dirent.namelen": 255}, "record": 0}, " in a directory"),
     ("slash", "set", {"fields": {"dirent.name": "/"}, "record": 0}, "impossible name in a directory"),
     ("NUL", "set", {"fields": {"dirent.name": "\0"}, "record": 0}, "impossible name in a directory"),

@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import struct
 
 import pytest
 
@@ -207,3 +208,29 @@ print(problems or "OK")
 def test_parallel_readers(mounted):
     """Readers side by side, with names that come and go, see every name that stays, once; who changes names sees that at once."""
     assert mounted.guest.python(PARALLEL, timeout=300).stdout.strip() == "OK"
+
+
+def record(offset, name):
+    """A record of READDIR."""
+    return struct.pack("<QQII", offset, offset, len(name), 8) + name.ljust(-(-len(name) // 8) * 8, b"\0")
+
+
+def test_names_of_many_bytes(rig):
+    """Names that are longer than NAME_MAX are listed and looked up: filesystems that count characters have such."""
+    # As many bytes of records, with those of the directory itself and the one above.
+    rig.tree.file(f"long/{'a' * 255}", "")
+    long, short = "\u5b57".encode() * 90, b"seventeen-letters"
+    rig.daxd.configure(init_flags="-DO_READDIRPLUS", opendir_flags="")
+    rig.daxd.set_fault("patch", "READDIR", offset=16, hex=(record(1, long) + record(2, short)).hex(), count=1)
+    rig.daxd.set_fault("truncate", "READDIR", len=16, skip=1)
+    rig.guest.mount("daxd")
+    assert value(rig, "sorted(len(name) for name in os.listdir(b'/mnt/long'))") == [17, 270]
+    assert rig.hand.do("os.stat('/mnt/long')") == "OK"
+    # What the daemon's own filesystem would say is ENAMETOOLONG.
+    rig.daxd.set_fault("error", "LOOKUP", errno="ENOENT")
+    for length in (256, 270, 4000):
+        assert rig.hand.do(f"os.stat('/mnt/long/' + 'n' * {length})") == "ENOENT"
+    rig.daxd.clear_faults()
+    rig.guest.umount()
+    assert rig.daxd.complaints() == []
+    shutil.rmtree(rig.tree / "long")

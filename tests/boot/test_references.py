@@ -215,6 +215,22 @@ def test_names_that_are_not_kept(rig):
     rig.unmounted()
 
 
+@pytest.mark.beyond_c("nothing behind such a record is forgotten")
+def test_records_behind_a_refused_one(rig):
+    """What the daemon counts for a record of a listing that makes no sense, and for those behind it, is given back."""
+    rig.daxd.configure(entry_timeout=3600, attr_timeout=3600)
+    rig.guest.mount("daxd")
+    for number in (2, 40):
+        rig.daxd.set_fault("set", "READDIRPLUS", fields={"dirent.name": "/"}, record=number, count=1)
+        # What comes before it is listed, and the rest asked for again.
+        assert rig.hand.do("len(os.listdir('/mnt/few'))") in ("OK", "EIO")
+        assert rig.daxd.faults()[0]["hits"] == 1
+        rig.daxd.clear_faults()
+        assert rig.hand.do("len(os.listdir('/mnt/few'))") == "OK" and rig.hand.value == 120
+    rig.guest.umount()
+    rig.unmounted()
+
+
 def test_reused_nodeids(rig):
     """With a daemon that uses nodeids again for other files, every name shows its own file, also while old ones are open."""
     rig.daxd.configure(reuse_nodeids=True)

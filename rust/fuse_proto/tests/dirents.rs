@@ -94,7 +94,7 @@ fn tails() {
 
 #[test]
 fn names() {
-    for bad in [&b""[..], b"a/b", b"/", b"a\0b", b"a\0", &[b'a'; 256]] {
+    for bad in [&b""[..], b"a/b", b"/", b"a\0b", b"a\0", &[b'a'; 4096]] {
         let payload = dirent(1, 1, 8, b"good").raw(&dirent(1, 2, 8, bad).0);
         let payload = payload.raw(&dirent(1, 3, 8, b"never seen").0);
         let records = list(&payload.0);
@@ -103,27 +103,41 @@ fn names() {
         let record = dirent_plus(entry(5, REG), dirent(1, 2, 8, bad));
         assert_eq!(plus(&record.0), [impossible(Impossible::Name)]);
     }
-    assert!(list(&dirent(1, 1, 8, &[b'a'; 255]).0)[0].is_ok());
+    for len in [255, 256, 765, 4095] {
+        let record = dirent(1, 1, 8, &vec![b'a'; len]).0;
+        assert!(list(&record)[0].is_ok());
+        assert!(plus(&dirent_plus(entry(5, REG), Bytes(record)).0)[0].is_ok());
+    }
 }
 
+/// Nodes in a record that is refused, and behind it, have been counted all the same.
 #[test]
-fn long_names() {
-    let with_max = |len, max| {
-        let payload = dirent(1, 1, 8, &vec![b'a'; len]).0;
-        let ok = Dirents::new(&payload)
-            .name_max(max)
-            .all(|name| name.is_ok());
-        let payload = dirent_plus(entry(5, REG), Bytes(payload)).0;
-        let plus_ok = DirentsPlus::new(&payload)
-            .name_max(max)
-            .all(|name| name.is_ok());
-        assert_eq!(ok, plus_ok);
-        ok
+fn refused_nodes() {
+    let refused = |payload: &[u8]| {
+        let mut records = DirentsPlus::new(payload);
+        while records.next().is_some() {}
+        records.refused().map(|node| node.get()).collect::<Vec<_>>()
     };
-    assert!(with_max(765, 765) && !with_max(766, 765));
-    // Never fewer than Linux has, never more than a path.
-    assert!(with_max(255, 0) && !with_max(256, 0));
-    assert!(with_max(4095, u32::MAX) && !with_max(4096, u32::MAX));
+    let record = |node, name: &[u8]| dirent_plus(entry(node, REG), dirent(1, 1, 8, name));
+    let first = || record(5, b"good").raw(&record(6, b"a/b").0);
+    assert_eq!(refused(&record(5, b"good").0), [0; 0]);
+    assert_eq!(refused(&first().0), [6]);
+    let all = first()
+        .raw(&record(7, b"one").0)
+        .raw(&record(8, b"..").0)
+        .raw(&record(1, b"root").0)
+        .raw(&record(0, b"unknown").0)
+        .raw(&record(9, b"a\0b").0)
+        .raw(&record(10, b"last").0);
+    assert_eq!(refused(&all.0), [6, 7, 9, 10]);
+    // A part of a record that did not fit comes again.
+    assert_eq!(refused(&all.0[..all.0.len() - 1]), [6, 7, 9]);
+    // Where a name has no length that can be, there is no telling what follows.
+    for bad in [&b""[..], &[b'a'; 4096]] {
+        assert_eq!(refused(&record(6, bad).raw(&record(7, b"one").0).0), [6]);
+    }
+    // The root as a child.
+    assert_eq!(refused(&record(1, b"a").raw(&record(7, b"b").0).0), [7]);
 }
 
 #[test]
@@ -134,7 +148,7 @@ fn positions() {
 
 #[test]
 fn lengths_that_lie() {
-    for namelen in [256, 1 << 31, u32::MAX] {
+    for namelen in [4096, 1 << 31, u32::MAX] {
         let payload = dirent(1, 1, 8, b"x").set32(16, namelen);
         assert_eq!(list(&payload.0), [impossible(Impossible::Name)]);
     }
@@ -188,7 +202,7 @@ fn payloads() -> impl Strategy<Value = Vec<u8>> {
 fn good_names() -> impl Strategy<Value = Vec<u8>> {
     // Any byte but NUL and `/`.
     let byte = (1..=u8::MAX).prop_map(|byte| if byte == b'/' { b'.' } else { byte });
-    let len = prop_oneof![8 => 1..=16usize, 1 => 1..=255usize];
+    let len = prop_oneof![8 => 1..=16usize, 1 => 1..=4095usize];
     len.prop_flat_map(move |len| prop::collection::vec(byte.clone(), len))
 }
 
@@ -206,7 +220,7 @@ proptest! {
                 Ok(dirent) => {
                     consumed += 24 + dirent.name.len().next_multiple_of(8);
                     prop_assert!(dirent.offset <= i64::MAX as u64);
-                    prop_assert!((1..=255).contains(&dirent.name.len()));
+                    prop_assert!((1..=4095).contains(&dirent.name.len()));
                     prop_assert!(!dirent.name.iter().any(|byte| matches!(byte, 0 | b'/')));
                 }
                 Err(_) => failed = true,
