@@ -506,7 +506,10 @@ fn complete(
     set_attributes(&mut inode.attrs(), attr);
     set_size_and_times(&mut inode.attrs(), attr);
     inode.data().answered(asked);
-    inode.data().freshness.renew(ttl);
+    // What was asked for before the last inode went may be from before a change through it, if it was the same.
+    if !inode.super_block().data().evicted_since(asked) {
+        inode.data().freshness.renew(ttl);
+    }
     let session = inode.super_block().data().session()?;
     let by_daemon = killpriv::by_daemon(session);
     let submounts = session.has(InitFlags::SUBMOUNTS);

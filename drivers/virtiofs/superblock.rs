@@ -11,7 +11,10 @@ use crate::{
     export::Handles,
     file::Handle,
     forget::Known,
-    freshness::Asked,
+    freshness::{
+        Asked,
+        LastChange, //
+    },
     gate::Gate,
     inode::{
         self,
@@ -82,6 +85,8 @@ pub(crate) struct Mount {
     dax: Option<Dax>,
     /// Who reclaims ranges of the window goes through it to inodes of this superblock.
     gate: Arc<Gate>,
+    /// An inode that may come back: what was changed through it is known to the daemon, but nobody here knows when.
+    evicted: LastChange,
     /// For a submount, what it begins with.
     submount: Option<(Arc<Known>, Attr)>,
 }
@@ -98,6 +103,7 @@ impl Mount {
                 session,
                 dax: mount.dax,
                 gate: Gate::new()?,
+                evicted: LastChange::new(),
                 submount: Some((inode.known()?.clone(), attr)),
             },
             GFP_KERNEL,
@@ -112,6 +118,11 @@ impl Mount {
     /// Who reclaims ranges goes through it.
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// Whether what was asked for then may be older than a change through an inode that is gone.
+    pub(crate) fn evicted_since(&self, asked: Asked) -> bool {
+        self.evicted.is_after(asked)
     }
 
     /// The session of a superblock that has been filled.
@@ -197,6 +208,7 @@ impl FileSystem for VirtioFs {
                 session: SetOnce::new(),
                 dax,
                 gate: Gate::new()?,
+                evicted: LastChange::new(),
                 submount: None,
             },
             GFP_KERNEL,
@@ -255,7 +267,10 @@ impl FileSystem for VirtioFs {
         Node::new()
     }
 
-    fn evict_inode(node: &Node, sb: &SuperBlock<Self>) {
+    fn evict_inode(node: &Node, sb: &SuperBlock<Self>, nlink: u32) {
+        if nlink > 0 {
+            sb.data().evicted.is_now();
+        }
         if let (Some(known), Ok(session)) = (node.known(), sb.data().session()) {
             if known.unshare() {
                 match (node.mapped(), session.window()) {

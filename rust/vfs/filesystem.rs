@@ -152,11 +152,11 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// May sleep. Any error is reported as `ENOMEM`.
     fn inode_data(sb: &SuperBlock<Self>) -> impl PinInit<Self::InodeData, Error>;
 
-    /// An inode goes: its pages are gone, nobody has a reference, and it will be freed.
+    /// An inode goes that had `nlink` names: its pages are gone, nobody has a reference, and it will be freed.
     ///
     /// May sleep, but can be part of memory reclaim: must not wait for allocations that enter the
     /// filesystem, nor for other inodes. Also called for inodes whose initialisation failed.
-    fn evict_inode(_data: &Self::InodeData, _sb: &SuperBlock<Self>) {
+    fn evict_inode(_data: &Self::InodeData, _sb: &SuperBlock<Self>, _nlink: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 

@@ -279,13 +279,14 @@ impl<T: FileSystem> Callbacks<T> {
         if T::HAS_EVICT_INODE {
             // SAFETY: The data is dropped by `free_inode` only, and the superblock outlives its
             // inodes.
-            let (data, sb) = unsafe {
+            let (data, sb, nlink) = unsafe {
                 (
                     &*InodeBox::<T>::data_of(inode),
                     SuperBlock::from_raw((*inode).i_sb),
+                    (*inode).__bindgen_anon_1.__i_nlink,
                 )
             };
-            T::evict_inode(data, sb);
+            T::evict_inode(data, sb, nlink);
         }
     }
 

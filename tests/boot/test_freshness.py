@@ -93,3 +93,21 @@ def test_growth_on_the_host(rig, flags):
     do(rig, "os.close(fd)")
     rig.guest.umount("/mnt")
     rig.unmounted()
+
+
+def test_attributes_from_before_an_eviction(mounted):
+    """An inode that is new here once more does not take attributes from before what was written to it in its last life."""
+    mounted.tree.file("changed/file", b"")
+    os.chmod(mounted.tree / "changed", 0o755)
+    mounted.daxd.hold("READDIRPLUS")
+    lister = mounted.guest.spawn("ls /mnt/changed >/dev/null")
+    mounted.daxd.wait_for_held()
+    mounted.daxd.clear_faults()
+    # Not to be created, which would wait for the listing.
+    do(mounted, "fd = os.open('/mnt/changed/file', os.O_WRONLY); os.write(fd, bytes(1000000)); os.close(fd)")
+    mounted.daxd.reset_counters()
+    mounted.guest.run("echo 3 >/proc/sys/vm/drop_caches")
+    mounted.daxd.wait_until(lambda now: now["forget"]["nodes"] > 0, "the file is forgotten")
+    mounted.daxd.release()
+    assert lister.wait().rc == 0
+    assert do(mounted, "os.stat('/mnt/changed/file').st_size") == 1000000
