@@ -349,8 +349,7 @@ impl Session {
 
     /// Sends a SETLK that nobody waits for, but that needs the handle, for which `claims` counts it already.
     fn set_lock_unwatched(self: &Arc<Self>, op: &Setlk, claims: &Arc<Claims>) -> Result {
-        let sent = self.begin(op, &Caller::default())?;
-        sent.transfer().owner().orphan(Orphan {
+        let orphan = Orphan {
             session: self.clone(),
             lock: Some(LostLock {
                 op: *op,
@@ -358,12 +357,8 @@ impl Session {
                 claims: claims.clone(),
             }),
             mapping: None,
-        });
-        if sent.transfer().abandon() {
-            Ok(())
-        } else {
-            Err(EALREADY)
-        }
+        };
+        self.send_orphan(op, orphan)
     }
 
     /// Asks the daemon to give `request` up, and once more when it had not seen that yet (`EAGAIN`). Returns when the request

@@ -64,13 +64,13 @@ pub(crate) struct Request {
     unique: u64,
     node: Option<NodeId>,
     purpose: Purpose,
-    /// Set when the waiter was killed.
+    /// Set when the waiter was killed, or before it is sent.
     orphaned: SetOnce<Orphan>,
 }
 
-/// What is to be undone of a request whose waiter was killed.
+/// What is to be done at the end of a request whose waiter was killed, or that never had one.
 pub(crate) struct Orphan {
-    /// The session that has to undo it.
+    /// The session that has to do it.
     pub(crate) session: Arc<Session>,
     /// If it was a request for a lock, that.
     pub(crate) lock: Option<LostLock>,
@@ -124,12 +124,12 @@ impl Request {
         self.unique
     }
 
-    /// What is to be undone.
+    /// What is to be done at its end.
     pub(crate) fn orphaned(&self) -> Option<&Orphan> {
         self.orphaned.as_ref()
     }
 
-    /// Its waiter is about to give it up: what is to be undone if it is answered after that.
+    /// Its waiter is about to give it up, or it has none: what is to be done at its end.
     pub(crate) fn orphan(&self, orphan: Orphan) {
         self.orphaned.populate(orphan);
     }
@@ -192,12 +192,13 @@ impl virtio::Owner for Request {
                 }
             }
             (Purpose::Direct(part), outcome) => part.ended(lane, transfer, outcome),
-            (Purpose::Waited | Purpose::Mapping(_), Outcome::Late(used)) => {
-                if let Some(orphan) = request.orphaned() {
-                    Session::undo_later(orphan.session.clone(), transfer.clone(), used);
-                }
+            (Purpose::Waited | Purpose::Mapping(_), outcome @ (Outcome::Late(_) | Outcome::Unsent)) => {
+                Session::undo_later(transfer, outcome);
             }
-            (Purpose::Unwatched, _) => lane.background_ends(),
+            (Purpose::Unwatched, outcome) => {
+                lane.background_ends();
+                Session::undo_later(transfer, outcome);
+            }
             (Purpose::Waited | Purpose::Mapping(_), _) => {}
         }
     }
@@ -426,8 +427,13 @@ impl Instance {
         }
     }
 
-    /// Sends `op` and goes on; nobody learns how it ended. Sleeps for memory alone.
-    pub(crate) fn send<O: Operation>(&self, op: &O, caller: &Caller) -> Result {
+    /// Sends `op` and goes on; nobody learns how it ended but the session of an `orphan`. Sleeps for memory alone.
+    pub(crate) fn send<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        orphan: Option<Orphan>,
+    ) -> Result {
         let queue = match op.answer() {
             Answer::Nothing => self.hiprio_queue()?,
             _ => self.request_queue()?,
@@ -435,6 +441,9 @@ impl Instance {
         let (payload, direction) = (Payload::None, Direction::ToDevice);
         let lane = queue.data();
         let new = self.prepare(lane, op, caller, payload, direction, Purpose::Unwatched)?;
+        if let Some(orphan) = orphan {
+            new.owner().orphan(orphan);
+        }
         lane.background_begins();
         queue.submit(new).inspect_err(|_| lane.background_ends())?;
         Ok(())

@@ -20,6 +20,7 @@ use crate::{
     request::{
         check,
         judge,
+        Orphan,
         Request,
         Sent, //
     },
@@ -71,6 +72,7 @@ use kernel_ext::{
 use vfs::file::owner_of_process;
 use virtio::{
     transfer::Direction,
+    Outcome,
     Payload,
     Transfer, //
 };
@@ -394,7 +396,15 @@ impl Session {
         if !self.is_connected() {
             return Err(ENOTCONN);
         }
-        self.instance.send(op, caller)
+        self.instance.send(op, caller, None)
+    }
+
+    /// As [`Session::send`], for who is told of the end.
+    pub(crate) fn send_orphan<O: Operation>(&self, op: &O, orphan: Orphan) -> Result {
+        if !self.is_connected() {
+            return Err(ENOTCONN);
+        }
+        self.instance.send(op, &Caller::default(), Some(orphan))
     }
 
     /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.
@@ -454,13 +464,32 @@ impl Session {
         }
     }
 
-    /// The reply to a request came whose waiter had been killed: undoes later what the daemon did. Callable from any
-    /// context. If memory is short it is not undone before DESTROY.
-    pub(crate) fn undo_later(this: Arc<Self>, transfer: Arc<Transfer<Request>>, used: usize) {
-        let instance = this.instance.clone();
+    /// A request has ended whose waiter had been killed, or that has an [`Orphan`] from the start: undoes later what the daemon did.
+    /// Callable from any context. If memory is short it is not undone before DESTROY.
+    pub(crate) fn undo_later(transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
+        let Some(orphan) = transfer.owner().orphaned() else {
+            return;
+        };
+        let (session, transfer) = (orphan.session.clone(), transfer.clone());
+        let instance = session.instance.clone();
         let _ = instance.work().try_spawn(GFP_ATOMIC, move || {
-            let _ = this.undo(&transfer, used);
+            let _ = match outcome {
+                Outcome::Returned(used) | Outcome::Late(used) => session.undo(&transfer, used),
+                Outcome::Aborted | Outcome::Unsent => session.undo_unanswered(&transfer),
+            };
         });
+    }
+
+    /// The daemon has done nothing, or there is nobody to tell what is to be undone.
+    fn undo_unanswered(self: &Arc<Self>, transfer: &Transfer<Request>) -> Result {
+        let orphan = transfer.owner().orphaned().ok_or(EINVAL)?;
+        if let Some(lost) = &orphan.lock {
+            lost.settle(self, false);
+        }
+        if let Some(lost) = &orphan.mapping {
+            lost.cancel();
+        }
+        Ok(())
     }
 
     fn undo(self: &Arc<Self>, transfer: &Transfer<Request>, used: usize) -> Result {

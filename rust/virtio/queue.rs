@@ -116,16 +116,16 @@ impl<O: Owner> State<O> {
     }
 
     /// Moves parked transfers into the ring while there is room. Those that can't be moved, or that nobody wants any more,
-    /// are put into `ended`. Returns whether the device is to be told.
+    /// are put into `unsent`. Returns whether the device is to be told.
     fn unpark(
         &mut self,
         ring: NonNull<bindings::virtqueue>,
-        ended: &mut List<Transfer<O>>,
+        unsent: &mut List<Transfer<O>>,
     ) -> bool {
         let mut added = false;
         while let Some(transfer) = self.parked.pop_front() {
             if !transfer.is_pending() {
-                ended.push_back(transfer);
+                unsent.push_back(transfer);
                 continue;
             }
             match self.add(ring, transfer) {
@@ -134,7 +134,7 @@ impl<O: Owner> State<O> {
                     self.parked.push_front(transfer);
                     break;
                 }
-                Err((transfer, AddError::Failed(_))) => ended.push_back(transfer),
+                Err((transfer, AddError::Failed(_))) => unsent.push_back(transfer),
             }
         }
         // SAFETY: The ring is alive and we hold its lock.
@@ -227,7 +227,7 @@ impl<O: Owner> Virtqueue<O> {
         let _ring_alive = rcu::read_lock();
         let mut more = true;
         while more {
-            let (mut returned, mut ended) = (List::new(), List::new());
+            let (mut returned, mut unsent) = (List::new(), List::new());
 
             let mut state = self.state.lock();
             let Some(ring) = state.ring else { return };
@@ -243,7 +243,7 @@ impl<O: Owner> Virtqueue<O> {
                     }
                 }
             }
-            let notify = state.unpark(ring, &mut ended);
+            let notify = state.unpark(ring, &mut unsent);
             // Enabling fails when more was returned meanwhile; with a full batch there may be more anyway.
             // SAFETY: The ring is alive and we hold its lock.
             more = !room || !unsafe { bindings::virtqueue_enable_cb(ring.as_ptr()) };
@@ -258,7 +258,7 @@ impl<O: Owner> Virtqueue<O> {
             while let Some(transfer) = returned.pop_front() {
                 Transfer::returned(transfer.as_arc(), &self.data);
             }
-            self.end_all(ended);
+            self.end_unsent(unsent);
             if broken {
                 // No interrupt comes any more: nobody else would end what waits.
                 O::broken(&self.data);
@@ -288,13 +288,13 @@ impl<O: Owner> Virtqueue<O> {
                 Transfer::abort(transfer, &self.data);
             }
         }
-        self.end_all(parked);
+        self.end_unsent(parked);
     }
 
-    /// Ends transfers that are on no list of the queue any more.
-    fn end_all(&self, mut transfers: List<Transfer<O>>) {
-        while let Some(transfer) = transfers.pop_front() {
-            Transfer::abort(transfer.as_arc(), &self.data);
+    /// Ends transfers that were parked.
+    fn end_unsent(&self, mut parked: List<Transfer<O>>) {
+        while let Some(transfer) = parked.pop_front() {
+            Transfer::unsent(transfer.as_arc(), &self.data);
         }
     }
 }
@@ -407,7 +407,7 @@ impl<O: Owner> QueueSet<O> {
             open |= state.ring.take().is_some();
             parked.push_all_back(&mut state.parked);
             drop(state);
-            queue.end_all(parked);
+            queue.end_unsent(parked);
         }
         if !open {
             return;
@@ -422,7 +422,9 @@ impl<O: Owner> QueueSet<O> {
         for queue in &self.queues {
             let mut in_flight = List::new();
             in_flight.push_all_back(&mut queue.state.lock().in_flight);
-            queue.end_all(in_flight);
+            while let Some(transfer) = in_flight.pop_front() {
+                Transfer::abort(transfer.as_arc(), &queue.data);
+            }
         }
     }
 

@@ -6,14 +6,14 @@
 //! returned the buffers or was reset; a waiter holds another. So a waiter may go away at any time, and the memory that
 //! the device may still write to stays.
 //!
-//! Its life is a state, which changes once from `PENDING`:
+//! Its life is a state, which changes once from `PENDING`, and once more from `ABANDONED`:
 //!
 //! | state       | entered when                                                  | the device may touch it |
 //! |-------------|---------------------------------------------------------------|-------------------------|
 //! | `NEW`       | made                                                          | no                      |
 //! | `PENDING`   | submitted, in the ring or parked                              | yes                     |
 //! | `RETURNED`  | the device returned it                                        | no                      |
-//! | `ABORTED`   | ended by the driver or a reset                                | until it is returned    |
+//! | `ABORTED`   | ended by the driver or a reset, or abandoned and never sent   | until it is returned    |
 //! | `ABANDONED` | its waiter was killed                                         | until it is returned    |
 //! | `LATE`      | returned after it was abandoned                               | no                      |
 
@@ -76,6 +76,8 @@ pub enum Outcome {
     Aborted,
     /// The device returned it after its waiter was killed; as [`Outcome::Returned`].
     Late(usize),
+    /// Its waiter was killed while it was parked: the device has not seen the request, and will not.
+    Unsent,
 }
 
 /// What a driver keeps with each transfer, and is told when it ends.
@@ -83,7 +85,8 @@ pub trait Owner: Sized + Send + Sync + 'static {
     /// What the driver keeps with each queue.
     type Queue: Send + Sync + 'static;
 
-    /// The transfer has ended. Called once; for an abandoned one when it comes back, not when it is abandoned.
+    /// The transfer has ended. Called once; for an abandoned one not when it is abandoned, but when it comes back or turns out not
+    /// to have been sent, and not at all after a reset.
     ///
     /// Runs in interrupt context, or in a task that ends the connection: it must not sleep, nor submit to the queue that
     /// the transfer was on. Waiters are woken after it returns. An owner is dropped in the same contexts.
@@ -306,8 +309,8 @@ impl<O: Owner> Transfer<O> {
         }
     }
 
-    /// Nobody waits for it any more, as after [`Transfer::wait`] with a fatal signal: `false` when it has ended before.
-    pub fn abandon(&self) -> bool {
+    /// Nobody waits for it any more: `false` when it has ended before.
+    fn abandon(&self) -> bool {
         self.state
             .cmpxchg(PENDING, ABANDONED, ordering::Full)
             .is_ok()
@@ -343,6 +346,16 @@ impl<O: Owner> Transfer<O> {
         if this.state.cmpxchg(PENDING, ABORTED, ordering::Full).is_ok() {
             O::ended(queue, this, Outcome::Aborted);
             this.completion.complete_all();
+        }
+    }
+
+    /// It was parked, and is not sent any more. As [`Transfer::abort`], but an abandoned one ends, too.
+    pub(crate) fn unsent(this: &Arc<Self>, queue: &O::Queue) {
+        Self::abort(this, queue);
+        // Not the other way round: it may be abandoned meanwhile.
+        let abandoned = this.state.cmpxchg(ABANDONED, ABORTED, ordering::Full);
+        if abandoned.is_ok() {
+            O::ended(queue, this, Outcome::Unsent);
         }
     }
 
@@ -431,6 +444,11 @@ impl<O: Owner> NewTransfer<O> {
         unsafe { core::slice::from_raw_parts_mut(buffer.as_ptr(), buffer.len) }
     }
 
+    /// What the driver keeps with it.
+    pub fn owner(&self) -> &O {
+        &self.0.owner
+    }
+
     /// The payload.
     pub fn payload(&self) -> &Payload {
         &self.0.payload
@@ -458,6 +476,7 @@ mod tests {
         returned: Atomic<i32>,
         aborted: Atomic<i32>,
         late: Atomic<i32>,
+        unsent: Atomic<i32>,
     }
 
     impl Owner for Witness {
@@ -469,6 +488,7 @@ mod tests {
                 Outcome::Returned(_) => &this.returned,
                 Outcome::Aborted => &this.aborted,
                 Outcome::Late(_) => &this.late,
+                Outcome::Unsent => &this.unsent,
             };
             counter.fetch_add(1, ordering::Relaxed);
         }
@@ -481,6 +501,7 @@ mod tests {
             returned: Atomic::new(0),
             aborted: Atomic::new(0),
             late: Atomic::new(0),
+            unsent: Atomic::new(0),
         };
         let mut new =
             NewTransfer::new(message, reply, Payload::None, Direction::ToDevice, witness)?;
@@ -493,10 +514,15 @@ mod tests {
         Transfer::returned(transfer, &());
     }
 
-    fn ends(transfer: &Transfer<Witness>) -> (i32, i32, i32) {
+    fn ends(transfer: &Transfer<Witness>) -> (i32, i32, i32, i32) {
         let this = transfer.owner();
         let load = |counter: &Atomic<i32>| counter.load(ordering::Relaxed);
-        (load(&this.returned), load(&this.aborted), load(&this.late))
+        (
+            load(&this.returned),
+            load(&this.aborted),
+            load(&this.late),
+            load(&this.unsent),
+        )
     }
 
     /// The reply is closed until the device has returned it, and then open.
@@ -510,7 +536,7 @@ mod tests {
         assert_eq!(transfer.read_reply(0, &mut [0; 32]), Ok(16));
         assert_eq!(transfer.read_reply(10, &mut [0; 32]), Ok(6));
         assert!(transfer.read_reply(17, &mut [0; 1]).is_err());
-        assert_eq!(ends(&transfer), (1, 0, 0));
+        assert_eq!(ends(&transfer), (1, 0, 0, 0));
         Ok(())
     }
 
@@ -524,12 +550,12 @@ mod tests {
         assert_eq!(transfer.wait(|| {}), Ok(Outcome::Aborted));
         // The device wrote to it after the abort: nobody is to look at that.
         assert!(transfer.read_reply(0, &mut [0; 16]).is_err());
-        assert_eq!(ends(&transfer), (0, 1, 0));
+        assert_eq!(ends(&transfer), (0, 1, 0, 0));
 
         let transfer = pending(40, 16)?;
         give_back(&transfer, 16);
         Transfer::abort(&transfer, &());
-        assert_eq!(ends(&transfer), (1, 0, 0));
+        assert_eq!(ends(&transfer), (1, 0, 0, 0));
         Ok(())
     }
 
@@ -540,10 +566,27 @@ mod tests {
         transfer.state.store(ABANDONED, ordering::Relaxed);
         assert!(!transfer.is_pending());
         Transfer::abort(&transfer, &());
-        assert_eq!(ends(&transfer), (0, 0, 0));
+        assert_eq!(ends(&transfer), (0, 0, 0, 0));
         give_back(&transfer, 16);
-        assert_eq!(ends(&transfer), (0, 0, 1));
+        assert_eq!(ends(&transfer), (0, 0, 1, 0));
         assert_eq!(transfer.read_reply(0, &mut [0; 16]), Ok(16));
+        Ok(())
+    }
+
+    /// One that is not sent any more ends once, whether its waiter was killed or not.
+    #[test]
+    fn unsent() -> Result {
+        let transfer = pending(40, 16)?;
+        transfer.state.store(ABANDONED, ordering::Relaxed);
+        Transfer::unsent(&transfer, &());
+        Transfer::unsent(&transfer, &());
+        assert_eq!(ends(&transfer), (0, 0, 0, 1));
+
+        let transfer = pending(40, 16)?;
+        Transfer::unsent(&transfer, &());
+        Transfer::unsent(&transfer, &());
+        assert_eq!(transfer.wait(|| {}), Ok(Outcome::Aborted));
+        assert_eq!(ends(&transfer), (0, 1, 0, 0));
         Ok(())
     }
 

@@ -190,6 +190,44 @@ def test_shorter_on_the_host(mounted):
     path.write_bytes(os.urandom(3 * MEG))
 
 
+PARKED = """
+import mmap, os, sys
+fd = os.open("/mnt/file", os.O_RDWR)
+m = mmap.mmap(fd, 0)
+os.mkfifo("/run/go")
+open("/run/go").close()
+open("/run/goes", "w").close()
+m[5] if sys.argv[1] == "fault" else os.pread(fd, 4096, 0)
+"""
+
+
+@pytest.mark.parametrize("how", ["fault", "read"])
+def test_killed_while_parked(boot_rig, how):
+    """A task killed while its SETUPMAPPING waits for room in the ring: the next one has the range, and the file goes as always."""
+    rig = boot_rig(files=files, daxd={"window": "16M", "queue_size": 4}, settings=RIG["settings"])
+    guest, daxd = rig.guest, rig.daxd
+    guest.mount("daxd", options="dax=always")
+    user = guest.spawn_python(PARKED, how)
+    guest.wait_until(lambda: guest.run("test -p /run/go", check=False).rc == 0, "it has the file")
+    daxd.hold("LOOKUP")
+    others = [guest.spawn(f"exec stat /mnt/missing{number}") for number in range(4)]
+    daxd.wait_for_held(4)
+    guest.run("echo >/run/go")
+    guest.wait_until(lambda: guest.run("test -e /run/goes", check=False).rc == 0, "it goes on")
+    blocked(guest, user)
+    user.kill()
+    assert user.wait().rc == 128 + signal.SIGKILL
+    assert daxd.count("SETUPMAPPING") == 0
+    daxd.clear_faults()
+    daxd.release()
+    for other in others:
+        other.wait()
+    assert same(rig, "file") and setups(rig) == 3
+    guest.umount()
+    assert maps(rig) == 0
+    rig.unmounted()
+
+
 DIES = """
 import mmap, os, sys, time
 fd = os.open("/mnt/other", os.O_RDWR)

@@ -345,6 +345,36 @@ def test_late_grant_is_given_back(rig, kind):
         rig.daxd.lock("file", "unlock", flock=flock)
 
 
+@pytest.mark.beyond_c("its tasks cannot be killed while they wait")
+def test_late_grant_with_full_ring(boot_rig):
+    """There is no room in the ring when the lock of a killed task is to be given back: that waits its turn, and is not forgotten."""
+    rig = boot_rig(files=files, daxd={"queue_size": 4}, settings={"attr_timeout": 60}, shares=2, cpus=1)
+    guest, daxd = rig.guest, rig.daxd
+    with Locks(rig) as locks:
+        ignore_interrupts(daxd)
+        assert daxd.lock("file", "write")
+        waiter = locks.wait()
+        waiter.kill()
+        assert waiter.wait().rc == 128 + 9
+        daxd.hold("LOOKUP")
+        tasks = [guest.spawn(f"exec stat /mnt/missing{number}") for number in range(6)]
+        daxd.wait_for_held(3)
+        for task in tasks:
+            blocked(guest, task)
+        assert daxd.lock("file", "unlock")
+        daxd.wait_for_held(4)
+        # Whatever the driver puts off is done when another share has been unmounted.
+        guest.mount("daxd1", "/run/other")
+        guest.umount("/run/other")
+        assert daxd.counters()["live"]["locks"] == 1 and daxd.count("SETLK") == 0
+        daxd.clear_faults()
+        daxd.release()
+        for task in tasks:
+            assert task.wait().rc == 1
+        locks.idle()
+        assert daxd.count("SETLK") == 1
+
+
 @pytest.mark.ours("it sends no INTERRUPT")
 def test_deaf_daemon(rig):
     """With a daemon that takes no notice of INTERRUPT, however slowly, a signal costs one message, and the wait goes on to the lock."""

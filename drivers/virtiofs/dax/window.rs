@@ -376,6 +376,11 @@ pub(crate) struct LostMapping {
 }
 
 impl LostMapping {
+    /// The daemon has never had it.
+    pub(crate) fn cancel(&self) {
+        self.window.settle(&self.slots, Ending::NotSent);
+    }
+
     /// The daemon has answered.
     pub(crate) fn settle(&self, done: Result<(), fuse_proto::ReplyError>) {
         self.window.settle(&self.slots, ending_of(&done));
