@@ -49,6 +49,7 @@ use kernel_ext::{
     workqueue::OwnedQueue, //
 };
 use virtio::{
+    Connection,
     QueueSet,
     Virtqueue, //
 };
@@ -237,9 +238,9 @@ impl Instance {
         self.request_queue().map_or(0, Virtqueue::size)
     }
 
-    /// Ends every request with `ENOTCONN`.
-    pub(crate) fn abort(&self) {
-        self.queues.abort();
+    /// Closes a connection, and ends its requests with `ENOTCONN`. Whether it was open.
+    pub(crate) fn abort(&self, connection: &Connection) -> bool {
+        self.queues.abort(connection)
     }
 
     /// The CPUs of queue `index` as sysfs shows them: numbers between commas.

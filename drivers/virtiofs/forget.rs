@@ -31,6 +31,7 @@ use kernel::{
         SpinLock, //
     },
 };
+use virtio::Connection;
 
 /// Inodes of one BATCH_FORGET at most: the message is 2.6 KiB then.
 const BATCH: usize = 160;
@@ -148,7 +149,7 @@ impl Forgets {
     }
 
     /// Sends all of them. Sleeps.
-    pub(crate) fn flush(&self, instance: &Instance) {
+    pub(crate) fn flush(&self, instance: &Instance, connection: &Connection) {
         for list in &self.0 {
             loop {
                 let mut batch = List::new();
@@ -163,20 +164,20 @@ impl Forgets {
                 if count == 0 {
                     break;
                 }
-                let _ = insist(|| instance.send_forgets(&batch, count));
+                let _ = insist(|| instance.send_forgets(connection, &batch, count));
             }
         }
     }
 }
 
 impl Instance {
-    /// Sends one batch; `ENOTCONN` when the device is gone, and the daemon's counts with it.
-    fn send_forgets(&self, batch: &List<Known>, count: usize) -> Result {
+    /// Sends one batch; `ENOTCONN` when the connection is gone, and the daemon's counts with it.
+    fn send_forgets(&self, connection: &Connection, batch: &List<Known>, count: usize) -> Result {
         let each = batch.iter().map(|known| Forget {
             node: known.node,
             nlookup: known.nlookup.load(ordering::Relaxed),
         });
-        self.send_batch_forget(each, count)
+        self.send_batch_forget(connection, each, count)
     }
 }
 

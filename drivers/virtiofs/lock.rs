@@ -371,7 +371,7 @@ impl Session {
             if self.lacks(Opcode::Interrupt) {
                 return Err(ENOSYS);
             }
-            self.instance().begin_interrupt(&op)
+            self.instance().begin_interrupt(self.connection(), &op)
         };
         let Ok(mut sent) = send() else { return };
         let mut pause = FIRST_LOOK;

@@ -46,10 +46,12 @@ use kernel_ext::{
 };
 use virtio::{
     transfer::Direction,
+    Connection,
     NewTransfer,
     Outcome,
     Payload,
-    Transfer, //
+    Transfer,
+    Virtqueue, //
 };
 
 /// The largest reply without payload: header and `struct fuse_statx_out`, with room to spare.
@@ -246,6 +248,20 @@ fn encode_error(e: fuse_proto::EncodeError) -> Error {
     }
 }
 
+/// Sends what nobody waits for, and says how much of that is under way now.
+fn send_in_background(
+    queue: &Virtqueue<Request>,
+    new: NewTransfer<Request>,
+    connection: &Connection,
+) -> Result<(Arc<Transfer<Request>>, i32)> {
+    let lane = queue.data();
+    let under_way = lane.background_begins();
+    let transfer = queue
+        .submit(new, connection)
+        .inspect_err(|_| lane.background_ends())?;
+    Ok((transfer, under_way))
+}
+
 /// A request that is on its way, and whose reply somebody wants.
 pub(crate) struct Sent<'a> {
     lane: &'a Lane,
@@ -336,10 +352,16 @@ impl Instance {
 
     /// Sends `op` and waits for its reply. Sleeps; only a fatal signal ends the wait, with `EINTR`.
     ///
-    /// The errors are those of the daemon, `ENOTCONN` when the connection was ended meanwhile, `ENODEV` when the device was gone
-    /// before, `EIO` when the reply was none.
-    pub(crate) fn call<O: Operation>(&self, op: &O, caller: &Caller) -> Result<O::Reply> {
-        self.exchange(op, caller, Payload::None, Direction::ToDevice, None)
+    /// The errors are those of the daemon, `ENOTCONN` when the connection was ended, `ENODEV` when the device was gone before, `EIO`
+    /// when the reply was none.
+    pub(crate) fn call<O: Operation>(
+        &self,
+        connection: &Connection,
+        op: &O,
+        caller: &Caller,
+    ) -> Result<O::Reply> {
+        let (payload, direction) = (Payload::None, Direction::ToDevice);
+        self.exchange(connection, op, caller, payload, direction, None)
             .map(|(reply, _)| reply)
     }
 
@@ -347,13 +369,14 @@ impl Instance {
     /// what the request did is undone by `session` when the reply comes.
     pub(crate) fn exchange<O: Operation>(
         &self,
+        connection: &Connection,
         op: &O,
         caller: &Caller,
         payload: Payload,
         direction: Direction,
         session: Option<&Arc<Session>>,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
-        let sent = self.begin(op, caller, payload, direction)?;
+        let sent = self.begin(connection, op, caller, payload, direction)?;
         let reply = sent.wait(op, session)?;
         Ok((reply, sent.transfer))
     }
@@ -361,16 +384,18 @@ impl Instance {
     /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
     pub(crate) fn begin<O: Operation>(
         &self,
+        connection: &Connection,
         op: &O,
         caller: &Caller,
         payload: Payload,
         direction: Direction,
     ) -> Result<Sent<'_>> {
-        self.begin_for(op, caller, payload, direction, Purpose::Waited)
+        self.begin_for(connection, op, caller, payload, direction, Purpose::Waited)
     }
 
     fn begin_for<O: Operation>(
         &self,
+        connection: &Connection,
         op: &O,
         caller: &Caller,
         payload: Payload,
@@ -380,19 +405,23 @@ impl Instance {
         let queue = self.request_queue()?;
         let lane = queue.data();
         let new = self.prepare(lane, op, caller, payload, direction, purpose)?;
-        let transfer = queue.submit(new)?;
+        let transfer = queue.submit(new, connection)?;
         Ok(Sent { lane, transfer })
     }
 
     /// Asks the daemon to give up another request, on the queue that does not wait behind requests. Sleeps for memory alone.
-    pub(crate) fn begin_interrupt(&self, op: &Interrupt) -> Result<Sent<'_>> {
+    pub(crate) fn begin_interrupt(
+        &self,
+        connection: &Connection,
+        op: &Interrupt,
+    ) -> Result<Sent<'_>> {
         let queue = self.hiprio_queue()?;
         let (payload, direction) = (Payload::None, Direction::ToDevice);
         let caller = Caller::default();
         // The lowest bit tells it from the other one (`FUSE_INT_REQ_BIT`).
         let unique = op.target | 1;
         let new = Self::prepare_as(unique, op, &caller, payload, direction, Purpose::Waited)?;
-        let transfer = queue.submit(new)?;
+        let transfer = queue.submit(new, connection)?;
         Ok(Sent {
             lane: queue.data(),
             transfer,
@@ -411,15 +440,17 @@ impl Instance {
 
     /// Sends DESTROY and waits for its reply, as [`Instance::call`] does; for want of memory it is not left out.
     ///
-    /// It goes by one queue, and does not overtake the last FORGET or RELEASE on another.
+    /// It goes by one queue, and does not overtake the last FORGET or RELEASE on another. The session sends nothing any more, so it
+    /// goes by a connection of its own.
     pub(crate) fn destroy(&self) -> Result {
         self.settle();
         let queue = self.request_queue()?;
-        let (lane, op) = (queue.data(), Destroy);
+        let (lane, op, connection) = (queue.data(), Destroy, Connection::new());
         let transfer = insist(|| {
             let (payload, direction) = (Payload::None, Direction::ToDevice);
             let caller = Caller::default();
-            queue.submit(self.prepare(lane, &op, &caller, payload, direction, Purpose::Waited)?)
+            let new = self.prepare(lane, &op, &caller, payload, direction, Purpose::Waited)?;
+            queue.submit(new, &connection)
         })?;
         match transfer.wait(|| {})? {
             Outcome::Returned(used) => check(lane, &transfer, &op, used),
@@ -430,6 +461,7 @@ impl Instance {
     /// Sends `op` and goes on; nobody learns how it ended but the session of an `orphan`. Sleeps for memory alone.
     pub(crate) fn send<O: Operation>(
         &self,
+        connection: &Connection,
         op: &O,
         caller: &Caller,
         orphan: Option<Orphan>,
@@ -444,14 +476,14 @@ impl Instance {
         if let Some(orphan) = orphan {
             new.owner().orphan(orphan);
         }
-        lane.background_begins();
-        queue.submit(new).inspect_err(|_| lane.background_ends())?;
+        send_in_background(queue, new, connection)?;
         Ok(())
     }
 
     /// Gives back lookups of `count` inodes. Sleeps for memory alone.
     pub(crate) fn send_batch_forget(
         &self,
+        connection: &Connection,
         forgets: impl Iterator<Item = Forget>,
         count: usize,
     ) -> Result {
@@ -473,8 +505,7 @@ impl Instance {
             let _ = batch.push(forget);
         }
         batch.finish(unique).map_err(encode_error)?;
-        lane.background_begins();
-        queue.submit(new).inspect_err(|_| lane.background_ends())?;
+        send_in_background(queue, new, connection)?;
         Ok(())
     }
 }
@@ -488,10 +519,8 @@ impl Session {
         payload: Payload,
         direction: Direction,
     ) -> Result<Sent<'_>> {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
-        self.instance().begin(op, caller, payload, direction)
+        self.instance()
+            .begin(self.connection(), op, caller, payload, direction)
     }
 
     /// As [`Session::begin`], for a change of what the window shows.
@@ -500,10 +529,8 @@ impl Session {
         op: &O,
         mapping: MapRequest,
     ) -> Result<Sent<'_>> {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
         self.instance().begin_for(
+            self.connection(),
             op,
             &Caller::default(),
             Payload::None,
@@ -521,14 +548,11 @@ impl Session {
         direction: Direction,
         part: Part,
     ) -> Result {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
         let queue = self.instance().request_queue()?;
         let purpose = Purpose::Direct(part);
         let instance = self.instance();
         let new = instance.prepare(queue.data(), op, caller, payload, direction, purpose)?;
-        queue.submit(new)?;
+        queue.submit(new, self.connection())?;
         Ok(())
     }
 
@@ -643,16 +667,10 @@ impl Session {
         direction: Direction,
         purpose: Purpose,
     ) -> Result<(Arc<Transfer<Request>>, i32)> {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
         let instance = self.instance();
         let queue = instance.request_queue()?;
-        let lane = queue.data();
-        let new = instance.prepare(lane, op, caller, payload, direction, purpose)?;
-        let under_way = lane.background_begins();
-        let transfer = queue.submit(new).inspect_err(|_| lane.background_ends())?;
-        Ok((transfer, under_way))
+        let new = instance.prepare(queue.data(), op, caller, payload, direction, purpose)?;
+        send_in_background(queue, new, self.connection())
     }
 
     /// Logs what is wrong with the payload of a reply.

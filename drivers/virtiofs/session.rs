@@ -72,6 +72,7 @@ use kernel_ext::{
 use vfs::file::owner_of_process;
 use virtio::{
     transfer::Direction,
+    Connection,
     Outcome,
     Payload,
     Transfer, //
@@ -157,8 +158,8 @@ pub(crate) struct Session {
     unknown: Atomic<u64>,
     /// What owners of locks are called at the daemon.
     owners: SipHash,
-    /// Cleared for good when the session is to end now.
-    connected: Atomic<i32>,
+    /// Closed when the session is to end now.
+    connection: Connection,
     /// Superblocks of the session.
     superblocks: Atomic<i32>,
     forgets: Forgets,
@@ -198,10 +199,7 @@ impl WorkItem<FLUSH> for Session {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        // A daemon with which another session has begun knows nothing of these.
-        if this.is_connected() {
-            this.forgets.flush(&this.instance);
-        }
+        this.forgets.flush(&this.instance, &this.connection);
     }
 }
 
@@ -220,7 +218,8 @@ impl Session {
             max_readahead: MAX_READAHEAD,
             max_pages: u16::try_from(max_pages)?,
         };
-        let agreed = instance.call(&init, &Caller::default())?;
+        let connection = Connection::new();
+        let agreed = instance.call(&connection, &init, &Caller::default())?;
         if agreed.unoffered != InitFlags::NONE {
             pr_warn!(
                 "{:?}: the daemon claims what it was not offered: {:?}\n",
@@ -243,7 +242,7 @@ impl Session {
                 max_payload,
                 unknown: Atomic::new(0),
                 owners: SipHash::random(),
-                connected: Atomic::new(1),
+                connection,
                 superblocks: Atomic::new(0),
                 forgets,
                 flush <- new_delayed_work!("virtiofs::Session::flush"),
@@ -307,7 +306,12 @@ impl Session {
 
     /// Whether the session still goes on.
     pub(crate) fn is_connected(&self) -> bool {
-        self.connected.load(ordering::Relaxed) != 0
+        self.connection.is_open()
+    }
+
+    /// What its requests are sent by.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Whether the daemon is known not to know `opcode`.
@@ -350,7 +354,7 @@ impl Session {
             return Err(ENOSYS);
         }
         self.instance
-            .exchange(op, caller, payload, direction, Some(self))
+            .exchange(&self.connection, op, caller, payload, direction, Some(self))
             .inspect_err(|e| {
                 if *e == ENOSYS {
                     self.learn_lack(op.opcode());
@@ -374,11 +378,7 @@ impl Session {
 
     /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
     pub(crate) fn begin<O: Operation>(&self, op: &O, caller: &Caller) -> Result<Sent<'_>> {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
-        self.instance
-            .begin(op, caller, Payload::None, Direction::ToDevice)
+        self.begin_with(op, caller, Payload::None, Direction::ToDevice)
     }
 
     /// What the owner of locks is called at the daemon: its address is nothing for others to know.
@@ -393,18 +393,13 @@ impl Session {
 
     /// Sends `op` and goes on; see [`Instance::send`].
     pub(crate) fn send<O: Operation>(&self, op: &O, caller: &Caller) -> Result {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
-        self.instance.send(op, caller, None)
+        self.instance.send(&self.connection, op, caller, None)
     }
 
     /// As [`Session::send`], for who is told of the end.
     pub(crate) fn send_orphan<O: Operation>(&self, op: &O, orphan: Orphan) -> Result {
-        if !self.is_connected() {
-            return Err(ENOTCONN);
-        }
-        self.instance.send(op, &Caller::default(), Some(orphan))
+        self.instance
+            .send(&self.connection, op, &Caller::default(), Some(orphan))
     }
 
     /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.
@@ -441,10 +436,10 @@ impl Session {
         // Nobody maps any more, and no inode is left.
         cancel_delayed::<_, CLOCK>(self);
         cancel_delayed::<_, FLUSH>(self);
-        if self.connected.xchg(0, ordering::Full) != 0 {
-            self.forgets.flush(&self.instance);
-            // What a work item has taken off the lists must be sent before DESTROY, too.
-            self.instance.work().flush();
+        self.forgets.flush(&self.instance, &self.connection);
+        // What a work item has taken off the lists must be sent before DESTROY, too.
+        self.instance.work().flush();
+        if self.connection.close() {
             // The daemon may be gone as well; then there is nobody to part from.
             let _ = self.instance.destroy();
         }
@@ -455,10 +450,9 @@ impl Session {
 
     /// Ends the session at once: whoever waits gets `ENOTCONN`.
     pub(crate) fn abort(&self) {
-        if self.connected.xchg(0, ordering::Full) != 0 {
+        if self.instance.abort(&self.connection) {
             pr_warn!("{:?}: aborted by a forced unmount\n", self.instance.tag());
         }
-        self.instance.abort();
         if let Some(window) = &self.window {
             window.close();
         }

@@ -10,6 +10,7 @@
 //! item in between.
 
 use crate::{
+    connection::Connection,
     device::Device,
     transfer::{
         token,
@@ -140,6 +141,19 @@ impl<O: Owner> State<O> {
         // SAFETY: The ring is alive and we hold its lock.
         added && unsafe { bindings::virtqueue_kick_prepare(ring.as_ptr()) }
     }
+
+    /// Takes those that are meant out of the parked transfers, whose order stays.
+    fn take_parked(&mut self, is_meant: impl Fn(&Transfer<O>) -> bool) -> List<Transfer<O>> {
+        let (mut taken, mut others) = (List::new(), List::new());
+        while let Some(transfer) = self.parked.pop_front() {
+            match is_meant(&transfer) {
+                true => taken.push_back(transfer),
+                false => others.push_back(transfer),
+            }
+        }
+        self.parked = others;
+        taken
+    }
 }
 
 /// A virtqueue whose transfers belong to driver `O`.
@@ -183,19 +197,32 @@ impl<O: Owner> Virtqueue<O> {
         })
     }
 
-    /// Hands a transfer to the device, or parks it when the ring is full. Callable from any context, except with the queue's
-    /// own interrupt's work under way on this CPU ([`Owner::ended`]).
+    /// Hands a transfer of `connection` to the device, or parks it when the ring is full. Callable from any context, except with the
+    /// queue's own interrupt's work under way on this CPU ([`Owner::ended`]).
     ///
-    /// `ENODEV` when the queue was shut down, `ENOTCONN` when the device is broken, `ENOMEM` when the ring can't take it.
-    pub fn submit(&self, transfer: NewTransfer<O>) -> Result<Arc<Transfer<O>>> {
-        let transfer = transfer.into_pending();
+    /// `ENOTCONN` when the connection was closed or the device is broken, `ENODEV` when the queue was shut down, `ENOMEM` when the
+    /// ring can't take it.
+    pub fn submit(
+        &self,
+        transfer: NewTransfer<O>,
+        connection: &Connection,
+    ) -> Result<Arc<Transfer<O>>> {
+        let transfer = transfer.into_pending(connection);
         let handle = transfer.clone_arc();
         // The ring outlives this, see `QueueSet::shut_down`.
         let _ring_alive = rcu::read_lock();
         let mut state = self.state.lock();
-        let Some(ring) = state.ring else {
-            drop(state);
-            return Err(ENODEV);
+        // Under the lock: who closes the connection to end what it has sent looks through the queue after that.
+        let ring = match connection.is_open() {
+            true => state.ring.ok_or(ENODEV),
+            false => Err(ENOTCONN),
+        };
+        let ring = match ring {
+            Ok(ring) => ring,
+            Err(e) => {
+                drop(state);
+                return Err(e);
+            }
         };
         if !state.parked.is_empty() {
             state.parked.push_back(transfer);
@@ -262,21 +289,24 @@ impl<O: Owner> Virtqueue<O> {
             if broken {
                 // No interrupt comes any more: nobody else would end what waits.
                 O::broken(&self.data);
-                self.abort();
+                self.abort(None);
                 return;
             }
         }
     }
 
-    /// Ends every transfer with [`Outcome::Aborted`](crate::Outcome::Aborted), the parked ones and those in flight. The
-    /// memory of the latter stays with the queue.
-    fn abort(&self) {
-        let mut parked = List::new();
+    /// Ends every transfer of `connection`, or of all, with [`Outcome::Aborted`](crate::Outcome::Aborted), the parked ones and
+    /// those in flight. The memory of the latter stays with the queue.
+    fn abort(&self, connection: Option<&Connection>) {
+        let is_meant = |t: &Transfer<O>| connection.is_none_or(|connection| t.is_of(connection));
+        let parked = self.state.lock().take_parked(is_meant);
         loop {
             let mut batch: [Option<Arc<Transfer<O>>>; BATCH] = [const { None }; BATCH];
-            let mut state = self.state.lock();
-            parked.push_all_back(&mut state.parked);
-            let mut pending = state.in_flight.iter().filter(|t| t.is_pending());
+            let state = self.state.lock();
+            let mut pending = state
+                .in_flight
+                .iter()
+                .filter(|t| t.is_pending() && is_meant(t));
             for (slot, transfer) in batch.iter_mut().zip(&mut pending) {
                 *slot = Some(transfer.into());
             }
@@ -387,12 +417,14 @@ impl<O: Owner> QueueSet<O> {
         &self.device
     }
 
-    /// Ends every transfer with [`Outcome::Aborted`](crate::Outcome::Aborted), and keeps the memory of those in flight until
-    /// the device returns it. The queues stay usable.
-    pub fn abort(&self) {
+    /// Closes a connection and ends its transfers with [`Outcome::Aborted`](crate::Outcome::Aborted), those that are being submitted
+    /// included. Memory of those in flight is kept until the device returns it. Whether the connection was open.
+    pub fn abort(&self, connection: &Connection) -> bool {
+        let was_open = connection.close();
         for queue in &self.queues {
-            queue.abort();
+            queue.abort(Some(connection));
         }
+        was_open
     }
 
     /// Resets the device and ends every transfer; later ones fail with `ENODEV`. Sleeps. Calls after the first do nothing.
@@ -445,5 +477,85 @@ impl<O: Owner> QueueSet<O> {
 impl<O: Owner> Drop for QueueSet<O> {
     fn drop(&mut self) {
         self.shut_down();
+    }
+}
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtio_queue)]
+mod tests {
+    use super::*;
+    use crate::transfer::{
+        Direction,
+        Outcome,
+        Payload, //
+    };
+    use kernel::sync::atomic::{
+        ordering,
+        Atomic, //
+    };
+
+    /// Counts how often its transfer ends.
+    struct Witness(Arc<Atomic<i32>>);
+
+    impl Owner for Witness {
+        type Queue = ();
+
+        fn ended(_queue: &(), transfer: &Arc<Transfer<Self>>, _outcome: Outcome) {
+            transfer.owner().0.fetch_add(1, ordering::Relaxed);
+        }
+
+        fn broken(_queue: &()) {}
+    }
+
+    fn witnessed(ends: &Arc<Atomic<i32>>) -> Result<NewTransfer<Witness>> {
+        NewTransfer::new(
+            40,
+            16,
+            Payload::None,
+            Direction::ToDevice,
+            Witness(ends.clone()),
+        )
+    }
+
+    fn queue() -> Result<Pin<KBox<Virtqueue<Witness>>>> {
+        let name = CString::try_from(c"queue")?;
+        KBox::pin_init(Virtqueue::new(name, ()), GFP_KERNEL)
+    }
+
+    /// Who closes a connection and then ends what it has sent finds all of that: nothing comes after.
+    #[test]
+    fn nothing_comes_after_the_close() -> Result {
+        let (queue, connection) = (queue()?, Connection::new());
+        let ends = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let refusal = || Ok::<_, Error>(queue.submit(witnessed(&ends)?, &connection).err());
+        assert_eq!(refusal()?, Some(ENODEV));
+        assert!(connection.close());
+        assert!(!connection.close());
+        assert_eq!(refusal()?, Some(ENOTCONN));
+        // Whoever submits knows already.
+        assert_eq!(ends.load(ordering::Relaxed), 0);
+        Ok(())
+    }
+
+    /// With a connection its own transfers end, and those of others keep their place.
+    #[test]
+    fn only_what_it_has_sent() -> Result {
+        let (queue, mine, other) = (queue()?, Connection::new(), Connection::new());
+        let ends = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        for sender in [&mine, &other, &mine, &other, &other] {
+            let transfer = witnessed(&ends)?.into_pending(sender);
+            queue.state.lock().parked.push_back(transfer);
+            let transfer = witnessed(&ends)?.into_pending(sender);
+            queue.state.lock().in_flight.push_back(transfer);
+        }
+        queue.abort(Some(&mine));
+        assert_eq!(ends.load(ordering::Relaxed), 4);
+        queue.abort(Some(&mine));
+        assert_eq!(ends.load(ordering::Relaxed), 4);
+        let left = queue.state.lock().parked.iter().count();
+        assert_eq!(left, 3);
+        queue.abort(None);
+        assert_eq!(ends.load(ordering::Relaxed), 10);
+        Ok(())
     }
 }

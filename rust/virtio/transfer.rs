@@ -17,6 +17,7 @@
 //! | `ABANDONED` | its waiter was killed                                         | until it is returned    |
 //! | `LATE`      | returned after it was abandoned                               | no                      |
 
+use crate::connection::Connection;
 use core::{
     pin::Pin,
     ptr::NonNull, //
@@ -72,7 +73,7 @@ const LATE: i32 = 5;
 pub enum Outcome {
     /// The device returned it and claims to have written that many bytes. The number is the device's word.
     Returned(usize),
-    /// The connection was ended, see [`crate::QueueSet::abort`]; the device may not have seen the request.
+    /// Its connection was ended, see [`crate::QueueSet::abort`]; the device may not have seen the request.
     Aborted,
     /// The device returned it after its waiter was killed; as [`Outcome::Returned`].
     Late(usize),
@@ -190,6 +191,8 @@ pub struct Transfer<O: Owner> {
     written: Atomic<usize>,
     payload: Payload,
     direction: Direction,
+    /// The number of the [`Connection`] that has sent it.
+    connection: u64,
     owner: O,
     #[pin]
     readable: Buffer<READABLE_INLINE>,
@@ -316,6 +319,11 @@ impl<O: Owner> Transfer<O> {
             .is_ok()
     }
 
+    /// Whether `connection` has sent it.
+    pub(crate) fn is_of(&self, connection: &Connection) -> bool {
+        self.connection == connection.number()
+    }
+
     /// Whether somebody still wants it done: false for one that was abandoned or aborted before the device had it.
     pub(crate) fn is_pending(&self) -> bool {
         self.state.load(ordering::Relaxed) == PENDING
@@ -428,6 +436,7 @@ impl<O: Owner> NewTransfer<O> {
             written: Atomic::new(0),
             payload,
             direction,
+            connection: 0,
             owner,
             readable <- readable,
             writable <- writable,
@@ -454,8 +463,9 @@ impl<O: Owner> NewTransfer<O> {
         &self.0.payload
     }
 
-    /// The message is complete: from here on it belongs to the queue.
-    pub(crate) fn into_pending(self) -> ListArc<Transfer<O>> {
+    /// The message is complete, and `connection` sends it: from here on it belongs to the queue.
+    pub(crate) fn into_pending(mut self, connection: &Connection) -> ListArc<Transfer<O>> {
+        *self.0.as_mut().project().connection = connection.number();
         self.0.state.store(PENDING, ordering::Relaxed);
         ListArc::from(self.0)
     }
@@ -506,7 +516,7 @@ mod tests {
         let mut new =
             NewTransfer::new(message, reply, Payload::None, Direction::ToDevice, witness)?;
         new.message_mut().fill(7);
-        Ok(new.into_pending().into_arc())
+        Ok(new.into_pending(&Connection::new()).into_arc())
     }
 
     fn give_back(transfer: &Arc<Transfer<Witness>>, written: usize) {

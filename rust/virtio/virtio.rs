@@ -5,6 +5,7 @@
 //! - [`driver`]: the bus: registration, probe and removal.
 //! - [`device`]: a device and its configuration space.
 //! - [`transfer`]: the buffers of one request, reference-counted.
+//! - [`connection`]: who sends them.
 //! - [`queue`]: typed virtqueues.
 //!
 //! The rule that everything here serves: memory that a device may read or write belongs to the queue until the device
@@ -14,11 +15,13 @@
 
 #![crate_name = "virtio"]
 
+pub mod connection;
 pub mod device;
 pub mod driver;
 pub mod queue;
 pub mod transfer;
 
+pub use connection::Connection;
 pub use device::Device;
 pub use driver::{
     Adapter,

@@ -4,6 +4,7 @@
 import hashlib
 import json
 
+import aio
 import pytest
 from conftest import errno_of, running
 
@@ -288,6 +289,74 @@ def test_forced_umount_and_mount_before_the_replies(rig):
     assert json.loads(reader.wait(180).stdout) == digests(rig.tree) * 3
     guest.umount()
     rig.unmounted()
+
+
+@pytest.mark.beyond_c("its umount -f does nothing")
+def test_forced_umount_of_what_was_aborted(rig):
+    """A mount that was aborted and is busy still is none of the next one's business: to abort it once more ends nothing there, and what
+    was written there arrives."""
+    guest, daxd = rig.guest, rig.daxd
+    daxd.configure(init_flags="+WRITEBACK_CACHE")
+    guest.mount("daxd")
+    guest.run("stat /mnt/names >/dev/null")
+    busy = guest.spawn("cd /mnt/names; exec sleep 1000")
+    guest.wait_until(lambda: guest.out(f"readlink /proc/{busy.pid}/cwd") == "/mnt/names", "it is busy")
+    assert guest.run("umount -f /mnt", check=False).rc != 0
+    assert errno_of(guest, "os.statvfs('/mnt')") == "ENOTCONN"
+    guest.mount("daxd", "/run/next")
+    tasks = blocked_in_fuse(
+        rig,
+        [
+            "exec dd if=/dev/zero of=/run/next/written bs=100000 count=1 conv=fsync",
+            "exec stat -f /run/next",
+            "exec dd if=/run/next/many/6 iflag=direct bs=8192 count=1 of=/dev/null",
+        ],
+        ["WRITE", "STATFS", "READ"],
+    )
+    assert guest.run("umount -f /mnt", check=False).rc != 0
+    daxd.release()
+    for task in tasks:
+        result = task.wait()
+        assert result.rc == 0, result
+    assert (rig.tree / "written").read_bytes() == bytes(100000)
+    assert guest.out("sha256sum </run/next/many/5").split()[0] == digests(rig.tree)[5]
+    busy.kill()
+    busy.wait()
+    guest.umount()
+    guest.umount("/run/next")
+    rig.unmounted()
+
+
+# What is asked for by who waits for it, and by who does not.
+AFTER_THE_ABORT = {
+    "os.stat('/mnt/names/1')": "ENOTCONN",
+    "os.pread(fd, 100, 8192)": "ENOTCONN",
+    "os.write(ends[1], memoryview(untouched)[:16])": "EFAULT",
+    "os.preadv(direct, [mmap.mmap(-1, 4096)], 0)": "ENOTCONN",
+    "os.pwritev(direct, [mmap.mmap(-1, 4096)], 0)": "ENOTCONN",
+    "raise OSError(getattr(errno, Aio().run(('read', direct, buffer(4096), 4096, 0))[0]), '')": "ENOTCONN",
+    "mapped[:3] = b'new'; mapped.flush()": "EIO",
+}
+
+
+@pytest.mark.beyond_c("its umount -f does nothing")
+def test_nothing_is_sent_after_the_abort(rig):
+    """An aborted session sends nothing any more, whatever is asked for and whoever asks."""
+    guest, daxd, hand = rig.guest, rig.daxd, rig.hand
+    guest.mount("daxd")
+    assert hand.do(aio.SOURCE) == "OK"
+    assert hand.do("fd = os.open('/mnt/many/9', os.O_RDWR); direct = os.open('/mnt/many/10', os.O_RDWR | os.O_DIRECT)") == "OK"
+    # What is written to must be there.
+    assert hand.do("mapped = mmap.mmap(fd, 0); mapped[0]; untouched = mmap.mmap(direct, 0); ends = os.pipe()") == "OK"
+    assert guest.run("umount -f /mnt", check=False).rc != 0
+    daxd.reset_counters()
+    assert {statement: hand.do(statement) for statement in AFTER_THE_ABORT} == AFTER_THE_ABORT
+    assert daxd.counters()["requests"] == {}
+    for opened in ("mapped", "untouched"):
+        assert hand.do(f"{opened}.close()") == "OK"
+    for opened in ("fd", "direct", "ends[0]", "ends[1]"):
+        hand.do(f"os.close({opened})")
+    guest.umount()
 
 
 def test_unbind_with_held_replies(rig):

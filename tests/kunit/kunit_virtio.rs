@@ -5,6 +5,8 @@
 // What the suites do not use is used by the crate's users.
 #![allow(dead_code)]
 
+#[path = "../../rust/virtio/connection.rs"]
+pub mod connection;
 #[path = "../../rust/virtio/device.rs"]
 pub mod device;
 #[path = "../../rust/virtio/driver.rs"]

@@ -45,6 +45,7 @@ use kernel::{
 use vfs::Inode;
 use virtio::{
     transfer::Direction,
+    Connection,
     Payload, //
 };
 
@@ -310,6 +311,8 @@ impl Window {
 
     /// Sends REMOVEMAPPING for all ranges, as long as these are answered soon.
     fn give_back(self: &Arc<Self>, instance: &Instance) {
+        // That of the session may be closed.
+        let connection = Connection::new();
         let mut waits = 0;
         loop {
             let mut state = self.state().lock();
@@ -336,7 +339,13 @@ impl Window {
                 ranges: &[range],
             };
             let removed = instance
-                .begin(&op, &Caller::default(), Payload::None, Direction::ToDevice)
+                .begin(
+                    &connection,
+                    &op,
+                    &Caller::default(),
+                    Payload::None,
+                    Direction::ToDevice,
+                )
                 .and_then(|sent| {
                     sent.transfer()
                         .wait_at_most(msecs_to_jiffies(LAST_PATIENCE))
