@@ -18,6 +18,7 @@ use crate::{
     dax::{
         self,
         Holder,
+        Keeper,
         Window, //
     },
     lane::Lane,
@@ -119,7 +120,7 @@ pub(crate) struct Instance {
     queue_of_cpu: KVec<usize>,
     /// What the window shows, if the device has one.
     memory: Option<Arc<Memory>>,
-    window: Pin<KBox<Mutex<Holder>>>,
+    window: Arc<Keeper>,
 }
 
 impl Instance {
@@ -142,13 +143,16 @@ impl Instance {
         }
         // More queues than CPUs would never be used.
         let requests = (offered as usize).min(cpu::id_limit());
+        let work = INSTANCES.lock().work.clone().ok_or(ENODEV)?;
+        let window = Keeper::new(work.clone())?;
         let mut wanted = KVec::with_capacity(FIRST_REQUEST + requests, GFP_KERNEL)?;
         for index in 0..FIRST_REQUEST + requests {
             let name = match index.checked_sub(FIRST_REQUEST) {
                 None => CString::try_from_fmt(fmt!("hiprio"))?,
                 Some(i) => CString::try_from_fmt(fmt!("requests.{i}"))?,
             };
-            let lane = Lane::new(&tag, index as u64, (FIRST_REQUEST + requests) as u64)?;
+            let lanes = (FIRST_REQUEST + requests) as u64;
+            let lane = Lane::new(&tag, index as u64, lanes, window.clone())?;
             wanted.push((name, lane), GFP_KERNEL)?;
         }
         // The hiprio queue shares no CPU's interrupt.
@@ -160,7 +164,6 @@ impl Instance {
             );
         })?;
         let queue_of_cpu = map_cpus(dev, requests)?;
-        let work = INSTANCES.lock().work.clone().ok_or(ENODEV)?;
         let memory = window_memory(dev, &tag)?;
         Ok(Arc::new(
             Self {
@@ -169,7 +172,7 @@ impl Instance {
                 work,
                 queue_of_cpu,
                 memory,
-                window: Holder::new()?,
+                window,
             },
             GFP_KERNEL,
         )?)
@@ -192,18 +195,18 @@ impl Instance {
 
     /// Who has the window. Taken after [`INSTANCES`], by who starts or ends a session.
     pub(crate) fn window_holder(&self) -> &Mutex<Holder> {
-        &self.window
+        self.window.holder()
     }
 
     /// The session that had the window is over.
     pub(crate) fn release_window(&self) {
-        self.window.lock().release();
+        self.window_holder().lock().release();
     }
 
     /// The device goes, and its window.
     fn shut_down_window(&self) {
         let Some(memory) = &self.memory else { return };
-        let held = core::mem::replace(&mut *self.window.lock(), Holder::Gone);
+        let held = core::mem::replace(&mut *self.window_holder().lock(), Holder::Gone);
         if let Holder::Session(window) = held {
             Window::shut_down(&window, self);
         }
@@ -236,6 +239,11 @@ impl Instance {
     /// The most segments that a message to the device may have, payload included.
     pub(crate) fn max_segments(&self) -> usize {
         self.request_queue().map_or(0, Virtqueue::size)
+    }
+
+    /// Whether the device has returned what it never had: then it is asked nothing any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.queues.is_broken()
     }
 
     /// Closes a connection, and ends its requests with `ENOTCONN`. Whether it was open.

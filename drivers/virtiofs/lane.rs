@@ -2,6 +2,7 @@
 
 //! What belongs to one virtqueue, so that requests of different queues share nothing.
 
+use crate::dax::Keeper;
 use core::pin::Pin;
 use fuse_proto::{
     Opcode,
@@ -10,9 +11,12 @@ use fuse_proto::{
 use kernel::{
     prelude::*,
     str::CString,
-    sync::atomic::{
-        ordering,
-        Atomic, //
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
     },
 };
 use kernel_ext::ratelimit::RateLimit;
@@ -28,11 +32,12 @@ pub(crate) struct Lane {
     sequence: Atomic<u64>,
     background: Atomic<i32>,
     complaints: Pin<KBox<RateLimit>>,
+    window: Arc<Keeper>,
 }
 
 impl Lane {
-    /// The lane `index` of `lanes` of the device `tag`.
-    pub(crate) fn new(tag: &CStr, index: u64, lanes: u64) -> Result<Self> {
+    /// The lane `index` of `lanes` of the device `tag`, which has this `window`.
+    pub(crate) fn new(tag: &CStr, index: u64, lanes: u64, window: Arc<Keeper>) -> Result<Self> {
         Ok(Self {
             tag: CString::try_from(tag)?,
             index,
@@ -40,6 +45,7 @@ impl Lane {
             sequence: Atomic::new(1),
             background: Atomic::new(0),
             complaints: KBox::pin_init(RateLimit::new(), GFP_KERNEL)?,
+            window,
         })
     }
 
@@ -66,13 +72,14 @@ impl Lane {
         }
     }
 
-    /// Logs that the device returned what it never had.
-    pub(crate) fn complain_of_queue(&self) {
+    /// The device returned what it never had: logs that, and has the window closed.
+    pub(crate) fn broken(&self) {
         pr_err!(
             "{:?}: queue {}: the device returned a request that it does not have; unbind and bind it to use it again\n",
             self.tag,
             self.index
         );
+        self.window.close_later();
     }
 
     /// A request that nobody waits for begins; returns how many there are now.
@@ -95,6 +102,11 @@ impl Lane {
 #[kunit_tests(virtiofs_lane)]
 mod tests {
     use super::*;
+    use kernel_ext::workqueue::OwnedQueue;
+
+    fn window() -> Result<Arc<Keeper>> {
+        Keeper::new(Arc::new(OwnedQueue::new(c"lane")?, GFP_KERNEL)?)
+    }
 
     /// Requests of all queues have different numbers, all even and none 0.
     #[test]
@@ -103,7 +115,7 @@ mod tests {
         const EACH: usize = 40;
         let mut seen = KVec::with_capacity(LANES * EACH, GFP_KERNEL)?;
         for index in 0..LANES {
-            let lane = Lane::new(c"tag", index as u64, LANES as u64)?;
+            let lane = Lane::new(c"tag", index as u64, LANES as u64, window()?)?;
             for _ in 0..EACH {
                 let unique = lane.next_unique();
                 assert_eq!(unique % 2, 0);
@@ -117,7 +129,7 @@ mod tests {
 
     #[test]
     fn background_counts() -> Result {
-        let lane = Lane::new(c"tag", 0, 1)?;
+        let lane = Lane::new(c"tag", 0, 1, window()?)?;
         assert_eq!(lane.background_begins(), 1);
         assert_eq!(lane.background_begins(), 2);
         lane.background_ends();

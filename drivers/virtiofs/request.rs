@@ -206,7 +206,7 @@ impl virtio::Owner for Request {
     }
 
     fn broken(lane: &Lane) {
-        lane.complain_of_queue();
+        lane.broken();
     }
 }
 

@@ -306,7 +306,7 @@ impl Session {
 
     /// Whether the session still goes on.
     pub(crate) fn is_connected(&self) -> bool {
-        self.connection.is_open()
+        self.connection.is_open() && !self.instance.is_broken()
     }
 
     /// What its requests are sent by.

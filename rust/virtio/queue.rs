@@ -30,6 +30,10 @@ use kernel::{
     str::CString,
     sync::{
         aref::ARef,
+        atomic::{
+            ordering,
+            Atomic, //
+        },
         new_spinlock_irq,
         rcu,
         Arc,
@@ -47,6 +51,8 @@ struct State<O: Owner> {
     ring: Option<NonNull<bindings::virtqueue>>,
     in_flight: List<Transfer<O>>,
     parked: List<Transfer<O>>,
+    /// Nothing is put into the ring any more, see [`QueueSet::break_off`].
+    broken: bool,
 }
 
 // SAFETY: The ring may be used by any task or interrupt that holds the lock around this.
@@ -174,6 +180,7 @@ impl<O: Owner> Virtqueue<O> {
                 ring: None,
                 in_flight: List::new(),
                 parked: List::new(),
+                broken: false,
             }, "Virtqueue::state"),
         })
     }
@@ -213,7 +220,7 @@ impl<O: Owner> Virtqueue<O> {
         let _ring_alive = rcu::read_lock();
         let mut state = self.state.lock();
         // Under the lock: who closes the connection to end what it has sent looks through the queue after that.
-        let ring = match connection.is_open() {
+        let ring = match connection.is_open() && !state.broken {
             true => state.ring.ok_or(ENODEV),
             false => Err(ENOTCONN),
         };
@@ -249,15 +256,16 @@ impl<O: Owner> Virtqueue<O> {
         Ok(handle)
     }
 
-    /// Ends what the device has returned. Called in interrupt context.
-    fn reap(&self) {
+    /// Ends what the device has returned. Called in interrupt context. Whether that may go on: not when it was something else than
+    /// what the ring had.
+    fn reap(&self) -> bool {
         let _ring_alive = rcu::read_lock();
         let mut more = true;
         while more {
             let (mut returned, mut unsent) = (List::new(), List::new());
 
             let mut state = self.state.lock();
-            let Some(ring) = state.ring else { return };
+            let Some(ring) = state.ring else { return true };
             // SAFETY: The ring is alive and we hold its lock.
             unsafe { bindings::virtqueue_disable_cb(ring.as_ptr()) };
             let mut room = false;
@@ -287,12 +295,10 @@ impl<O: Owner> Virtqueue<O> {
             }
             self.end_unsent(unsent);
             if broken {
-                // No interrupt comes any more: nobody else would end what waits.
-                O::broken(&self.data);
-                self.abort(None);
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Ends every transfer of `connection`, or of all, with [`Outcome::Aborted`](crate::Outcome::Aborted), the parked ones and
@@ -333,6 +339,7 @@ impl<O: Owner> Virtqueue<O> {
 pub struct QueueSet<O: Owner> {
     queues: KVec<Pin<KBox<Virtqueue<O>>>>,
     device: ARef<Device>,
+    broken: Atomic<i32>,
 }
 
 impl<O: Owner> QueueSet<O> {
@@ -356,6 +363,7 @@ impl<O: Owner> QueueSet<O> {
             Self {
                 queues,
                 device: device.into(),
+                broken: Atomic::new(0),
             },
             GFP_KERNEL,
         )?;
@@ -417,6 +425,24 @@ impl<O: Owner> QueueSet<O> {
         &self.device
     }
 
+    /// Whether the device has returned what it never had, see [`Owner::broken`].
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(ordering::Relaxed) != 0
+    }
+
+    /// The device has returned by `culprit` what it never had. No interrupt may come any more, so that nobody else would end what
+    /// waits. Called in interrupt context.
+    fn break_off(&self, culprit: &Virtqueue<O>) {
+        if self.broken.xchg(1, ordering::Full) != 0 {
+            return;
+        }
+        O::broken(&culprit.data);
+        for queue in &self.queues {
+            queue.state.lock().broken = true;
+            queue.abort(None);
+        }
+    }
+
     /// Closes a connection and ends its transfers with [`Outcome::Aborted`](crate::Outcome::Aborted), those that are being submitted
     /// included. Memory of those in flight is kept until the device returns it. Whether the connection was open.
     pub fn abort(&self, connection: &Connection) -> bool {
@@ -469,7 +495,9 @@ impl<O: Owner> QueueSet<O> {
         // SAFETY: `new` has set `priv_` to the set, which lives until the rings are deleted.
         let (this, index) = unsafe { (&*(*(*ring).vdev).priv_.cast::<Self>(), (*ring).index) };
         if let Some(queue) = this.get(index as usize) {
-            queue.reap();
+            if !queue.reap() {
+                this.break_off(queue);
+            }
         }
     }
 }
@@ -488,10 +516,6 @@ mod tests {
         Direction,
         Outcome,
         Payload, //
-    };
-    use kernel::sync::atomic::{
-        ordering,
-        Atomic, //
     };
 
     /// Counts how often its transfer ends.
@@ -529,6 +553,9 @@ mod tests {
         let ends = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let refusal = || Ok::<_, Error>(queue.submit(witnessed(&ends)?, &connection).err());
         assert_eq!(refusal()?, Some(ENODEV));
+        queue.state.lock().broken = true;
+        assert_eq!(refusal()?, Some(ENOTCONN));
+        queue.state.lock().broken = false;
         assert!(connection.close());
         assert!(!connection.close());
         assert_eq!(refusal()?, Some(ENOTCONN));

@@ -93,8 +93,8 @@ pub trait Owner: Sized + Send + Sync + 'static {
     /// the transfer was on. Waiters are woken after it returns. An owner is dropped in the same contexts.
     fn ended(queue: &Self::Queue, transfer: &Arc<Transfer<Self>>, outcome: Outcome);
 
-    /// The device has returned what it never had, so that nothing it says can be believed: all transfers of the queue are
-    /// aborted, and later ones fail with `ENOTCONN`. Runs in interrupt context.
+    /// The device has returned by this queue what it never had, so that nothing it says can be believed: the transfers of all its
+    /// queues are aborted, and later ones fail with `ENOTCONN`. Called once. Runs in interrupt context.
     fn broken(queue: &Self::Queue);
 }
 

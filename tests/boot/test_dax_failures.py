@@ -228,6 +228,30 @@ def test_killed_while_parked(boot_rig, how):
     rig.unmounted()
 
 
+def test_broken_device(boot_rig):
+    """A device that is not believed any more: who waits for a range gets SIGBUS, though its request was given up and never comes
+    back, and inodes that have ranges go, so that unmounting works."""
+    lie = r"virtiofs virtio\d+: requests\.0:id \d+ is not a head"
+    rig = boot_rig(files=files, wedged=True, daxd={"window": "16M"}, settings=RIG["settings"], expected=[lie])
+    guest, daxd = rig.guest, rig.daxd
+    guest.mount("daxd", options="dax=always")
+    guest.run("cat /mnt/other >/dev/null")
+    assert maps(rig) == 2
+    daxd.hold("SETUPMAPPING")
+    killed = guest.spawn("exec cat /mnt/file >/dev/null")
+    daxd.wait_for_held()
+    killed.kill()
+    killed.wait()
+    waiter = guest.spawn_python("import mmap, os; mmap.mmap(os.open('/mnt/file', os.O_RDWR), 0)[0]")
+    blocked(guest, waiter)
+    assert daxd.counters()["live"]["held"] == 1
+    daxd.forge_used(1, 60, 16)
+    daxd.interrupt(1)
+    assert waiter.wait().rc == 128 + signal.SIGBUS
+    guest.run("umount /mnt", timeout=30)
+    # To unbind it with ranges that it could not be asked to remove is more than the emulator survives.
+
+
 DIES = """
 import mmap, os, sys, time
 fd = os.open("/mnt/other", os.O_RDWR)

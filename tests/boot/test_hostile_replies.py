@@ -5,6 +5,7 @@ import hashlib
 import os
 
 import pytest
+from conftest import mount_errno
 from rig import Pace
 
 # Three shares, as the lines of each device are limited.
@@ -283,6 +284,35 @@ def test_used_ring_lies(boot_rig):
     assert rig.hand.do("os.stat('/mnt/fresh/3')") in ("ENOTCONN", "EIO")
     assert '"daxd"' in guest.console()
     guest.run("umount /mnt")
+    name = rig.device()
+    guest.run(f"cd /sys/bus/virtio/drivers/virtiofs; echo virtio{name} >unbind; echo virtio{name} >bind")
+    guest.mount("daxd")
+    assert rig.hand.do("os.stat('/mnt/fresh/1')") == "OK"
+    guest.umount()
+
+
+def test_used_ring_lies_on_another_queue(boot_rig):
+    """What one queue says and cannot be is the end of all of them, and nobody mounts the device before it is bound anew."""
+    rig = boot_rig(files=files, daxd={"queues": 2}, cpus=2, expected=[r"virtiofs virtio\d+: requests\.\d:id \d+ is not a head"])
+    guest, daxd = rig.guest, rig.daxd
+    guest.mount("daxd")
+    daxd.hold("STATFS")
+    waiting = guest.spawn("exec stat -f /mnt")
+    (held,) = daxd.wait_for_held()
+    daxd.clear_faults()
+    other = 3 - held["queue"]
+    daxd.forge_used(other, 60, 16)
+    daxd.interrupt(other)
+    result = waiting.wait(20)
+    assert "not connected" in result.stderr, result
+    daxd.reset_counters()
+    for cpu in range(2):
+        result = guest.run(f"taskset -c {cpu} stat -f /mnt", check=False)
+        assert "not connected" in result.stderr, result
+    assert mount_errno(guest, "daxd", "/run/again") == "ENOTCONN"
+    assert daxd.counters()["requests"] == {}
+    daxd.release()
+    guest.umount()
     name = rig.device()
     guest.run(f"cd /sys/bus/virtio/drivers/virtiofs; echo virtio{name} >unbind; echo virtio{name} >bind")
     guest.mount("daxd")

@@ -3,6 +3,7 @@
 //! Contents that are mapped from the device's window (DAX): the host's page cache, seen in the guest.
 //!
 //! - [`mode`]: which files.
+//! - [`keeper`]: who has the window, for interrupts.
 //! - [`window`]: what the window shows, and the requests that change that.
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
@@ -14,6 +15,7 @@
 mod counters;
 mod fault;
 mod io;
+mod keeper;
 mod mode;
 mod outstanding;
 mod reclaim;
@@ -26,6 +28,7 @@ pub(crate) use io::{
     read,
     write, //
 };
+pub(crate) use keeper::Keeper;
 pub(crate) use mode::{
     applies,
     Claim,
