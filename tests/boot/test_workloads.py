@@ -241,7 +241,9 @@ size=2M
 """
 
 
-@pytest.mark.parametrize("daemon", ["--cache=auto", "--cache=always --allow-direct-io", "--cache=never --allow-mmap"])
+@pytest.mark.parametrize(
+    "daemon", ["--cache=auto", "--cache=always --allow-direct-io", "--cache=never --allow-mmap", "--cache=auto --writeback"]
+)
 def test_fio(workshop, tree, daemon):
     """Random and sequential writes, cached, direct, mapped and mixed, of several jobs, are read back as written, then and later."""
     # Files that are mapped have their size before.
