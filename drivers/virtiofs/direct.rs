@@ -158,8 +158,8 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
         return Err(EAGAIN);
     }
     let written = write_part(&iocb, from, len).map(|(written, _)| written);
-    // Readers may have brought in again what was there before. Of a write that failed nobody knows how much was written.
-    let dropped = drop_cached(inode, start, written.unwrap_or(len));
+    // Readers may have brought in again what was there before. Of what failed nobody knows how much was written.
+    let dropped = drop_cached(inode, start, len);
     drop((shared, exclusive));
     let written = written?;
     dropped?;

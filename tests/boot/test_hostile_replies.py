@@ -27,7 +27,7 @@ def files(tree):
     tree.sparse("fresh/sparse", 1 << 20, (65536, 4096))
 
 
-# What makes the request, with {m} the mount and {n} a number that was not used before.
+# What makes the request, with {m} the mount, {n} a number that was not used before, and {k} one of the attempt.
 REQUESTS = {
     "LOOKUP": "os.stat('{m}/fresh/{n}')",
     "GETATTR": "fstat('{m}/fresh/{n}')",
@@ -44,9 +44,20 @@ REQUESTS = {
     "GETXATTR": "len(os.getxattr('{m}/fresh/{n}', 'user.a'))",
     "LISTXATTR": "os.listxattr('{m}/fresh/{n}')",
     "LSEEK": "seek('{m}/fresh/sparse', 0, os.SEEK_DATA)",
+    "SETATTR": "os.chmod('{m}/fresh/{n}', 0o600)",
+    "CREATE": "os.close(os.open('{m}/fresh/new{n}{k}', os.O_CREAT | os.O_EXCL | os.O_WRONLY))",
+    "TMPFILE": "os.close(os.open('{m}/fresh', os.O_TMPFILE | os.O_WRONLY))",
+    "MKNOD": "os.mkfifo('{m}/fresh/fifo{n}{k}')",
+    "MKDIR": "os.mkdir('{m}/fresh/made{n}{k}')",
+    "SYMLINK": "os.symlink('target', '{m}/fresh/symbolic{n}{k}')",
+    "LINK": "os.link('{m}/fresh/{n}', '{m}/fresh/hard{n}{k}')",
+    "WRITE": "with opened('{m}/fresh/{n}', os.O_WRONLY) as fd: os.pwrite(fd, b'written', 0)",
+    "COPY_FILE_RANGE_64": "with opened('{m}/fresh/{n}', os.O_RDWR) as fd: os.copy_file_range(fd, fd, 1000, 0, 5000)",
 }
+# Their replies have an entry, which is of a certain type.
+MADE = ("CREATE", "TMPFILE", "MKNOD", "MKDIR", "SYMLINK", "LINK")
 # Their replies have a body of fixed length.
-FIXED = ("LOOKUP", "GETATTR", "STATX", "OPEN", "OPENDIR", "STATFS", "LSEEK")
+FIXED = ("LOOKUP", "GETATTR", "STATX", "OPEN", "OPENDIR", "STATFS", "LSEEK", "SETATTR", "WRITE", "COPY_FILE_RANGE_64", *MADE)
 # The access to a mapping that cannot be read.
 ERRORS = {"READ mapped": "EFAULT"}
 
@@ -86,9 +97,18 @@ DIRENT = [
     ("negative position", "set", {"fields": {"dirent.off": -1}, "record": 0}, "impossible position in a directory"),
     ("half a record", "truncate", {"len": 16 + 20}, "impossible record in a directory"),
 ]
+ENTRY = [*ATTR, ("root as a child", "set", {"fields": {"entry.nodeid": 1}}, "impossible node ID")]
+OTHER = [
+    ("no node", "set", {"fields": {"entry.nodeid": 0}}, "impossible node ID"),
+    ("another type", "set", {"fields": {"attr.mode": 0o140644}}, "impossible type of a new file"),
+]
 SPECIAL = {
-    "LOOKUP": [*ATTR, ("root as a child", "set", {"fields": {"entry.nodeid": 1}}, "impossible node ID")],
+    "LOOKUP": ENTRY,
     "GETATTR": ATTR,
+    "SETATTR": ATTR,
+    **{opcode: ENTRY + OTHER for opcode in MADE},
+    "WRITE": [("more than there was", "set", {"fields": {"write.size": 8}}, "impossible byte count")],
+    "COPY_FILE_RANGE_64": [("more than was asked for", "set", {"fields": {"copy.bytes": 5001}}, "impossible byte count")],
     "STATX": [("no type", "set", {"fields": {"statx.mode": 0o644}}, "impossible file type")],
     "READDIR": DIRENT,
     "READDIRPLUS": DIRENT,
@@ -126,7 +146,7 @@ class Mounts:
         daxd = self.rig.daxds[self.turn % len(self.rig.daxds)]
         self.turn += 1
         self.number += 1
-        statement = statement.format(m=f"/run/{daxd.tag}", n=self.number)
+        again, statement = (statement.format(m=f"/run/{daxd.tag}", n=self.number, k=k) for k in ("-again", ""))
         PACE.wait(daxd.tag, lines or 3)
         daxd.set_fault(do, opcode, **members)
         done, logged = self.rig.hand.lines(statement)
@@ -139,7 +159,7 @@ class Mounts:
         assert len(right) == len(logged), (name, hits, logged)
         assert len(right) == lines if lines else 1 <= len(right) <= hits, (name, hits, logged)
         # The same again, now without fault.
-        assert self.rig.hand.do(statement) == "OK", name
+        assert self.rig.hand.do(again) == "OK", name
         return done
 
 
@@ -168,10 +188,11 @@ def test_errors_arrive(rig, error):
             if opcode in ("READDIR", "READ", "READ mapped") or (error == "ESTALE" and opcode in ("LOOKUP", "GETATTR")):
                 continue
             daxd.set_fault("error", opcode.split()[0], errno=error)
-            done, logged = rig.hand.lines(statement.format(m="/run/daxd", n=3))
+            statement = statement.format(m="/run/daxd", n=3, k=error)
+            done, logged = rig.hand.lines(statement)
             daxd.clear_faults()
             assert (done, logged) == (error, []), opcode
-            assert rig.hand.do(statement.format(m="/run/daxd", n=3)) == "OK"
+            assert rig.hand.do(statement) == "OK", opcode
 
 
 def test_bad_entry_in_listing(rig):

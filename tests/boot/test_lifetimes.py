@@ -3,6 +3,9 @@
 
 import hashlib
 import json
+import os
+import shlex
+import subprocess
 
 import aio
 import pytest
@@ -21,6 +24,10 @@ def files(tree):
         tree.file(f"names/{number}", str(number))
         tree.file(f"late/dir{number}/one", "1")
         tree.link(f"late/link{number}", "target")
+    for number in range(4):
+        for name in ("gone", "old", "older", "file"):
+            os.setxattr(tree.file(f"late/{name}{number}", 50_000), "user.a", b"a")
+        (tree / f"late/empty{number}").mkdir()
 
 
 def digests(tree):
@@ -84,6 +91,8 @@ def test_late_replies(rig, what):
     rig.unmounted()
 
 
+# In what is late a number of the request is {n}, and one of the attempt is {r}.
+PYTHON = 'python3 -c "import os; '
 LATE = {
     "LOOKUP": "stat /mnt/late/dir{n}",
     "GETATTR": "test -d /mnt",
@@ -94,23 +103,50 @@ LATE = {
     "READDIRPLUS": "ls /mnt/late/dir{n}",
     "READLINK": "readlink /mnt/late/link{n}",
     "STATFS": "stat -f /mnt",
+    "CREATE": PYTHON + "os.open('/mnt/late/new{r}', os.O_CREAT | os.O_EXCL | os.O_WRONLY)\"",
+    "TMPFILE": PYTHON + "os.open('/mnt/late', os.O_TMPFILE | os.O_WRONLY)\"",
+    "MKNOD": "mkfifo /mnt/late/fifo{r}",
+    "MKDIR": "mkdir /mnt/late/made{r}",
+    "SYMLINK": "ln -s target /mnt/late/symbolic{r}",
+    "LINK": "ln /mnt/many/0 /mnt/late/hard{r}",
+    "UNLINK": "rm /mnt/late/gone{r}",
+    "RMDIR": "rmdir /mnt/late/empty{r}",
+    "RENAME": PYTHON + "os.rename('/mnt/late/old{r}', '/mnt/late/moved{r}')\"",
+    "RENAME over": PYTHON + "os.rename('/mnt/late/older{r}', '/mnt/late/dir{n}/one')\"",
+    "SETATTR": "chmod 640 /mnt/late/file{r}",
+    "SETXATTR": "setfattr -n user.late -v late /mnt/late/file{r}",
+    "REMOVEXATTR": "setfattr -x user.a /mnt/late/file{r}",
+    "FALLOCATE": PYTHON + "os.posix_fallocate(os.open('/mnt/late/file{r}', os.O_RDWR), 0, 100_000)\"",
+    "COPY_FILE_RANGE_64": (
+        PYTHON + "os.copy_file_range(os.open('/mnt/many/0', os.O_RDONLY), os.open('/mnt/late/file{r}', os.O_RDWR), 50_000)\""
+    ),
+    "WRITE": PYTHON + "os.write(os.open('/mnt/late/file{r}', os.O_RDWR), bytes(5000))\"",
 }
+# The guest's view of what these change, which the host has, too.
+STATE = "cd {} && find late many -printf '%p %y %m %n %s %l\\n' | LC_ALL=C sort"
 
 
 @pytest.mark.parametrize("request_", LATE)
 def test_reply_after_the_kill(rig, request_):
-    """A task killed while it waits is gone at once; what its late reply brings is given back: no inode, lookup or handle is left."""
+    """A task killed while it waits is gone at once; what its late reply brings is given back: no inode, lookup or handle is left.
+
+    And what it has changed all the same is seen.
+    """
     number = list(LATE).index(request_)
+    rig.daxd.configure(negative_timeout=3600)
     rig.guest.mount("daxd")
     rig.guest.run("stat /mnt/late /mnt/many >/dev/null")
-    for _ in range(3):
-        (task,) = blocked_in_fuse(rig, ["exec " + LATE[request_].format(n=number)], request_.split()[0])
+    for attempt in range(3):
+        command = LATE[request_].format(n=number, r=attempt)
+        (task,) = blocked_in_fuse(rig, [f"exec {command}"], request_.split()[0])
         task.kill()
-        rig.guest.wait_until(lambda: not running(rig.guest, task), "the task is gone")
+        rig.guest.wait_until(lambda task=task: not running(rig.guest, task), "the task is gone")
         assert rig.daxd.counters()["live"]["held"] == 1
         rig.daxd.release()
         rig.daxd.wait_until(lambda counters: counters["live"]["handles"] == 0, "all handles are released")
-    assert rig.guest.run(LATE[request_].format(n=number)).rc == 0
+    assert rig.guest.run(LATE[request_].format(n=number, r=3)).rc == 0
+    on_host = subprocess.run(["sh", "-c", STATE.format(shlex.quote(str(rig.tree)))], check=True, stdout=subprocess.PIPE, text=True)
+    assert rig.guest.out(STATE.format("/mnt")).splitlines() == on_host.stdout.splitlines()
     rig.guest.umount()
     rig.unmounted()
 
