@@ -142,7 +142,8 @@ fn write_through(
     let mut range = WriteRange::new(iocb.pos(), pages.min(session.max_payload() / PAGE_SIZE))?;
     while range.is_empty() {
         // The source may be a mapping of this very file: it is brought in while no folio is locked, and then copied without.
-        fault_in(from, max.min(PAGE_SIZE))?;
+        // All of it, as the request ends where it is not in memory.
+        fault_in(from, max)?;
         collect(inode, iocb.pos(), max, from, &mut range)?;
     }
     range.finish();

@@ -389,6 +389,41 @@ assert os.listdir(".") == []
     )
 
 
+def test_tmpfile(boot_rig):
+    """A file without a name is written to, read back, and given a name, unless O_EXCL says that it will have none; then it is gone."""
+    rig = boot_rig(settings={"trace": 100})
+    rig.guest.mount("daxd")
+    rig.guest.python(
+        PRELUDE
+        + """
+def given(fd, name):
+    if libc.linkat(-100, b"/proc/self/fd/%d" % fd, -100, name.encode(), 0x400):
+        raise OSError(ctypes.get_errno(), name)
+data = bytes(range(256)) * 400
+kept, alone, lost = (os.open(".", os.O_TMPFILE | flags, 0o640) for flags in (os.O_RDWR, os.O_RDWR | os.O_EXCL, os.O_WRONLY))
+for fd in (kept, alone, lost):
+    assert os.write(fd, data) == len(data)
+    info = os.fstat(fd); assert (info.st_nlink, info.st_size, stat.S_IFMT(info.st_mode)) == (0, len(data), stat.S_IFREG)
+for fd in (kept, alone):
+    assert os.pread(fd, 1 << 20, 0) == data
+fails("EBADF", os.pread, lost, 1, 0)
+assert os.listdir(".") == []
+fails("ENOENT", given, alone, "alone")
+given(kept, "kept"); assert os.fstat(kept).st_nlink == os.stat("kept").st_nlink == 1
+assert open("kept", "rb").read() == data
+os.pwrite(kept, b"more", len(data)); os.close(kept)
+assert os.stat("kept").st_size == len(data) + 4 and os.listdir(".") == ["kept"]
+""",
+        "/mnt",
+    )
+    assert [request["opcode"] for request in rig.daxd.trace()].count("TMPFILE") == 3
+    assert os.listdir(rig.tree.path) == ["kept"]
+    assert (rig.tree / "kept").read_bytes() == bytes(range(256)) * 400 + b"more"
+    assert os.stat(rig.tree / "kept").st_mode & 0o7777 == 0o640
+    rig.guest.umount()
+    rig.unmounted()
+
+
 def test_read_only_mount(boot, tree):
     """EROFS from a mount that is read-only, but EEXIST for what is there; nothing reaches the host."""
     tree.file("file", "x")

@@ -80,25 +80,45 @@ def test_drop_while_walking(rig):
     rig.unmounted()
 
 
+# What the daemon lacks, a statement that needs it, how that ends, and what is sent instead each time.
+COPY = (
+    "with opened('/mnt/sparse') as a, opened('/mnt/copy{n}', os.O_CREAT | os.O_RDWR) as b:"
+    " assert os.copy_file_range(a, b, 4096, 65536) == 4096 and os.pread(b, 9999, 0) == os.pread(a, 4096, 65536)"
+)
 LACKING = {
-    "OPEN": ("read('/mnt/few/{n}')", "OK"),
-    "OPENDIR": ("os.listdir('/mnt/many/{n}')", "OK"),
-    "GETXATTR": ("os.getxattr('/mnt/few/{n}', 'user.a')", "EOPNOTSUPP"),
-    "LISTXATTR": ("os.listxattr('/mnt/few/{n}')", "EOPNOTSUPP"),
-    "LSEEK": ("seek('/mnt/sparse', {n}, os.SEEK_DATA)", "OK"),
-    "STATX": ("statx('/mnt/few/{n}')", "OK"),
+    "OPEN": ("read('/mnt/few/{n}')", "OK", ()),
+    "OPENDIR": ("os.listdir('/mnt/many/{n}')", "OK", ()),
+    "GETXATTR": ("os.getxattr('/mnt/few/{n}', 'user.a')", "EOPNOTSUPP", ()),
+    "LISTXATTR": ("os.listxattr('/mnt/few/{n}')", "EOPNOTSUPP", ()),
+    "SETXATTR": ("os.setxattr('/mnt/few/{n}', 'user.b', b'b')", "EOPNOTSUPP", ()),
+    "REMOVEXATTR": ("os.removexattr('/mnt/few/{n}', 'user.a')", "EOPNOTSUPP", ()),
+    "LSEEK": ("seek('/mnt/sparse', {n}, os.SEEK_DATA)", "OK", ()),
+    "STATX": ("statx('/mnt/few/{n}')", "OK", ()),
+    "CREATE": ("os.close(os.open('/mnt/made{n}', os.O_CREAT | os.O_EXCL | os.O_WRONLY))", "OK", ("MKNOD", "OPEN")),
+    "TMPFILE": ("os.open('/mnt/few', os.O_TMPFILE | os.O_RDWR)", "EOPNOTSUPP", ()),
+    "LINK": ("os.link('/mnt/few/{n}', '/mnt/hard{n}')", "EPERM", ()),
+    "RENAME2": ("call('renameat2', -100, b'/mnt/few/{n}', -100, b'/mnt/moved{n}', 1)", "EINVAL", ()),
+    "FSYNC": ("with opened('/mnt/few/{n}', os.O_RDWR) as fd: os.fsync(fd); os.fdatasync(fd)", "OK", ()),
+    "FSYNCDIR": ("with opened('/mnt/many/{n}') as fd: os.fsync(fd); os.fdatasync(fd)", "OK", ()),
+    "SYNCFS": ("with opened('/mnt/many/{n}') as fd: call('syncfs', fd)", "OK", ()),
+    "FALLOCATE": ("with opened('/mnt/few/{n}', os.O_RDWR) as fd: call('fallocate', fd, 0, 0, 9999)", "EOPNOTSUPP", ()),
+    "COPY_FILE_RANGE_64": (COPY, "OK", ("COPY_FILE_RANGE",)),
+    "COPY_FILE_RANGE_64,COPY_FILE_RANGE": (COPY, "OK", ("WRITE",)),
 }
 
 
-@pytest.mark.parametrize("opcode", LACKING)
-def test_lacking_operation(rig, opcode):
+@pytest.mark.parametrize("opcodes", LACKING)
+def test_lacking_operation(rig, opcodes):
     """An operation that the daemon answers with ENOSYS is asked for once, and then done without."""
-    statement, how = LACKING[opcode]
-    rig.daxd.configure(enosys=opcode, init_flags="+NO_OPEN_SUPPORT,+NO_OPENDIR_SUPPORT")
+    statement, how, instead = LACKING[opcodes]
+    for path in rig.tree.path.glob("copy*"):
+        path.unlink()
+    rig.daxd.configure(enosys=opcodes, init_flags="+NO_OPEN_SUPPORT,+NO_OPENDIR_SUPPORT")
     rig.guest.mount("daxd")
     for number in range(5):
         assert rig.hand.do(statement.format(n=number)) in (how, "ENOTSUP" if how == "EOPNOTSUPP" else how)
-    assert rig.daxd.count(opcode) == 1
+    assert {opcode: rig.daxd.count(opcode) for opcode in opcodes.split(",")} == dict.fromkeys(opcodes.split(","), 1)
+    assert {opcode: rig.daxd.count(opcode) for opcode in instead} == dict.fromkeys(instead, 5)
     rig.guest.umount()
     assert rig.daxd.complaints() == []
     rig.unmounted()

@@ -2,6 +2,7 @@
 """Extended attributes: reading and listing them, and a daemon that has none."""
 
 import os
+import tempfile
 
 import pytest
 from conftest import errno_of
@@ -76,3 +77,39 @@ def test_daemon_without(boot, marked):
         assert errno_of(guest, "print(os.listxattr('/mnt/file'))").split("\n")[-1] in ("OK", "ENOTSUP")
     assert guest.out("cat /mnt/file") == "x"
     guest.umount()
+
+
+LARGEST = """
+import os
+path = "/mnt/file"
+value = bytes(index % 251 for index in range(65536))
+for size in (65536, 65535, 4097):
+    os.setxattr(path, "user.large", value[:size])
+    open("/proc/sys/vm/drop_caches", "w").write("3")
+    assert os.getxattr(path, "user.large") == value[:size], size
+os.setxattr(path, "user.large", value)
+names = [f"user.{number:0200}" for number in range(300)]
+for name in names:
+    os.setxattr(path, name, b"x")
+assert {*names, "user.large"} <= set(os.listxattr(path))
+for name in names[1:]:
+    os.removexattr(path, name)
+assert [name for name in names if name in os.listxattr(path)] == names[:1]
+"""
+
+
+def test_largest(boot):
+    """A value of 64 KiB and a list of names of nearly as much go to the host and come back."""
+    # Not every filesystem has room for them.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        os.chmod(directory, 0o755)
+        path = f"{directory}/file"
+        with open(path, "w", encoding="utf-8"):
+            pass
+        guest = boot(Share(directory, "tag", daemon_args=["--xattr"]))
+        guest.mount("tag")
+        guest.python(LARGEST, timeout=120)
+        assert os.getxattr(path, "user.large") == bytes(index % 251 for index in range(65536))
+        assert f"user.{0:0200}" in os.listxattr(path)
+        assert errno_of(guest, "os.setxattr('/mnt/file', 'user.larger', bytes(65537))") == "E2BIG"
+        guest.umount()
