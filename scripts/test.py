@@ -25,9 +25,17 @@ TOP = kernels.TOP
 PART_TIMEOUT = 7200
 # What is tested with pytest beside the driver: what documents and tables say, the build, the daemon of the tests, the tables of the bench.
 PYTEST_DIRECTORIES = ("tests/docs", "tests/build", "tests/daxd", "tests/bench")
-# What a run leaves out unless it is told --every-file. Of the debug kernel: all but the rounds, the window, and the files whose tests
-# share a guest. Of the others: those that take minutes, or have to keep pace with the limit on log lines.
-DEBUG_FILES = ["test_dax.py", "test_names.py", "test_namespace.py", "test_read.py", "test_readdir.py", "test_rounds.py"]
+# What a run leaves out unless it is told --every-file. Of the debug kernel: all but the rounds, the window, what fails, and the files
+# whose tests share a guest. Of the others: those that take minutes, or have to keep pace with the limit on log lines.
+DEBUG_FILES = [
+    "test_dax.py",
+    "test_failed_writes.py",
+    "test_names.py",
+    "test_namespace.py",
+    "test_read.py",
+    "test_readdir.py",
+    "test_rounds.py",
+]
 LONG_FILES = ["test_hostile_replies.py", "test_workloads.py"]
 
 

@@ -194,7 +194,10 @@ impl virtio::Owner for Request {
                 }
             }
             (Purpose::Direct(part), outcome) => part.ended(lane, transfer, outcome),
-            (Purpose::Waited | Purpose::Mapping(_), outcome @ (Outcome::Late(_) | Outcome::Unsent)) => {
+            (
+                Purpose::Waited | Purpose::Mapping(_),
+                outcome @ (Outcome::Late(_) | Outcome::Unsent),
+            ) => {
                 Session::undo_later(transfer, outcome);
             }
             (Purpose::Unwatched, outcome) => {
