@@ -41,7 +41,10 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    task::is_reclaiming, //
+    task::{
+        is_killed,
+        is_reclaiming, //
+    },
 };
 
 /// A superblock of the filesystem `T`.
@@ -258,7 +261,8 @@ impl<T: FileSystem> Callbacks<T> {
         // SAFETY: As the caller says. The mark is seen before the lock is released, and then the inode goes, after what is dirty
         // was written.
         unsafe {
-            if !is_reclaiming() {
+            // Its pages may wait for a server: whoever frees memory, or is killed, leaves that to others.
+            if !is_reclaiming() && !is_killed() {
                 bindings::inode_state_set(inode, bindings::inode_state_flags_enum_I_DONTCACHE);
             }
             bindings::inode_generic_drop(inode)

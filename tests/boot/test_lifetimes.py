@@ -216,7 +216,8 @@ def test_full_ring_many_processes(boot_rig):
 
 def test_killed_while_parked(boot_rig):
     """Tasks killed while their requests wait for room in the ring are gone; the others are served, and nothing is left."""
-    rig = boot_rig(files=files, daxd={"queue_size": 4})
+    # Names that are known, so that each task asks for one of its own.
+    rig = boot_rig(files=files, daxd={"queue_size": 4}, settings={"attr_timeout": 3600, "entry_timeout": 3600})
     guest, daxd = rig.guest, rig.daxd
     guest.mount("daxd")
     guest.run("stat /mnt/many /mnt/names >/dev/null")

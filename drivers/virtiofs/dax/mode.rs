@@ -63,9 +63,9 @@ impl Holder {
     /// The session that had it, or was starting, is over.
     pub(crate) fn release(&mut self) {
         *self = match self {
-            Self::Gone => return,
             Self::Session(window) => Self::Left(window.outstanding().clone()),
-            Self::None | Self::Starting | Self::Left(_) => Self::None,
+            Self::Starting => Self::None,
+            Self::None | Self::Left(_) | Self::Gone => return,
         };
     }
 
