@@ -157,6 +157,8 @@ class Guest:
     `warm` lets it go on from the state of such a guest just after its boot (see snapshot.py), which takes a fraction of a boot.
     Guests with ports for hotplug, and those on real hardware, boot all the same.
 
+    With `counting` its clocks count the instructions that it executes, a nanosecond for each, and what else it waits for.
+
     Leaving the context powers it off, stops all it started, and raises GuestError when the kernel reported a fault that
     `expected` (regular expressions on log lines) does not name.
     """
@@ -177,10 +179,12 @@ class Guest:
         shell=False,
         source=None,
         warm=False,
+        counting=False,
     ):
         self.shares, self.kernel, self.driver, self.cpus, self.memory = list(shares), kernel, driver, cpus, memory
         self.append, self.qemu_args, self.expected, self.shell = append, list(qemu_args), list(expected), shell
         self.kmemleak, self.programs, self.warm = kmemleak, programs, warm
+        self.counting, self.accelerator = counting, accelerator(counting)
         self.judged = 0
         self.source = source or Path(os.environ.get("VIRTIOFS_SOURCE", kernels.TOP))
         self.patience = PATIENCE[kernel]
@@ -232,7 +236,7 @@ class Guest:
     def goes_on(self):
         """Whether it goes on from a saved state. The emulator takes none when a device on its command line cannot be saved."""
         cold = any(share.hotplug or "vhost-user-test-device" in (share.device or "") for share in self.shares)
-        return self.warm and not self.shell and not cold and "tcg" in accelerator()[1]
+        return self.warm and not self.shell and not cold and "tcg" in self.accelerator[1]
 
     def start_emulator(self, command):
         """Starts the emulator and meets its monitor."""
@@ -259,7 +263,7 @@ class Guest:
 
     def save_state(self, path):
         """Boots a guest like this one, with nothing of its own, and saves its state in a file."""
-        like = ("kernel", "driver", "cpus", "memory", "append", "kmemleak", "programs")
+        like = ("kernel", "driver", "cpus", "memory", "append", "kmemleak", "programs", "counting")
         bare = Guest((), name="snapshot", **{key: getattr(self, key) for key in like})
         bare.sockets = Path(tempfile.mkdtemp(prefix="guest-", dir="/run"))
         try:
@@ -290,10 +294,10 @@ class Guest:
         if self.kernel == "debug":
             # The sanitizer reports every fault, not only the first. The leak detector doubles the time of a boot.
             cmdline += " kasan_multi_shot" + ("" if self.kmemleak else " kmemleak=off")
-        if self.programs and "tcg" in accelerator()[1]:
+        if self.programs and "tcg" in self.accelerator[1]:
             cmdline += " init_on_alloc=1"
         machine = "q35,smm=off,vmport=off,usb=off,i8042=off"
-        command = ["qemu-system-x86_64", "-machine", machine, *accelerator(), "-smp", self.cpus, "-m", self.memory]
+        command = ["qemu-system-x86_64", "-machine", machine, *self.accelerator, "-smp", self.cpus, "-m", self.memory]
         if not any(share.hotplug for share in self.shares):
             # Less for the guest's ACPI interpreter to do, which is slow on the debug kernel.
             command += ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
@@ -476,14 +480,17 @@ class Guest:
         return self.run(f"umount {flags} {shlex.quote(where)}", check=check)
 
 
-def accelerator():
-    """KVM where the processor really offers it; elsewhere its device node may exist, and guests hang."""
+def accelerator(counting=False):
+    """KVM where the processor really offers it; elsewhere its device node may exist, and guests hang. Only an emulator is `counting`."""
     # Without five-level page tables: they are slow to emulate, and KASAN reports a false access in early boot with them, after
     # which the lock checker is off.
+    emulated = ["-cpu", "max,la57=off"]
+    if counting:
+        return ["-accel", "tcg,thread=single", *emulated, "-icount", "shift=0,sleep=on"]
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     if (" vmx" in flags or " svm" in flags) and os.access("/dev/kvm", os.R_OK | os.W_OK):
         return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
+    return ["-accel", "tcg,thread=multi", *emulated]
 
 
 def new_log_directory(name):

@@ -127,6 +127,7 @@ class Bench:
         """Runs a guest with these shares, and virtio-9p, through which it gets the load."""
         args = self.args
         machine = {"kernel": args.kernel, "cpus": args.cpus, "memory": args.memory, "append": args.append}
+        machine["counting"] = args.instructions
         shared = ["-fsdev", f"local,id=p9,path={self.directory},security_model=passthrough,multidevs=remap"]
         shared += ["-device", f"virtio-9p-pci,fsdev=p9,mount_tag={P9_TAG}"]
         with tempfile.TemporaryDirectory(prefix="bench-", dir="/run") as place:
@@ -225,7 +226,8 @@ class Bench:
             "host": f"{processor.group(1) if processor else 'unknown processor'}, {os.cpu_count()} processors",
             "load at the start": f"{os.getloadavg()[0]:.1f}",
             "guest": f"{args.kernel} kernel {self.guest.out('uname -r')}, {args.cpus} processors, {args.memory}",
-            "emulator": f"{emulator.stdout.splitlines()[0]}, {guests.accelerator()[1]}",
+            "emulator": f"{emulator.stdout.splitlines()[0]}, {guests.accelerator(args.instructions)[1]}",
+            "clock": "instructions, a nanosecond each" if args.instructions else "time",
             "queues": f"{args.queues} of {args.queue_size}",
             "directory": file_system(self.directory),
             "scale": args.scale,
@@ -335,6 +337,8 @@ def parser_for(document, drivers, quick):
     parser.add_argument("--cpus", type=int, default=2, help="virtual processors")
     parser.add_argument("--memory", default="1G", help="the guest's memory")
     parser.add_argument("--append", default="", help="more kernel arguments")
+    what = "the guest's clock counts the instructions that it executes (emulated, one at a time), not what they take"
+    parser.add_argument("--instructions", action="store_true", help=what)
     return parser
 
 
@@ -344,7 +348,7 @@ def parsed(parser, drivers, rounds, small):
     args.case, args.driver = args.case or ["*"], args.driver or list(drivers)
     args.rounds = args.rounds or rounds[not args.quick]
     # Real processors are quicker: as many operations as under the emulator would take too little time to be measured.
-    scale = 4.0 if guests.accelerator()[1] == "kvm" else 1.0
+    scale = 4.0 if guests.accelerator(args.instructions)[1] == "kvm" else 1.0
     args.scale = args.scale or (scale * small if args.quick else scale)
     return args
 
