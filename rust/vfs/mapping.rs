@@ -482,7 +482,8 @@ impl<T: FileSystem> Inode<T> {
     ///
     /// What others append meanwhile is left alone: who writes as fast as this would never let it end.
     pub(crate) fn write_out(&self, start: i64, end: i64) -> Result {
-        let end = end.min(self.size().saturating_sub(1));
+        // To the end of the last page, though: a mapping may have stored something there, behind the file's end.
+        let end = end.min(self.size().saturating_sub(1) | (PAGE_SIZE as i64 - 1));
         if end < start || !self.has_pages() {
             return Ok(());
         }

@@ -7,7 +7,8 @@ import pytest
 from conftest import blocked
 from rig import Pace
 
-RIG = {"shares": 2}
+# Names are known for a while: another guest's locks are told by inodes that this one knows.
+RIG = {"shares": 2, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
 PACE = Pace()
 
 # What the programs below have at hand.
@@ -348,7 +349,7 @@ def test_late_grant_is_given_back(rig, kind):
 @pytest.mark.beyond_c("its tasks cannot be killed while they wait")
 def test_late_grant_with_full_ring(boot_rig):
     """There is no room in the ring when the lock of a killed task is to be given back: that waits its turn, and is not forgotten."""
-    rig = boot_rig(files=files, daxd={"queue_size": 4}, settings={"attr_timeout": 60}, shares=2, cpus=1)
+    rig = boot_rig(files=files, daxd={"queue_size": 4}, settings={"attr_timeout": 60, "entry_timeout": 60}, shares=2, cpus=1)
     guest, daxd = rig.guest, rig.daxd
     with Locks(rig) as locks:
         ignore_interrupts(daxd)
