@@ -90,7 +90,7 @@ impl Freshness {
 }
 
 /// How often attributes were asked for since boot, of any inode. It orders questions and changes: a change remembers the last question
-/// before it, which costs it less than to look at a clock. One more, so that 0 is free.
+/// before it. One more, so that 0 is free.
 static QUESTIONS: Atomic<u64> = Atomic::new(1);
 
 /// When attributes were asked for. What they say is at least as new as this, and maybe no newer.

@@ -17,10 +17,9 @@
 //!
 //! let getattr = Getattr { node: NodeId::ROOT, fh: None };
 //! let mut request = [0; 128];
-//! let len = getattr.encode(1, &Caller::default(), &mut request).unwrap();
-//! assert_eq!(len, 56);
+//! assert_eq!(getattr.encode(1, &Caller::default(), &mut request), Ok(56));
 //!
-//! // The device sees `request[..len]`, and writes a reply: here, a refusal with EACCES.
+//! // The device sees these 56 bytes, and writes a reply: here, a refusal with EACCES.
 //! let mut reply = [0; 16 + 104];
 //! assert_eq!(reply.len(), fuse_proto::REPLY_HEADER_LEN + getattr.reply_len());
 //! reply[0..4].copy_from_slice(&16u32.to_ne_bytes());

@@ -76,8 +76,8 @@ impl Flags {
 /// is dropped. A superblock whose [`fill_super`] failed sees none of these but the drop.
 ///
 /// An inode goes with its last user, dentries among them, so that whoever has it on the other side need not keep it for nobody.
-/// But not where the kernel frees memory: to take an inode away can mean to wait for folios that are being read, and these for
-/// memory. Then it stays until its folios are gone.
+/// But not where the kernel frees memory, or a task was killed: to take an inode away can mean to wait for folios that are being read,
+/// these for memory or for the other side. Then it stays until its folios are gone, or its next user.
 ///
 /// [`prepare`]: FileSystem::prepare
 /// [`same`]: FileSystem::same

@@ -53,9 +53,10 @@ impl Writer for WindowFile {
     fn write(&self, f: &mut Formatter<'_>) -> FmtResult {
         match &*self.0.window_holder().lock() {
             Holder::Session(window) => window.describe(f),
-            holder if holder.is_free() => f.write_str("unused\n"),
-            Holder::Left(_) => f.write_str("awaited\n"),
-            Holder::None | Holder::Starting | Holder::Gone => f.write_str("unused\n"),
+            Holder::Left(outstanding) if outstanding.any() => f.write_str("awaited\n"),
+            Holder::None | Holder::Starting | Holder::Left(_) | Holder::Gone => {
+                f.write_str("unused\n")
+            }
         }
     }
 }
