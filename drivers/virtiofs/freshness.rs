@@ -139,8 +139,15 @@ impl LastChange {
     pub(crate) fn is_now(&self) {
         // Pairs with the counting of a question that is not seen here: it is asked after the change.
         smp_mb(Full);
-        self.0
-            .store(QUESTIONS.load(ordering::Relaxed), ordering::Release);
+        let now = QUESTIONS.load(ordering::Relaxed);
+        let mut last = self.0.load(ordering::Relaxed);
+        // Who changes it at the same time may have seen more questions.
+        while last < now {
+            match self.0.cmpxchg(last, now, ordering::Release) {
+                Ok(_) => break,
+                Err(other) => last = other,
+            }
+        }
     }
 
     /// Whether what was asked for then may be older.
