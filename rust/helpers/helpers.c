@@ -162,6 +162,18 @@ bool virtiofs_helper_memory_is_unused(resource_size_t start, resource_size_t len
 	return true;
 }
 
+/* Whether nobody has a reference to any page of device memory. */
+bool virtiofs_helper_memory_is_idle(resource_size_t start, resource_size_t len)
+{
+	unsigned long pfn = PHYS_PFN(start), end = PHYS_PFN(start + len);
+
+	for (; pfn < end; pfn++) {
+		if (page_ref_count(pfn_to_page(pfn)))
+			return false;
+	}
+	return true;
+}
+
 /* Waits until nobody has pinned a page of a DAX file. @sleep holds no lock while it sleeps. */
 int virtiofs_helper_wait_page_idle_killable(struct page *page, void (*sleep)(struct inode *inode),
 					    struct inode *inode)

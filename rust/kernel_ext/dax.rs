@@ -170,6 +170,16 @@ impl Memory {
         self.state.store(GONE, ordering::Release);
     }
 
+    /// Whether nobody has a reference to a page of the `len` bytes at `offset`: no page table, nobody who has pinned it, and no task
+    /// that has taken it out of a page table and not yet told all processors. `false` when it was given back. Callable from any context.
+    pub fn is_idle(&self, offset: u64, len: usize) -> bool {
+        let start = self.extent.physical.saturating_add(offset);
+        self.with(offset, len, |_| {
+            // SAFETY: `with` is for what lies in the memory, while its pages have tables.
+            unsafe { bindings::virtiofs_helper_memory_is_idle(start, len as u64) }
+        })
+    }
+
     /// Calls `copy` with the address of `len` bytes at `offset`, as long as the memory is there. Page faults are not taken.
     fn with<R: Default>(&self, offset: u64, len: usize, copy: impl FnOnce(*mut u8) -> R) -> R {
         let Ok(start) = usize::try_from(offset) else {

@@ -307,6 +307,16 @@ impl<T: FileSystem> Inode<T> {
         unsafe { bindings::unmap_mapping_pages(self.mapping(), first, 0, false) };
     }
 
+    /// Takes the pages from byte `start` to byte `last` out of page tables. Whoever accesses them takes a fault. May sleep.
+    ///
+    /// C: `unmap_mapping_pages()`.
+    pub fn unmap_range(&self, start: i64, last: i64) {
+        let page = |pos| usize::try_from(pos).unwrap_or(0) / PAGE_SIZE;
+        let count = page(last).saturating_sub(page(start)).saturating_add(1);
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::unmap_mapping_pages(self.mapping(), page(start), count, false) };
+    }
+
     /// The inode goes as soon as nobody uses it, so that the next one can be of another kind. May sleep.
     ///
     /// C: `d_mark_dontcache()`.

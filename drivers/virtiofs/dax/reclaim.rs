@@ -189,8 +189,19 @@ impl Window {
             .lock_invalidate_killable()
             .inspect_err(|_| self.cancel(extents))?;
         extents.retain(|extent| {
-            let broken =
-                bytes_of(extent).and_then(|(start, end)| lock.try_break_layouts(start, end));
+            let broken = bytes_of(extent).and_then(|(start, end)| {
+                // Who unmaps at the same time may not have told all processors yet, and for an instant that cannot be seen by what
+                // dax_break_layout() looks at: mappings and references, one after the other. None must be left, as the place may
+                // show another file soon.
+                held.inode.unmap_range(start, end);
+                match self
+                    .memory()
+                    .is_idle(extent.window_offset, usize::try_from(extent.len)?)
+                {
+                    true => lock.try_break_layouts(start, end),
+                    false => Err(EBUSY),
+                }
+            });
             if broken.is_err() {
                 self.settle(&[extent.slot], Ending::NotSent);
             }
