@@ -172,9 +172,18 @@ impl Handle {
         } else if self.flags.contains(OpenReplyFlags::NONSEEKABLE) {
             file.set_nonseekable();
         }
-        let cached = !self.is_direct() && !inode.is_dax();
-        if cached && !self.flags.contains(OpenReplyFlags::KEEP_CACHE) {
-            // Close-to-open: what others wrote before is seen from here on. Pages that can't be dropped are being read.
+        if !self.flags.contains(OpenReplyFlags::KEEP_CACHE) {
+            // Close-to-open: what others wrote before is seen from here on.
+            self.drop_old(inode);
+        }
+    }
+
+    /// What was read of the file before is not seen any more. Sleeps.
+    fn drop_old(&self, inode: &Inode<VirtioFs>) {
+        if inode.is_dax() {
+            dax::outdate(inode, 0, i64::MAX);
+        } else if !self.is_direct() {
+            // Pages that can't be dropped are being read.
             let _ = inode.invalidate_pages();
         }
     }
@@ -227,6 +236,7 @@ impl Handle {
         let mut locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
         if let Some((_, filling)) = &mut locked {
             filling.break_layouts(0, i64::MAX)?;
+            dax::outdate_locked(inode, filling, 0, i64::MAX);
             // What was written before comes before the truncation. Errors stay with the file.
             let _ = writeback::write_all(inode);
         }

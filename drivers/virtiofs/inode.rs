@@ -343,6 +343,11 @@ impl NodeInode for Inode<VirtioFs> {
             if size < old_size {
                 self.unmap_from(size);
             }
+            let modified = old_mtime != timespec(attr.mtime)
+                && self.session()?.has(InitFlags::AUTO_INVAL_DATA);
+            if size != old_size || modified {
+                dax::outdate(self, 0, i64::MAX);
+            }
             return Ok(());
         }
         if attr.kind == FileType::Regular && !ahead && self.has_pages() {

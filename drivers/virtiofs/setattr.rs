@@ -6,6 +6,7 @@
 //! than it was asked to.
 
 use crate::{
+    dax,
     freshness::Asked,
     inode::{
         set_attributes,
@@ -79,6 +80,7 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
     let mut filling = inode.lock_invalidate();
     // Of a file that is mapped from the window: nobody touches what the host is about to take away.
     filling.break_layouts(0, i64::MAX)?;
+    dax::outdate_locked(inode, &filling, 0, i64::MAX);
     // Should the request fail, nothing is lost. Errors stay with the file.
     let _ = writeback::write_all(inode);
     let old = inode.size();

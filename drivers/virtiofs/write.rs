@@ -9,6 +9,7 @@
 //! The inode is locked (`i_rwsem`) across the requests of a write, as its size and the order of what is written depend on it.
 
 use crate::{
+    dax,
     direct::drop_cached,
     inode::NodeInode,
     killpriv,
@@ -274,6 +275,7 @@ pub(crate) fn fallocate(
     let mut unread = mode.zeroes().then(|| inode.lock_invalidate());
     if let Some(unread) = &mut unread {
         unread.break_layouts(offset, end.saturating_sub(1))?;
+        dax::outdate_locked(inode, unread, offset, end.saturating_sub(1));
         inode.write_and_wait_range(offset, end.saturating_sub(1))?;
     }
     if let Err(e) = inode.session()?.call(&op, &caller(inode.super_block())) {
@@ -317,8 +319,10 @@ pub(crate) fn copy_file_range(
     killpriv::before_change(to)?;
     clear_tail(target, to_pos);
     // As for a hole: see `fallocate`.
-    let _unread = target.lock_invalidate();
+    let unread = target.lock_invalidate();
     drop_cached(target, to_pos, len)?;
+    let to_end = to_pos.saturating_add_unsigned(len as u64);
+    dax::outdate_locked(target, &unread, to_pos, to_end);
     let mut op = CopyFileRange {
         node_in: source.known()?.node(),
         fh_in: from.data().fh(),

@@ -30,7 +30,9 @@ pub enum NewError {
 pub enum Need {
     /// A read or write: it can go to the daemon instead.
     Either,
-    /// A page fault, or the like: it cannot.
+    /// A page fault that only reads: a copy of the page will do.
+    Page,
+    /// A page fault that writes, or the like: it cannot.
     Mapping,
 }
 
@@ -126,7 +128,7 @@ pub enum Step {
     Remap(Plan),
     /// Another one is at it: wait.
     Wait(Wait),
-    /// Send FUSE_READ or FUSE_WRITE for so many bytes.
+    /// Send FUSE_READ or FUSE_WRITE for so many bytes; for a page fault, FUSE_READ for a copy of the page.
     Bypass {
         /// Up to the next mapped range, or all that was asked for.
         len: u64,

@@ -12,7 +12,9 @@
 //!
 //! | | free room in the window | no room |
 //! |---|---|---|
-//! | page fault, exec | map; of a run, the next range ahead | map, reclaim |
+//! | page fault of a store, exec | map; of a run, the next range ahead | map, reclaim |
+//! | page fault of a load, right behind the last one or one of a run | map, and the next range ahead | map, reclaim |
+//! | page fault of a load else | as a read: bypassed, it gets a copy of its page | by heat |
 //! | sequential, unless paused ([`PAUSE_CHUNKS`]) | map, and the next range ahead | map, reclaim |
 //! | read or write, file smaller than the window | map | by heat |
 //! | read or write, larger file | map at the [`REUSE`]th use of the part, if the budget suffices | by heat |

@@ -3,7 +3,7 @@
 //! Recognises who reads, writes or touches one thing after the other.
 
 use crate::policy;
-use crate::size::Order;
+use crate::size::{Order, PAGE_SIZE};
 
 /// What is remembered of an open file between two accesses. A copy of it may be kept anywhere;
 /// a lost update costs a guess, nothing else.
@@ -16,6 +16,8 @@ pub struct Stream {
     accesses: u32,
     /// Chunk of the last access, plus one.
     chunk: u64,
+    /// Where the page of the last page fault ended.
+    touched: u64,
     /// Up to where mapping ahead was proposed, in bytes.
     ahead: u64,
     /// Up to where the run was given a range, in bytes.
@@ -31,6 +33,8 @@ pub(crate) struct Motion {
     pub(crate) sequential: bool,
     /// Not in the same chunk as the last one.
     pub(crate) entered: bool,
+    /// A page fault right behind the last one.
+    pub(crate) adjacent: bool,
 }
 
 impl Stream {
@@ -41,6 +45,7 @@ impl Stream {
             bytes: 0,
             accesses: 0,
             chunk: 0,
+            touched: 0,
             ahead: 0,
             given: 0,
             pause: 0,
@@ -67,6 +72,7 @@ impl Stream {
             sequential: self.accesses >= policy::SEQUENTIAL_ACCESSES
                 && self.bytes >= policy::SEQUENTIAL_BYTES,
             entered: self.enter(offset, max),
+            adjacent: false,
         }
     }
 
@@ -82,9 +88,12 @@ impl Stream {
             self.accesses = self.accesses.saturating_add(1);
             self.next = max.align_down(offset).saturating_add(max.bytes());
         }
+        let page = offset.saturating_sub(offset.checked_rem(PAGE_SIZE).unwrap_or(0));
+        let touched = core::mem::replace(&mut self.touched, page.saturating_add(PAGE_SIZE));
         Motion {
             sequential: self.accesses >= policy::SEQUENTIAL_ACCESSES,
             entered,
+            adjacent: touched == page && touched != 0,
         }
     }
 

@@ -147,7 +147,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         let max = self.geometry().max();
         let motion = match access.need {
             Need::Either => stream.note(access.offset, access.len, max),
-            Need::Mapping => stream.note_fault(access.offset, max),
+            Need::Page | Need::Mapping => stream.note_fault(access.offset, max),
         };
         if !motion.sequential || motion.entered {
             self.count_access();
@@ -226,7 +226,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         let Some(range) = self.ranges.get_mut(i) else {
             return Step::Bypass { len: access.len };
         };
-        let must = access.need == Need::Mapping;
+        let must = access.need != Need::Either;
         let keen = must || motion.sequential;
         let bypass = Step::Bypass {
             len: access
@@ -297,16 +297,19 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             return Step::Map(plan);
         }
         let max = self.geometry().max();
-        let run = motion.sequential && stream.deserves(access.offset, max);
-        if run {
+        let sequential = motion.sequential && stream.deserves(access.offset, max);
+        if sequential {
             let order = self.wish(&plan, gap);
             let end = order
                 .align_down(access.offset)
                 .saturating_add(order.bytes());
             stream.give(end);
         }
+        // A copy of one page is cheap; of all that come next a range is cheaper.
+        let follows = access.need == Need::Page && motion.adjacent;
+        plan.urgent |= follows;
         let verdict = policy::decide(&Situation {
-            sequential: run,
+            sequential: sequential || follows,
             fits: access.file_size <= self.capacity(),
             room: self.has_room_for(&plan),
             heat,

@@ -56,6 +56,11 @@ impl PageBuffer {
         self.len == 0
     }
 
+    /// One of the buffer's pages, counted from 0.
+    pub fn page(&self, index: usize) -> Option<&Page> {
+        self.pages.get(index)
+    }
+
     /// The buffer's segments.
     pub fn scatterlist(&self) -> &Scatterlist {
         &self.sg

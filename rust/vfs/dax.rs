@@ -30,7 +30,10 @@ use kernel::{
         c_int,
         c_uint, //
     },
-    page::PAGE_SIZE,
+    page::{
+        Page,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::aref::ARef,
     types::NotThreadSafe, //
@@ -115,6 +118,35 @@ impl<'a, D: Operations> Fault<'a, D> {
     pub fn is_write(&self) -> bool {
         // SAFETY: Valid by the type invariant.
         unsafe { is_write(self.fault) }
+    }
+
+    /// Whether what is mapped can be executed.
+    pub fn is_executable(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe {
+            (*(*self.fault).__bindgen_anon_1.vma)
+                .__bindgen_anon_2
+                .vm_flags
+                & bindings::VM_EXEC
+                != 0
+        }
+    }
+
+    /// Maps a page that is not of the memory that the file lies in, but has the same bytes as that. It can only be read, and stays
+    /// until it is taken out of page tables; nobody else needs to hold it. [`NOTHING`](Outcome::NOTHING) when the file is written to.
+    ///
+    /// The inode is locked against what takes pages out of it.
+    pub fn insert_copy(
+        &mut self,
+        _lock: &SharedInvalidateGuard<'_, D::FileSystem>,
+        page: &Page,
+    ) -> Outcome {
+        if self.is_write() {
+            return Outcome::NOTHING;
+        }
+        // SAFETY: The fault is valid. The page is one that the kernel allocated for its own use; the page table takes a reference of
+        // its own. A shared mapping can be stored to only after `page_mkwrite`, a private one gets another copy then.
+        Outcome(unsafe { bindings::vmf_insert_page_mkwrite(self.fault, page.as_ptr(), false) })
     }
 
     /// Maps the page that [`Operations::locate`] finds.

@@ -133,13 +133,14 @@ with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
 
 @pytest.mark.parametrize("opcode", ["SETUPMAPPING", "REMOVEMAPPING"])
 def test_nothing_is_left(mounted, opcode):
-    """When it is known of no range what it shows, files are read and written by requests; a page fault gets SIGBUS at once."""
+    """When it is known of no range what it shows, files are read and written by requests; a page fault that needs a range gets SIGBUS at
+    once, others get copies."""
     daxd = mounted.daxd
     daxd.set_fault("truncate", opcode, len=8)
     reads = """
 import mmap, os
 fd = os.open("/mnt/huge", os.O_RDONLY)
-m = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+m = mmap.mmap(fd, 0, prot=mmap.PROT_READ | mmap.PROT_EXEC)
 for _ in range(4):
     for at in range(0, 40 << 20, 1 << 20):
         if os.fork() == 0:
@@ -158,6 +159,8 @@ print(status)
     assert daxd.count("SETUPMAPPING") == asked
     daxd.reset_counters()
     assert same(mounted, "other") and daxd.count("READ") > 0
+    mapped = "import hashlib, mmap, os; print(hashlib.md5(mmap.mmap(os.open('/mnt/other', os.O_RDONLY), 0, prot=mmap.PROT_READ)).hexdigest())"
+    assert mounted.guest.python(mapped).stdout.strip() == hashlib.md5((mounted.tree / "other").read_bytes()).hexdigest()
     mounted.guest.run("echo written >/mnt/new")
     assert (mounted.tree / "new").read_text() == "written\n"
 
@@ -281,7 +284,7 @@ def test_death(boot_rig, how):
     assert maps(rig) > 0
     rig.daxd.set_fault("exit", "SETUPMAPPING", code=3)
     if how == "fault":
-        task = guest.spawn_python("import mmap, os; mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0)[0]")
+        task = guest.spawn_python("import mmap, os; mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0, prot=7)[0]")
     else:
         task = guest.spawn("exec cat /mnt/huge >/dev/null")
     assert guest.shares[0].process.wait(20) == 3

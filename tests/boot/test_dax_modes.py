@@ -59,11 +59,11 @@ def maps_of(rig, name):
     return {entry["foffset"]: entry["moffset"] for entry in rig.daxd.maps() if entry["nodeid"] in nodes}
 
 
-# Takes ranges from all others: page faults are always given some. Arguments: how often.
+# Takes ranges from all others: page faults that bring in code are always given some. Arguments: how often.
 CHURN = """
 import mmap, os, sys
 fd = os.open("/mnt/huge", os.O_RDONLY)
-with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
+with mmap.mmap(fd, 0, prot=mmap.PROT_READ | mmap.PROT_EXEC) as m:
     for _ in range(int(sys.argv[1])):
         for at in range(0, len(m), 1 << 20):
             m[at]
@@ -209,7 +209,7 @@ def test_killed_while_the_kernel_copies(rig, guest, copy):
 import mmap, os
 ends = os.pipe()
 os.write(ends[1], bytes(100))
-part = memoryview(mmap.mmap(os.open("/mnt/huge", os.O_RDWR), 0))[:100]
+part = memoryview(mmap.mmap(os.open("/mnt/huge", os.O_RDWR), 0, prot=7))[:100]
 {copy}
 """
     )
@@ -287,7 +287,7 @@ def test_gone_before_it_is_mapped_ahead(rig, guest):
     """A file that is removed while room is made to map its next part ahead is not mapped any more."""
     guest.mount("daxd", options="dax=always")
     hand = rig.hand
-    assert hand.do("fd = os.open('/mnt/huge', os.O_RDONLY); area = mmap.mmap(fd, 0, prot=mmap.PROT_READ)") == "OK"
+    assert hand.do("fd = os.open('/mnt/huge', os.O_RDONLY); area = mmap.mmap(fd, 0, prot=mmap.PROT_READ | mmap.PROT_EXEC)") == "OK"
     assert hand.do("[area[part << 21] for part in range(18, 4, -2)]") == "OK"
     rig.daxd.hold("REMOVEMAPPING")
     guest.run("dd if=/mnt/other of=/dev/null bs=64k count=24 status=none")

@@ -118,7 +118,7 @@ pin(area, 8192, 8192, ends[1])
 # Has pipes hold a page each of four ranges.
 FOUR = """
 fd, pipes = os.open("/mnt/huge", os.O_RDWR), [os.pipe() for _ in range(4)]
-area = mmap.mmap(fd, 0)
+area = mmap.mmap(fd, 0, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 for part in reversed(range(4)):
     area[part << 21]
     pin(area, part << 21, 4096, pipes[part][1])
@@ -149,7 +149,7 @@ def test_all_ranges_are_pinned(four):
     assert hand.value == hashlib.sha256(data[16 * MEG : 20 * MEG]).hexdigest()
     assert hand.do("os.pwrite(fd, b'written', 30 << 20)") == "OK"
     assert daxd.count("READ") > 0 and daxd.count("WRITE") == 1
-    fault = "import mmap, os; print(mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0)[30 << 20])"
+    fault = "import mmap, os; print(mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0, prot=7)[30 << 20])"
     for killed in (True, False):
         before = window(guest)
         task = guest.spawn_python(fault)

@@ -97,6 +97,7 @@ impl Window {
             ("waits", counters.waits),
             ("waited_ns", waited),
             ("unable", unable.into()),
+            ("copies", self.copies().len() as u64),
         ];
         for (name, value) in lines {
             writeln!(f, "{name} {value}")?;

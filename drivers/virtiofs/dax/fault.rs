@@ -2,29 +2,44 @@
 
 //! Page faults in mappings of files that are shown by the window.
 //!
-//! A fault cannot be bypassed: it waits for a range if need be. Nothing is held meanwhile but what the memory management holds
-//! around a fault. When there is a range, it stays until the page is in the page table, and the inode's `invalidate_lock` is held
-//! shared, so that a truncation or who reclaims ranges comes before or after.
+//! A fault that stores, or that brings in code, cannot be bypassed: it waits for a range if need be. One that reads may be given
+//! a [copy](super::copies) of the page. Nothing is held meanwhile but what the memory management holds around a fault. When there
+//! is a range, it stays until the page is in the page table, and the inode's `invalidate_lock` is held shared, so that a truncation
+//! or who reclaims ranges comes before or after.
 
-use super::window::{
-    MappedFile,
-    Pinned,
-    Step,
-    Window, //
+use super::{
+    copies::PageCopy,
+    window::{
+        MappedFile,
+        Pinned,
+        Step,
+        Window, //
+    },
 };
 use crate::{
+    direct::ended_short,
+    freshness::Asked,
     inode::NodeInode,
-    superblock::VirtioFs, //
+    request::Request,
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
 };
 use dax_map::{
     Access,
     Need, //
 };
+use fuse_proto::Read;
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::dax::Memory;
+use kernel_ext::{
+    dax::Memory,
+    pages::PageBuffer, //
+};
 use vfs::{
     dax::{
         Fault,
@@ -32,8 +47,16 @@ use vfs::{
         Operations,
         Outcome, //
     },
+    File,
     Inode, //
 };
+use virtio::{
+    Payload,
+    Transfer, //
+};
+
+/// How often a copy is read at most that is old before it is shown, before there has to be a range.
+const COPY_TRIES: usize = 4;
 
 /// What the memory management asks of files that are shown by the window.
 pub(crate) struct Faults;
@@ -80,7 +103,12 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
     let mapped = inode.data().mapped().ok_or(ENODEV)?;
     let run = file.data().run().ok_or(ENODEV)?;
     let mut ahead = None;
+    let mut copies_left = match write || fault.is_executable() {
+        true => 0,
+        false => COPY_TRIES,
+    };
     loop {
+        let asked = Asked::now();
         let lock = inode.lock_invalidate_shared();
         let file_size = u64::try_from(inode.size())?;
         if offset >= file_size {
@@ -91,7 +119,10 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
             offset,
             len: 1,
             write,
-            need: Need::Mapping,
+            need: match copies_left {
+                0 => Need::Mapping,
+                _ => Need::Page,
+            },
             file_size,
         };
         let (step, proposed) = window.access(run, &access);
@@ -114,11 +145,85 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
         };
         drop(lock);
         match step {
-            Step::Map(plan) => window.map(session, mapped, &plan, true)?,
-            Step::Remap(plan) => window.remap(session, inode, mapped, &plan, true)?,
-            Step::Wait(awaited) => window.wait(awaited)?,
+            Step::Map(plan) => match window.map(session, mapped, &plan, copies_left == 0) {
+                // There is no room for it, or never will be.
+                Err(e) if (e == EAGAIN || e == ENOSPC) && copies_left > 0 => {}
+                made => {
+                    made?;
+                    continue;
+                }
+            },
+            Step::Remap(plan) => {
+                window.remap(session, inode, mapped, &plan, true)?;
+                continue;
+            }
+            Step::Wait(awaited) => {
+                window.wait(awaited)?;
+                continue;
+            }
+            Step::Copy => {}
             _ => return Err(ENODEV),
         }
+        copies_left = copies_left.saturating_sub(1);
+        if let Some(outcome) = show_copy(fault, window, mapped, asked)? {
+            return Ok(outcome);
+        }
+    }
+}
+
+/// Shows a copy of the page, as it is after the daemon was `asked`. [`None`] when it has changed meanwhile. Sleeps.
+fn show_copy(
+    fault: &mut Fault<'_, Faults>,
+    window: &Window,
+    mapped: &Arc<MappedFile>,
+    asked: Asked,
+) -> Result<Option<Outcome>> {
+    let (file, pos) = (fault.file(), fault.pos());
+    let read = read_page(file, pos)?;
+    let Payload::Pages(pages) = read.payload() else {
+        return Err(EIO);
+    };
+    let page = pages.page(0).ok_or(EIO)?;
+    let lock = file.inode().lock_invalidate_shared();
+    if pos >= file.inode().size() {
+        return Ok(Some(Outcome::NOTHING));
+    }
+    let Some(copy) = PageCopy::new(mapped, pos, asked) else {
+        return Ok(None);
+    };
+    let outcome = fault.insert_copy(&lock, page);
+    drop(lock);
+    if let Some(oldest) = window.copies().add(copy) {
+        oldest.take_out();
+    }
+    // The window may have been closed, and have taken all out, in between.
+    if window.alive().is_err() {
+        window.copies().give_up(usize::MAX);
+    }
+    Ok(Some(outcome))
+}
+
+/// Reads the page at `pos` of an open file; what lies behind the end of the file is zero. Sleeps. `EFAULT` when the file ends before.
+fn read_page(file: &File<VirtioFs>, pos: i64) -> Result<Arc<Transfer<Request>>> {
+    let inode = file.inode();
+    let op = Read {
+        node: inode.node_id()?,
+        fh: file.data().fh(),
+        offset: u64::try_from(pos)?,
+        size: u32::try_from(PAGE_SIZE)?,
+        flags: file.flags(),
+        lock_owner: None,
+    };
+    let page = PageBuffer::new(PAGE_SIZE)?;
+    let (read, transfer) = inode
+        .session()?
+        .call_into(&op, &caller(inode.super_block()), page)?;
+    if read < PAGE_SIZE {
+        ended_short(inode, pos.saturating_add_unsigned(read as u64));
+    }
+    match read {
+        0 => Err(EFAULT),
+        _ => Ok(transfer),
     }
 }
 

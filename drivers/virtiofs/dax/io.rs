@@ -9,10 +9,13 @@
 //! may be pinned. It is brought in before, with nothing held. `i_rwsem` is held shared by a read, while it copies, so that no
 //! truncation takes away what is read; a write holds it from its first byte to its last.
 
-use super::window::{
-    MappedFile,
-    Step,
-    Window, //
+use super::{
+    copies::outdate,
+    window::{
+        MappedFile,
+        Step,
+        Window, //
+    },
 };
 use crate::{
     direct,
@@ -86,7 +89,7 @@ impl<'a> Target<'a> {
                     .remap(self.session, self.inode, self.file, &plan, false)
             }
             Step::Wait(awaited) => self.window.wait(awaited),
-            Step::Use(_) | Step::Bypass(_) | Step::Nothing => return Ok(false),
+            Step::Use(_) | Step::Bypass(_) | Step::Copy | Step::Nothing => return Ok(false),
         };
         match provided {
             Err(e) if e == EINTR => Err(e),
@@ -305,7 +308,9 @@ fn write_some<'a>(
                 access.len
             }
         };
-        let written = direct::write_part(iocb, from, usize::try_from(bypassed)?)?;
-        return Ok(Written::Piece(Piece::transferred(written)));
+        let written = direct::write_part(iocb, from, usize::try_from(bypassed)?);
+        let last = iocb.pos().saturating_add_unsigned(bypassed);
+        outdate(target.inode, iocb.pos(), last.saturating_sub(1));
+        return Ok(Written::Piece(Piece::transferred(written?)));
     }
 }

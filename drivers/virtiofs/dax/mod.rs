@@ -7,11 +7,13 @@
 //! - [`window`]: what the window shows, and the requests that change that.
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
+//! - [`copies`]: pages that page faults get where a range does not pay.
 //! - [`reclaim`]: ranges that are given up.
 //! - [`outstanding`]: requests for the window that were not answered.
 //! - [`wait`]: tasks that wait for a range.
 //! - [`counters`]: what the window tells of itself.
 
+mod copies;
 mod counters;
 mod fault;
 mod io;
@@ -22,6 +24,10 @@ mod reclaim;
 mod wait;
 mod window;
 
+pub(crate) use copies::{
+    outdate,
+    outdate_locked, //
+};
 pub(crate) use counters::Directory;
 pub(crate) use fault::Faults;
 pub(crate) use io::{

@@ -128,12 +128,14 @@ impl Window {
         !state.closed && state.table.usage().ranges > 0
     }
 
-    /// How many ranges might be given up when memory is short. Callable from any context.
+    /// How many ranges and copies might be given up when memory is short. Callable from any context.
     pub(crate) fn idle(&self) -> usize {
-        self.state().lock().table.usage().idle as usize
+        let ranges = self.state().lock().table.usage().idle as usize;
+        ranges.saturating_add(self.copies().len())
     }
 
-    /// Memory is short: gives up to `count` ranges that are not used, soon. Part of memory reclaim: nothing is waited for.
+    /// Memory is short: gives up to `count` copies, and as many ranges that are not used, soon. Part of memory reclaim: nothing is
+    /// waited for.
     pub(crate) fn shrink(self: &Arc<Self>, session: &Arc<Session>, count: usize) {
         self.tick();
         if !self.begin_background() {
@@ -144,6 +146,7 @@ impl Window {
             .instance()
             .work()
             .try_spawn(GFP_ATOMIC | __GFP_NOWARN, move || {
+                window.copies().give_up(count);
                 let _ = window.give_up_idle(&later, PRESSURE_TICKS, count);
                 window.end_background();
             });
@@ -294,6 +297,7 @@ impl Window {
     /// ranges back, as far as the daemon still answers. Sleeps.
     pub(crate) fn shut_down(self: &Arc<Self>, instance: &Instance) {
         self.close();
+        self.copies().give_up(usize::MAX);
         let ranges = self.state().lock().files.len();
         for index in 0..ranges {
             let file = self.state().lock().files.get(index).cloned().flatten();

@@ -7,6 +7,10 @@
 //! duty behind, and the late reply fulfils it.
 
 use super::{
+    copies::{
+        Copies,
+        CopiesOf, //
+    },
     outstanding::Outstanding,
     wait::{
         Awaited,
@@ -107,6 +111,7 @@ pub(crate) struct MappedFile {
     known: Arc<Known>,
     inode: Arc<WeakInode<VirtioFs>>,
     gate: Arc<Gate>,
+    copies: CopiesOf,
     /// Its inode goes, and no range is made for it any more. Changed under the window lock.
     evicted: Atomic<i32>,
 }
@@ -123,6 +128,7 @@ impl MappedFile {
                 known,
                 inode,
                 gate,
+                copies: CopiesOf::new(),
                 evicted: Atomic::new(0),
             },
             GFP_KERNEL,
@@ -137,6 +143,11 @@ impl MappedFile {
     /// What the daemon knows of it.
     pub(super) fn known(&self) -> &Arc<Known> {
         &self.known
+    }
+
+    /// Copies of its pages.
+    pub(super) fn copies(&self) -> &CopiesOf {
+        &self.copies
     }
 
     /// Its inode goes: from here on no range is made for it.
@@ -333,6 +344,8 @@ pub(crate) struct Window {
     #[pin]
     state: SpinLock<State>,
     changes: Changes,
+    #[pin]
+    copies: Copies,
     outstanding: Arc<Outstanding>,
     /// A task reclaims in the background.
     reclaiming: Atomic<i32>,
@@ -365,6 +378,8 @@ pub(super) enum Step<'a> {
     Wait(Awaited),
     /// Ask the daemon for so many bytes.
     Bypass(u64),
+    /// Show a copy of the page.
+    Copy,
     /// It cannot be had.
     Nothing,
 }
@@ -403,12 +418,14 @@ impl Window {
     pub(crate) fn new(memory: Arc<Memory>, alignment: u64, ranges: usize) -> Result<Arc<Self>> {
         let state = State::new(memory.len() as u64, alignment, ranges)?;
         let changes = Changes::new(state.files.len())?;
+        let copies = Copies::new(memory.len())?;
         let outstanding = Outstanding::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 memory,
                 state <- new_spinlock!(state, "Window::state"),
                 changes,
+                copies <- copies,
                 outstanding,
                 reclaiming: Atomic::new(0),
                 complained: Atomic::new(0),
@@ -425,6 +442,11 @@ impl Window {
     /// The requests for it that were not answered.
     pub(crate) fn outstanding(&self) -> &Arc<Outstanding> {
         &self.outstanding
+    }
+
+    /// The copies of pages of its files.
+    pub(super) fn copies(&self) -> &Copies {
+        &self.copies
     }
 
     pub(super) fn state(&self) -> &SpinLock<State> {
@@ -508,7 +530,7 @@ impl Window {
     pub(super) fn access(&self, run: &Run, access: &Access) -> (Step<'_>, Option<Plan>) {
         let bypass = |len| match access.need {
             Need::Either => Step::Bypass(len),
-            Need::Mapping => Step::Nothing,
+            Need::Page | Need::Mapping => Step::Nothing,
         };
         let mut state = self.state.lock();
         if state.closed {
@@ -524,6 +546,9 @@ impl Window {
             dax_map::Step::Map(plan) => Step::Map(plan),
             dax_map::Step::Remap(plan) => Step::Remap(plan),
             dax_map::Step::Wait(wait) => Step::Wait(self.awaited(wait)),
+            dax_map::Step::Bypass { .. } if access.need == Need::Page && !state.unable => {
+                Step::Copy
+            }
             dax_map::Step::Bypass { len } => bypass(len),
         };
         let ahead = advice.ahead.filter(|_| !state.unable && state.pause == 0);
@@ -591,9 +616,23 @@ impl Window {
                 Refused::Wait(_) => return Err(EAGAIN),
             }
         };
+        self.take_copies(file, &extent)
+            .inspect_err(|_| self.settle(&[extent.slot], Ending::NotSent))?;
         self.setup(session, file, &extent)?;
         self.reclaim_ahead(session);
         session.keep_time();
+        Ok(())
+    }
+
+    /// A range is about to show a part of a file: copies of it are shown no more. Sleeps; a fatal signal ends it with `EINTR`.
+    fn take_copies(&self, file: &MappedFile, extent: &Extent) -> Result {
+        if !file.copies().outdate() {
+            return Ok(());
+        }
+        let (start, last) = bytes_of(extent)?;
+        let held = file.hold().ok_or(ENODEV)?;
+        let _lock = held.inode.lock_invalidate_killable()?;
+        held.inode.unmap_range(start, last);
         Ok(())
     }
 

@@ -389,7 +389,8 @@ impl Model {
             Step::Remap(plan) => self.remap(&plan),
             Step::Wait(wait) => self.wait(wait),
             Step::Bypass { len } => {
-                assert!(access.need == Need::Either && len > 0 && len <= access.len);
+                assert!(access.need != Need::Mapping && len > 0 && len <= access.len);
+                assert!(access.need == Need::Either || !access.write);
             }
         }
         if let Some(plan) = advice.ahead {
@@ -412,7 +413,12 @@ impl Model {
                 keep,
             } => {
                 let file_size = self.sizes[owner as usize];
-                let need = if fault { Need::Mapping } else { Need::Either };
+                let need = match (fault, write) {
+                    (false, _) => Need::Either,
+                    (true, true) => Need::Mapping,
+                    (true, false) if page % 2 == 0 => Need::Mapping,
+                    (true, false) => Need::Page,
+                };
                 let access = Access {
                     write,
                     need,

@@ -156,3 +156,49 @@ fn runs() {
         [false; 3]
     );
 }
+
+/// Which page faults are given a range in a file of this size, with an empty window of 64 MiB.
+fn given(accesses: &[Access]) -> Vec<bool> {
+    let (mut w, mut s) = (window(64 * MIB, 100), Stream::new());
+    let maps = |access| matches!(w.access(&mut s, access).step, Step::Map(_));
+    accesses.iter().map(maps).collect()
+}
+
+/// Page faults that only read are given a range where the file fits, where they follow each other, and where they come again and again.
+#[test]
+fn faults() {
+    let looks = |size, places: &[u64]| {
+        let faults: Vec<_> = places.iter().map(|place| look(1, *place, size)).collect();
+        given(&faults)
+    };
+    assert_eq!(looks(MIB, &[0]), [true]);
+    assert_eq!(looks(GIB, &[0, 10 * MIB, 4 * MIB]), [false; 3]);
+    // The next page, and the next part after the one before.
+    assert_eq!(looks(GIB, &[4 * MIB, 4 * MIB + 4096]), [false, true]);
+    assert_eq!(looks(GIB, &[4 * MIB + 4096, 4 * MIB]), [false, true]);
+    assert_eq!(
+        looks(GIB, &[10 * MIB, 4 * MIB, 6 * MIB]),
+        [false, false, true]
+    );
+    // What stores or brings in code needs one.
+    assert_eq!(given(&[fault(1, 10 * MIB, GIB)]), [true]);
+}
+
+/// In a full window, a part is mapped for page faults when these are more than what a range there was used for.
+#[test]
+fn faults_in_a_full_window() {
+    let (mut w, mut s) = (window(64 * MIB, 100), Stream::new());
+    for part in 0..32 {
+        let token = w.reserve(&plan(7, part * 2 * MIB, GIB)).unwrap();
+        let _ = w.commit(token, false);
+    }
+    let mut random = Random(5);
+    let steps: Vec<_> = (0..20)
+        .map(|turn| {
+            let place = 100 * MIB + (turn * 2 + random.below(2)) * 8192;
+            matches!(w.access(&mut s, &look(1, place, GIB)).step, Step::Map(_))
+        })
+        .collect();
+    let first = steps.iter().position(|maps| *maps);
+    assert!(matches!(first, Some(3..=8)), "{steps:?}");
+}

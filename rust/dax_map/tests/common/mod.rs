@@ -9,6 +9,7 @@ use dax_map::*;
 
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
 
 pub type VecWindow = Window<Vec<Block>, Vec<Slot>, Vec<Ghost>>;
 
@@ -52,6 +53,14 @@ pub fn fault(owner: u64, offset: u64, file_size: u64) -> Access {
     Access {
         need: Need::Mapping,
         ..read(owner, offset, 4096, file_size)
+    }
+}
+
+/// A page fault that only reads.
+pub fn look(owner: u64, offset: u64, file_size: u64) -> Access {
+    Access {
+        need: Need::Page,
+        ..read(owner, offset, 1, file_size)
     }
 }
 
