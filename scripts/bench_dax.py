@@ -3,8 +3,7 @@
 """Measures this driver beside the kernel's own (C) with a DAX window, inside and beyond it, in one guest, in turn.
 
 Both have the same daemon, of tests/daxd, mounted with dax=always; where a file is larger than the window, this driver is also
-measured without one, with dax=never and O_DIRECT. For mappings, "maps" is that with a daemon which shows in the window by itself what
-is read: what the emulator takes for it. Tells medians over the rounds, the requests per operation that the daemon counted
+measured without one, with dax=never and O_DIRECT. Tells medians over the rounds, the requests per operation that the daemon counted
 meanwhile, and for each case what is to be shown and whether it was.
 
 Runs inside the build root: make bench-dax ARGS='--quick --case "8x-*"'. Documentation/benchmarks.md tells how to read the result.
@@ -41,13 +40,9 @@ DRIVERS = {
     # Past the page cache: what is to be compared is the way to the host.
     "no DAX": dataclasses.replace(measure.OURS, mount=MOUNT.format("never"), run="--direct"),
 }
-# No driver has less to do for a page that is not in the window than to send a request, and to have the emulator show a range and take away
-# another: that, and nothing else.
-DRIVERS["maps"] = DRIVERS["no DAX"]
-MAP_READS = {"maps": 2 << 20}
 # What is beyond the window takes the C driver so long that it does a part of the operations; it goes on as it started. This driver
 # starts with ranges for what does not fit, and has to show that they are worth it.
-SHARES = {("C", "beyond"): 1 / 16, ("C", "faults"): 1 / 4, ("maps", "faults"): 1 / 4, ("C", "tiny"): 1 / 4}
+SHARES = {("C", "beyond"): 1 / 16, ("C", "faults"): 1 / 4, ("C", "tiny"): 1 / 4}
 # The shared directory, with the files that are read and those that are written.
 ROOM = 4 << 30
 
@@ -61,7 +56,7 @@ def groups_of(bench, window, drivers):
             goal = goals.goal_of(case)
             if goal is None:
                 raise measure.BenchError(f"case {case} has no goal")
-            wanted = tuple(driver for driver in drivers if driver in ("ours", "C", *goal.speed, goal.bound))
+            wanted = tuple(driver for driver in drivers if driver in ("ours", "C", *goal.speed))
             by_drivers.setdefault(wanted, []).append(case)
         found += [(group, cases, wanted) for wanted, cases in by_drivers.items() if wanted]
     return found
@@ -90,7 +85,6 @@ def rounds(bench, report, window, groups, clock):
 
     def visit(driver, cases):
         share = shares.get((driver, cases[0]), 1.0)
-        clock.daxd.configure(map_reads=MAP_READS.get(driver, 0))
         for line, (cpu, counters) in bench.visit(driver, TAG, cases, clock.begin, clock.end, share):
             report.times.add(line["case"], driver, line, cpu)
             report.counts.add(line["case"], driver, line, counters)

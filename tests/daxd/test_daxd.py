@@ -391,23 +391,6 @@ def test_files_marked_for_dax(window):
     daxd.configure(inode_dax="off")
 
 
-def test_reads_that_are_mapped(window):
-    """With `map_reads` the daemon maps by itself what is read: each piece once, and when the window is full, for the oldest."""
-    daxd, guest = window
-    piece = 2 << 20
-    path = Path(daxd.directory) / "pieces"
-    path.write_bytes(os.urandom(10 * piece))
-    daxd.configure(map_reads=piece)
-    guest.mount("share", options="dax=never")
-    daxd.reset_counters()
-    assert guest.out("md5sum < /mnt/pieces").split()[0] == md5(path)
-    assert daxd.count("SETUPMAPPING") == 0 and daxd.counters()["dax"]["setup"] == 10
-    assert sorted(entry["foffset"] for entry in daxd.maps()) == [number * piece for number in range(2, 10)]
-    guest.umount()
-    assert daxd.counters()["live"]["maps"] == 0
-    daxd.configure(map_reads=0)
-
-
 def test_window_of_a_reset_device(window):
     """A device that was reset works again. (QEMU 11.1 itself dies when that happens while something is mapped.)"""
     daxd, guest = window

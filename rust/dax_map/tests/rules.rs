@@ -201,4 +201,8 @@ fn faults_in_a_full_window() {
         .collect();
     let first = steps.iter().position(|maps| *maps);
     assert!(matches!(first, Some(3..=8)), "{steps:?}");
+    // The page behind the last one is given a range at once.
+    let mut maps = |place| matches!(w.access(&mut s, &look(1, place, GIB)).step, Step::Map(_));
+    assert!(!maps(200 * MIB) && maps(200 * MIB + 4096));
+    assert!(!maps(300 * MIB) && !maps(300 * MIB + 8192));
 }

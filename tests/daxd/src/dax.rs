@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -111,8 +110,6 @@ pub struct Window {
     vmm: Mutex<Option<Backend>>,
     regions: Mutex<Regions>,
     announced: Condvar,
-    /// Counts the maps that [`Window::map_read`] makes.
-    reads_mapped: AtomicU64,
 }
 
 impl Window {
@@ -125,7 +122,6 @@ impl Window {
             vmm: Mutex::default(),
             regions: Mutex::default(),
             announced: Condvar::new(),
-            reads_mapped: AtomicU64::new(0),
         }
     }
 
@@ -200,33 +196,6 @@ impl Window {
         self.check(&map, &settings)?;
         self.show(fs, &mut lock::mutex(&self.maps), map, &settings)?;
         Ok(Vec::new())
-    }
-
-    /// Shows the piece of `map_reads` bytes in which a READ begins, unless it is shown; when the window is full, for the one that is
-    /// shown for longest. So would a guest that maps all that it reads, but it would have to ask.
-    pub fn map_read(&self, fs: &Fs, request: &Request<'_>) -> Result<(), Failure> {
-        let settings = fs.settings();
-        let len = settings.map_reads;
-        let Some(places) = self.size.checked_div(len).filter(|places| *places > 0) else {
-            return Ok(());
-        };
-        let mut args = request.args.clone();
-        let (_fh, offset) = (args.u64()?, args.u64()?);
-        let (nodeid, foffset) = (request.header.nodeid, offset - offset % len);
-        let mut maps = lock::mutex(&self.maps);
-        let mut shown = maps.0.values();
-        if shown.any(|map| map.nodeid == nodeid && map.foffset == foffset) {
-            return Ok(());
-        }
-        let turn = self.reads_mapped.fetch_add(1, Ordering::Relaxed);
-        let map = Map {
-            moffset: turn % places * len,
-            len,
-            nodeid,
-            foffset,
-            writable: false,
-        };
-        self.show(fs, &mut maps, map, &settings)
     }
 
     /// Maps, for what is in the way.

@@ -193,10 +193,6 @@ pub struct Settings {
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub max_maps: usize,
 
-    /// Map as many bytes into the window as lie around what a READ reads, for benches: what the VMM takes for that; 0 is none
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    pub map_reads: u64,
-
     /// Keep the last N requests for the control socket's `trace`
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub trace: usize,

@@ -142,10 +142,7 @@ impl Server {
             Opcode::OPEN => fs.open(request),
             Opcode::RELEASE | Opcode::RELEASEDIR => fs.release(request),
             Opcode::FLUSH => fs.flush(request),
-            Opcode::READ => {
-                self.window.map_read(fs, request)?;
-                fs.read(request)
-            }
+            Opcode::READ => fs.read(request),
             Opcode::WRITE => fs.write(request),
             Opcode::FSYNC => fs.fsync(request),
             Opcode::SYNCFS => fs.syncfs(request),
