@@ -150,6 +150,7 @@ def test_changes_are_seen(area, how):
         assert seen(area, at) == before[at : at + 16]
     assert setups(area) == 0 and window(area.guest)["copies"] == 2
     assert area.hand.do(CHANGES[how]) == "OK"
+    assert how != "copied" or area.daxd.count("COPY_FILE_RANGE_64") == 1
     after = (area.tree / "large").read_bytes()
     assert after[AT : AT + 16] != before[AT : AT + 16] and len(after) == SIZE
     for at in (AT, PLACES[0]):
@@ -197,14 +198,17 @@ def test_stores(mounted, private):
 
 def test_an_answer_from_before_a_write(area):
     """A page that was read before a write and arrives after it is not shown."""
+    # So that it is a WRITE: for a while no range is asked for.
+    area.daxd.set_fault("error", "SETUPMAPPING", errno="EIO", count=1)
+    assert area.hand.do(f"[os.pread(fd, 100, {30 * MEG}) for _ in range(2)]") == "OK"
+    assert window(area.guest)["failed"] == 1
     area.daxd.hold("READ")
     reader = area.guest.spawn_python(
         f"import mmap, os; print(mmap.mmap(os.open('/mnt/large', os.O_RDONLY), 0, prot=mmap.PROT_READ)[{AT}:{AT + 5}])"
     )
     area.daxd.wait_for_held(timeout=60)
-    # So that it is a WRITE.
-    area.daxd.set_fault("error", "SETUPMAPPING", errno="EIO", count=1)
     assert area.hand.do(f"os.pwrite(fd, b'later', {AT})") == "OK"
+    assert (area.daxd.count("WRITE"), setups(area)) == (1, 0)
     area.daxd.clear_faults()
     area.daxd.release()
     result = reader.wait()
@@ -299,13 +303,24 @@ def test_races(mounted):
 
 def test_unbind(mounted):
     """When the device goes, so do the copies."""
-    assert mounted.hand.do("fd = os.open('/mnt/large', os.O_RDWR); area = mmap.mmap(fd, 0)") == "OK"
-    assert seen(mounted, AT)
+    guest = mounted.guest
+    task = guest.spawn_python(
+        f"""
+import mmap, os, time
+area = mmap.mmap(os.open("/mnt/large", os.O_RDONLY), 0, prot=mmap.PROT_READ)
+area[{AT}]
+open("/run/seen", "w")
+while os.path.exists("/run/seen"):
+    time.sleep(0.01)
+area[{AT}]
+"""
+    )
+    guest.wait_until(lambda: guest.run("test -e /run/seen", check=False).rc == 0, "it has a copy")
+    assert window(guest)["copies"] == 1
     device, driver = f"virtio{mounted.device()}", "/sys/bus/virtio/drivers/virtiofs"
-    mounted.guest.run(f"echo {device} >{driver}/unbind")
-    assert mounted.hand.do(STATUS) == "OK"
-    assert value(mounted, f"status(lambda: area[{AT}])") == -signal.SIGBUS
-    assert mounted.hand.do("area.close(); os.close(fd)") in ("OK", "ENOTCONN", "ENODEV")
-    mounted.guest.umount()
-    mounted.guest.run(f"echo {device} >{driver}/bind")
-    mounted.guest.mount("daxd", options="dax=always")
+    guest.run(f"echo {device} >{driver}/unbind")
+    guest.run("rm /run/seen")
+    assert task.wait().rc == 128 + signal.SIGBUS
+    guest.umount()
+    guest.run(f"echo {device} >{driver}/bind")
+    guest.mount("daxd", options="dax=always")
