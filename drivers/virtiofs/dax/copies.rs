@@ -13,7 +13,7 @@
 //!
 //! There are only so many: each one more takes the oldest out of page tables.
 
-use super::window::MappedFile;
+use super::mapped_file::MappedFile;
 use crate::{
     freshness::{
         Asked,

@@ -9,8 +9,8 @@
 
 use super::{
     copies::PageCopy,
+    mapped_file::MappedFile,
     window::{
-        MappedFile,
         Pinned,
         Step,
         Window, //

@@ -11,8 +11,8 @@
 
 use super::{
     copies::outdate,
+    mapped_file::MappedFile,
     window::{
-        MappedFile,
         Step,
         Window, //
     },

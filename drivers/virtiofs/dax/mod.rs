@@ -4,6 +4,7 @@
 //!
 //! - [`mode`]: which files.
 //! - [`keeper`]: who has the window, for interrupts.
+//! - [`mapped_file`]: what it knows of a file.
 //! - [`window`]: what the window shows, and the requests that change that.
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
@@ -18,6 +19,7 @@ mod counters;
 mod fault;
 mod io;
 mod keeper;
+mod mapped_file;
 mod mode;
 mod outstanding;
 mod reclaim;
@@ -35,6 +37,7 @@ pub(crate) use io::{
     write, //
 };
 pub(crate) use keeper::Keeper;
+pub(crate) use mapped_file::MappedFile;
 pub(crate) use mode::{
     applies,
     Claim,
@@ -43,7 +46,6 @@ pub(crate) use mode::{
 pub(crate) use outstanding::MapRequest;
 pub(crate) use window::{
     LostMapping,
-    MappedFile,
     Run,
     Window,
     IDLE_CHECK, //

@@ -6,11 +6,13 @@
 //! needs the inode's `invalidate_lock`, which is not held any more when REMOVEMAPPING is sent. Pages that somebody has pinned
 //! (direct I/O, RDMA) stay, and so does the range.
 
-use super::window::{
-    bytes_of,
-    Ending,
-    MappedFile,
-    Window, //
+use super::{
+    mapped_file::MappedFile,
+    window::{
+        bytes_of,
+        Ending,
+        Window, //
+    },
 };
 use crate::{
     device::Instance,

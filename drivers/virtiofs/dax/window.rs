@@ -7,10 +7,8 @@
 //! duty behind, and the late reply fulfils it.
 
 use super::{
-    copies::{
-        Copies,
-        CopiesOf, //
-    },
+    copies::Copies,
+    mapped_file::MappedFile,
     outstanding::Outstanding,
     wait::{
         Awaited,
@@ -18,11 +16,6 @@ use super::{
     },
 };
 use crate::{
-    forget::Known,
-    gate::{
-        Gate,
-        Held, //
-    },
     request::Orphan,
     session::Session,
     superblock::VirtioFs, //
@@ -77,7 +70,6 @@ use kernel_ext::{
     siphash::SipHash, //
 };
 use vfs::{
-    inode::WeakInode,
     time::{
         jiffies_64,
         monotonic_ns, //
@@ -105,71 +97,6 @@ const PAUSE: u32 = 32;
 mod tests;
 
 type Table = dax_map::Window<KVVec<Block>, KVVec<Slot>, KVVec<Ghost>>;
-
-/// A file that ranges of the window can show.
-pub(crate) struct MappedFile {
-    known: Arc<Known>,
-    inode: Arc<WeakInode<VirtioFs>>,
-    gate: Arc<Gate>,
-    copies: CopiesOf,
-    /// Its inode goes, and no range is made for it any more. Changed under the window lock.
-    evicted: Atomic<i32>,
-}
-
-impl MappedFile {
-    /// A file of a superblock with this gate.
-    pub(crate) fn new(
-        known: Arc<Known>,
-        inode: Arc<WeakInode<VirtioFs>>,
-        gate: Arc<Gate>,
-    ) -> Result<Arc<Self>> {
-        Ok(Arc::new(
-            Self {
-                known,
-                inode,
-                gate,
-                copies: CopiesOf::new(),
-                evicted: Atomic::new(0),
-            },
-            GFP_KERNEL,
-        )?)
-    }
-
-    /// What ranges know it by: as long as there are any, somebody holds it.
-    pub(super) fn owner(self: &Arc<Self>) -> Owner {
-        Owner(Arc::as_ptr(self).addr() as u64)
-    }
-
-    /// What the daemon knows of it.
-    pub(super) fn known(&self) -> &Arc<Known> {
-        &self.known
-    }
-
-    /// Copies of its pages.
-    pub(super) fn copies(&self) -> &CopiesOf {
-        &self.copies
-    }
-
-    /// Its inode goes: from here on no range is made for it.
-    pub(super) fn evict(&self, _locked: &mut State) {
-        self.evicted.store(1, ordering::Relaxed);
-    }
-
-    fn is_evicted(&self, _locked: &State) -> bool {
-        self.evicted.load(ordering::Relaxed) != 0
-    }
-
-    /// Gets hold of the inode, if it is not about to go.
-    pub(super) fn hold(&self) -> Option<Held> {
-        let pass = self.gate.enter()?;
-        Some(Held::new(pass, self.inode.upgrade()?))
-    }
-
-    /// Whether the inode is gone, and nothing of it in page tables.
-    pub(super) fn is_gone(&self) -> bool {
-        self.inode.is_gone()
-    }
-}
 
 /// What the window has to be told about a request that is under way.
 enum Duty {

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the window knows of a file that its ranges show.
+
+use super::{
+    copies::CopiesOf,
+    window::State, //
+};
+use crate::{
+    forget::Known,
+    gate::{
+        Gate,
+        Held, //
+    },
+    superblock::VirtioFs, //
+};
+use dax_map::Owner;
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
+    },
+};
+use vfs::inode::WeakInode;
+
+/// A file that ranges of the window can show.
+pub(crate) struct MappedFile {
+    known: Arc<Known>,
+    inode: Arc<WeakInode<VirtioFs>>,
+    gate: Arc<Gate>,
+    copies: CopiesOf,
+    /// Its inode goes, and no range is made for it any more. Changed under the window lock.
+    evicted: Atomic<i32>,
+}
+
+impl MappedFile {
+    /// A file of a superblock with this gate.
+    pub(crate) fn new(
+        known: Arc<Known>,
+        inode: Arc<WeakInode<VirtioFs>>,
+        gate: Arc<Gate>,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Self {
+                known,
+                inode,
+                gate,
+                copies: CopiesOf::new(),
+                evicted: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// What ranges know it by: as long as there are any, somebody holds it.
+    pub(super) fn owner(self: &Arc<Self>) -> Owner {
+        Owner(Arc::as_ptr(self).addr() as u64)
+    }
+
+    /// What the daemon knows of it.
+    pub(super) fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// Copies of its pages.
+    pub(super) fn copies(&self) -> &CopiesOf {
+        &self.copies
+    }
+
+    /// Its inode goes: from here on no range is made for it.
+    pub(super) fn evict(&self, _locked: &mut State) {
+        self.evicted.store(1, ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub(super) fn is_evicted(&self, _locked: &State) -> bool {
+        self.evicted.load(ordering::Relaxed) != 0
+    }
+
+    /// Gets hold of the inode, if it is not about to go.
+    pub(super) fn hold(&self) -> Option<Held> {
+        let pass = self.gate.enter()?;
+        Some(Held::new(pass, self.inode.upgrade()?))
+    }
+
+    /// Whether the inode is gone, and nothing of it in page tables.
+    pub(super) fn is_gone(&self) -> bool {
+        self.inode.is_gone()
+    }
+}
