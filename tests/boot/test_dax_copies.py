@@ -200,7 +200,7 @@ def test_an_answer_from_before_a_write(area):
     """A page that was read before a write and arrives after it is not shown."""
     # So that it is a WRITE: for a while no range is asked for.
     area.daxd.set_fault("error", "SETUPMAPPING", errno="EIO", count=1)
-    assert area.hand.do(f"[os.pread(fd, 100, {30 * MEG}) for _ in range(2)]") == "OK"
+    assert value(area, f"[len(os.pread(fd, 100, {30 * MEG})) for _ in range(2)]") == [100, 100]
     assert window(area.guest)["failed"] == 1
     area.daxd.hold("READ")
     reader = area.guest.spawn_python(
@@ -267,9 +267,6 @@ def write(number):
         else:
             os.pwrite(fd, struct.pack("<Q", turn), mine[which])
         struct.pack_into("<Q", told, 8 * (2 * which + number), turn)
-        if turn % 50 == 0:
-            area.close()
-            area = mmap.mmap(fd, 0)
 def read():
     area = mmap.mmap(os.open("/mnt/large", os.O_RDONLY), 0, prot=mmap.PROT_READ)
     for turn in range(rounds):
