@@ -4,7 +4,7 @@
 //!
 //! A copy is a page of the guest's memory with what the daemon has read for it. Page tables alone refer to it, and it can only be
 //! read: who stores to it takes another fault, and that is given a range. A place of a file is shown by a range or by copies, never
-//! by both, and by no copy that is older than what was written to the file here:
+//! by both, and by no copy that is older than a write to the file here that was waited for:
 //!
 //! - who brings a copy in counts it first, looks then whether the file was [outdated](CopiesOf::outdate) since the daemon was asked,
 //!   and holds the inode's `invalidate_lock` shared until it is in the page table;
@@ -65,7 +65,7 @@ impl CopiesOf {
         self.count.fetch_add(0, ordering::Full) > 0
     }
 
-    /// One more is about to be shown; if it is not too old.
+    /// Counts one more that is about to be shown: `false`, and it is not counted, if it is too old. Callable from any context.
     fn begin(&self, asked: Asked) -> bool {
         self.count.fetch_add(1, ordering::Full);
         let good = !self.outdated.is_after(asked);
@@ -75,7 +75,7 @@ impl CopiesOf {
         good
     }
 
-    /// One less is.
+    /// Counts one less.
     fn end(&self) {
         self.count.fetch_sub(1, ordering::Full);
     }
