@@ -181,7 +181,7 @@ impl Handle {
     /// What was read of the file before is not seen any more. Sleeps.
     fn drop_old(&self, inode: &Inode<VirtioFs>) {
         if inode.is_dax() {
-            dax::outdate(inode, 0, i64::MAX);
+            dax::outdate_by_host(inode);
         } else if !self.is_direct() {
             // Pages that can't be dropped are being read.
             let _ = inode.invalidate_pages();

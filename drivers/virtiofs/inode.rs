@@ -346,7 +346,7 @@ impl NodeInode for Inode<VirtioFs> {
             let modified = old_mtime != timespec(attr.mtime)
                 && self.session()?.has(InitFlags::AUTO_INVAL_DATA);
             if size != old_size || modified {
-                dax::outdate(self, 0, i64::MAX);
+                dax::outdate_by_host(self);
             }
             return Ok(());
         }

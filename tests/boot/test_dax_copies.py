@@ -169,6 +169,18 @@ def test_changes_on_the_host_are_seen(area):
     assert seen(area, AT) == bytes(16)
 
 
+def test_no_open_waits_for_a_truncation(area):
+    """Who opens the file has copies forgotten that others have of it, also while the daemon is busy with a truncation."""
+    assert seen(area, AT) != bytes(16)
+    area.daxd.hold("SETATTR")
+    cutter = area.guest.spawn_python(f"import os; os.truncate('/mnt/large', {SIZE - MEG})")
+    area.daxd.wait_for_held(timeout=60)
+    assert area.hand.do("os.close(os.open('/mnt/large', os.O_RDONLY))") == "OK"
+    area.daxd.clear_faults()
+    area.daxd.release()
+    assert cutter.wait().rc == 0
+
+
 def test_cut_on_the_host(area):
     """Pages that the host's file has no more are not there: SIGBUS, and the guest lives."""
     with open(area.tree / "large", "r+b") as file:

@@ -9,7 +9,9 @@
 //! - who brings a copy in counts it first, looks then whether the file was [outdated](CopiesOf::outdate) since the daemon was asked,
 //!   and holds the inode's `invalidate_lock` shared until it is in the page table;
 //! - who maps a range, or changes contents by a request, outdates the file, and if any copies are counted takes them out with
-//!   the lock held exclusively. So it finds the copy, or the other one finds the file outdated.
+//!   the lock held exclusively. So it finds the copy, or the other one finds the file outdated;
+//! - who learns of a change on the host waits for no lock, as others hold it while the daemon works: who brings a copy in looks once
+//!   more when it is in the page table, and takes it out again.
 //!
 //! There are only so many: each one more takes the oldest out of page tables.
 
@@ -29,6 +31,10 @@ use kernel::{
         atomic::{
             ordering,
             Atomic, //
+        },
+        barrier::{
+            smp_mb,
+            Full, //
         },
         Arc,
         SpinLock, //
@@ -65,10 +71,15 @@ impl CopiesOf {
         self.count.fetch_add(0, ordering::Full) > 0
     }
 
+    /// Whether what was asked for then is not to be shown any more. Callable from any context.
+    fn is_outdated(&self, asked: Asked) -> bool {
+        self.outdated.is_after(asked)
+    }
+
     /// Counts one more that is about to be shown: `false`, and it is not counted, if it is too old. Callable from any context.
     fn begin(&self, asked: Asked) -> bool {
         self.count.fetch_add(1, ordering::Full);
-        let good = !self.outdated.is_after(asked);
+        let good = !self.is_outdated(asked);
         if !good {
             self.end();
         }
@@ -85,6 +96,7 @@ impl CopiesOf {
 pub(super) struct PageCopy {
     file: Arc<MappedFile>,
     pos: i64,
+    asked: Asked,
 }
 
 impl PageCopy {
@@ -94,7 +106,15 @@ impl PageCopy {
         file.copies().begin(asked).then(|| Self {
             file: file.clone(),
             pos,
+            asked,
         })
+    }
+
+    /// Whether it became old while it was brought in. Callable from any context, when it is in the page table.
+    pub(super) fn is_outdated(&self) -> bool {
+        // Pairs with `CopiesOf::outdate`: who outdated the file and did not find the page in the page table is seen here.
+        smp_mb(Full);
+        self.file.copies().is_outdated(self.asked)
     }
 
     /// Takes it out of page tables. Sleeps.
@@ -187,14 +207,21 @@ impl Copies {
     }
 }
 
-/// Contents from `start` to `last` may have become others, by a request of this kernel or on the host: no copy shows them any more
-/// as they were. Nothing happens if the file is not mapped from the window. Sleeps.
-pub(crate) fn outdate(inode: &Inode<VirtioFs>, start: i64, last: i64) {
-    if let Some(file) = inode.data().mapped() {
-        if file.copies().outdate() {
-            let _lock = inode.lock_invalidate();
-            inode.unmap_range(start, last);
-        }
+/// No copy of the file that was asked for before is to be shown any more: whether some of them may be in page tables.
+fn is_to_be_cleared(inode: &Inode<VirtioFs>) -> bool {
+    inode
+        .data()
+        .mapped()
+        .is_some_and(|file| file.copies().outdate())
+}
+
+/// Contents from `start` to `last` may have become others, by a request of this kernel: no copy shows them any more as they were.
+/// Nothing happens if the file is not mapped from the window. The inode is locked, at least shared, so that nobody who waits for the
+/// daemon holds `invalidate_lock`. Sleeps.
+pub(super) fn outdate(inode: &Inode<VirtioFs>, start: i64, last: i64) {
+    if is_to_be_cleared(inode) {
+        let _lock = inode.lock_invalidate();
+        inode.unmap_range(start, last);
     }
 }
 
@@ -205,10 +232,16 @@ pub(crate) fn outdate_locked(
     start: i64,
     last: i64,
 ) {
-    if let Some(file) = inode.data().mapped() {
-        if file.copies().outdate() {
-            inode.unmap_range(start, last);
-        }
+    if is_to_be_cleared(inode) {
+        inode.unmap_range(start, last);
+    }
+}
+
+/// Contents may have become others on the host: no copy stays that shows them as they were. One that is being brought in may be seen
+/// for an instant by who has the file mapped already. Waits for nobody else; sleeps.
+pub(crate) fn outdate_by_host(inode: &Inode<VirtioFs>) {
+    if is_to_be_cleared(inode) {
+        inode.unmap_from(0);
     }
 }
 
@@ -227,7 +260,9 @@ mod tests {
         assert!(!copies.outdate());
         let after = Asked::now();
         assert!(copies.begin(after));
+        assert!(!copies.is_outdated(after));
         assert!(copies.outdate());
+        assert!(copies.is_outdated(after));
         assert!(!copies.begin(after));
         assert!(copies.outdate());
         copies.end();

@@ -193,6 +193,10 @@ fn show_copy(
     };
     let outcome = fault.insert_copy(&lock, page);
     drop(lock);
+    if copy.is_outdated() {
+        copy.take_out();
+        return Ok(None);
+    }
     if let Some(oldest) = window.copies().add(copy) {
         oldest.take_out();
     }

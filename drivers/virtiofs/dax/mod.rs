@@ -27,7 +27,7 @@ mod wait;
 mod window;
 
 pub(crate) use copies::{
-    outdate,
+    outdate_by_host,
     outdate_locked, //
 };
 pub(crate) use counters::Directory;
