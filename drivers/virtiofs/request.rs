@@ -15,6 +15,7 @@ use crate::{
     lock::LostLock,
     session::Session, //
 };
+use core::mem::MaybeUninit;
 use fuse_proto::{
     Answer,
     BatchForget,
@@ -141,14 +142,15 @@ impl Request {
         self.node
     }
 
-    fn new<O: Operation>(op: &O, unique: u64, purpose: Purpose) -> Self {
-        Self {
-            opcode: op.opcode(),
+    /// One that nobody waits for, until there is a purpose.
+    fn new(opcode: Opcode, unique: u64, node: Option<NodeId>) -> impl Init<Self> {
+        init!(Self {
+            opcode,
             unique,
-            node: op.node(),
-            purpose,
+            node,
+            purpose: Purpose::Unwatched,
             orphaned: SetOnce::new(),
-        }
+        })
     }
 }
 
@@ -230,9 +232,8 @@ pub(crate) fn judge<O: Operation>(
     op: &O,
     used: usize,
 ) -> Result<Result<O::Reply, ReplyError>> {
-    let mut reply = [0; MAX_REPLY];
-    let len = transfer.read_reply(0, &mut reply)?;
-    let reply = reply.get(..len).ok_or(EIO)?;
+    let mut buffer = [const { MaybeUninit::uninit() }; MAX_REPLY];
+    let reply = transfer.read_reply(&mut buffer)?;
     Ok(op
         .accept(transfer.owner().unique, reply, used)
         .inspect_err(|e| {
@@ -344,10 +345,10 @@ impl Instance {
         let mut transfer = NewTransfer::new(
             op.encoded_len().map_err(encode_error)?,
             reply_len,
-            payload,
-            direction,
-            Request::new(op, unique, purpose),
+            Request::new(op.opcode(), unique, op.node()),
         )?;
+        transfer.owner_mut().purpose = purpose;
+        transfer.set_payload(payload, direction);
         op.encode(unique, caller, transfer.message_mut())
             .map_err(encode_error)?;
         Ok(transfer)
@@ -493,16 +494,8 @@ impl Instance {
         let queue = self.hiprio_queue()?;
         let lane = queue.data();
         let unique = lane.next_unique();
-        let request = Request {
-            opcode: Opcode::BatchForget,
-            unique,
-            node: None,
-            purpose: Purpose::Unwatched,
-            orphaned: SetOnce::new(),
-        };
-        let len = BatchForget::encoded_len(count);
-        let (payload, direction) = (Payload::None, Direction::ToDevice);
-        let mut new = NewTransfer::new(len, 0, payload, direction, request)?;
+        let request = Request::new(Opcode::BatchForget, unique, None);
+        let mut new = NewTransfer::new(BatchForget::encoded_len(count), 0, request)?;
         let mut batch = BatchForget::new(new.message_mut()).map_err(encode_error)?;
         for forget in forgets.take(count) {
             let _ = batch.push(forget);

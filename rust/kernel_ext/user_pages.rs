@@ -8,7 +8,10 @@ use crate::{
     bindings,
     scatterlist::Scatterlist, //
 };
-use core::ptr::NonNull;
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 use kernel::{
     iov::{
         IovIterDest,
@@ -74,9 +77,9 @@ impl UserPages {
         };
         // Each extraction ends with a segment of the buffer, if not before.
         while this.len() < max_bytes && this.sg.segments() < max_pages {
-            let mut pages = [core::ptr::null_mut(); AT_ONCE];
+            let mut pages = [const { MaybeUninit::<*mut bindings::page>::uninit() }; AT_ONCE];
             let room = AT_ONCE.min(max_pages - this.sg.segments());
-            let mut array = pages.as_mut_ptr();
+            let mut array = pages.as_mut_ptr().cast();
             let mut offset = 0;
             // SAFETY: `iter` is valid; `array` has room for `room` pointers, and as it is not null it is used.
             let bytes = unsafe {
@@ -96,7 +99,9 @@ impl UserPages {
                 Err(_) if !this.is_empty() => break,
                 Err(_) => return Err(Error::from_errno(i32::try_from(bytes)?)),
             };
-            for page in pages.into_iter().map_while(NonNull::new) {
+            for page in pages.iter().take((offset + left).div_ceil(PAGE_SIZE)) {
+                // SAFETY: The extraction has written as many as the bytes lie in, which begin `offset` bytes into the first.
+                let page = NonNull::new(unsafe { page.assume_init() }).ok_or(EFAULT)?;
                 let part = (PAGE_SIZE - offset).min(left);
                 // INVARIANT: A user-backed iterator's pages were pinned by the extraction.
                 // SAFETY: The page is pinned, so it stays; user pages lie in the linear map, `part` bytes are in this one.

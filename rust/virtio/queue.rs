@@ -512,11 +512,7 @@ impl<O: Owner> Drop for QueueSet<O> {
 #[kunit_tests(virtio_queue)]
 mod tests {
     use super::*;
-    use crate::transfer::{
-        Direction,
-        Outcome,
-        Payload, //
-    };
+    use crate::transfer::Outcome;
 
     /// Counts how often its transfer ends.
     struct Witness(Arc<Atomic<i32>>);
@@ -532,13 +528,7 @@ mod tests {
     }
 
     fn witnessed(ends: &Arc<Atomic<i32>>) -> Result<NewTransfer<Witness>> {
-        NewTransfer::new(
-            40,
-            16,
-            Payload::None,
-            Direction::ToDevice,
-            Witness(ends.clone()),
-        )
+        NewTransfer::new(40, 16, Witness(ends.clone()))
     }
 
     fn queue() -> Result<Pin<KBox<Virtqueue<Witness>>>> {

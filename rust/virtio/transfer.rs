@@ -19,6 +19,7 @@
 
 use crate::connection::Connection;
 use core::{
+    mem::MaybeUninit,
     pin::Pin,
     ptr::NonNull, //
 };
@@ -158,15 +159,17 @@ struct Buffer<const INLINE: usize> {
 impl<const INLINE: usize> Buffer<INLINE> {
     /// A zeroed buffer: what the device is lent for writing must not hold what was in that memory before.
     fn new(len: usize) -> Result<impl PinInit<Self>> {
-        let heap = if len > INLINE {
-            Some(KVec::from_elem(0, len, GFP_KERNEL)?)
-        } else {
-            None
+        let (heap, in_place) = match len > INLINE {
+            true => (Some(KVec::from_elem(0, len, GFP_KERNEL)?), 0),
+            false => (None, len),
         };
         Ok(pin_init!(Self {
             len,
             heap,
-            inline <- pin_init::init_zeroed(),
+            inline <- Opaque::ffi_init(move |bytes: *mut [u8; INLINE]| {
+                // SAFETY: There are `INLINE` bytes, which is no less.
+                unsafe { bytes.cast::<u8>().write_bytes(0, in_place) }
+            }),
         }))
     }
 
@@ -238,33 +241,21 @@ impl<O: Owner> Transfer<O> {
         self.writable.len
     }
 
-    /// Copies from the reply buffer at `offset` as many bytes as there are, at most `to.len()`, and returns their number.
+    /// Copies from the reply buffer as many bytes as there are, at most `to.len()`, and gives them.
     ///
     /// `EBUSY` as long as the device may write to it. The bytes are as untrusted as the device.
-    pub fn read_reply(&self, offset: usize, to: &mut [u8]) -> Result<usize> {
+    pub fn read_reply<'a>(&self, to: &'a mut [MaybeUninit<u8>]) -> Result<&'a [u8]> {
         if !matches!(self.state.load(ordering::Acquire), RETURNED | LATE) {
             return Err(EBUSY);
         }
-        self.copy_out(&self.writable, offset, to)
-    }
-
-    /// Copies from the message at `offset`, as [`Transfer::read_reply`] does from the reply. The message does not change once
-    /// it was submitted.
-    pub fn read_message(&self, offset: usize, to: &mut [u8]) -> Result<usize> {
-        self.copy_out(&self.readable, offset, to)
-    }
-
-    fn copy_out<const N: usize>(
-        &self,
-        from: &Buffer<N>,
-        offset: usize,
-        to: &mut [u8],
-    ) -> Result<usize> {
-        let len = from.len.checked_sub(offset).ok_or(EINVAL)?.min(to.len());
-        // SAFETY: `offset + len` is within the buffer, `len` within `to`. A device that breaks the rules and writes
-        // meanwhile makes the copied values arbitrary, as its bytes are anyway.
-        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr().add(offset), to.as_mut_ptr(), len) };
-        Ok(len)
+        let (from, len) = (&self.writable, self.writable.len.min(to.len()));
+        let to = to.as_mut_ptr().cast::<u8>();
+        // SAFETY: `len` is within both, and the reply buffer is initialised. A device that breaks the rules and writes meanwhile
+        // makes the copied values arbitrary, as its bytes are anyway. What was copied is initialised, and borrowed from `to`.
+        unsafe {
+            core::ptr::copy_nonoverlapping(from.as_ptr(), to, len);
+            Ok(core::slice::from_raw_parts(to, len))
+        }
     }
 
     /// Sleeps until it has ended. A fatal signal ends the wait with `EINTR`, and the transfer is abandoned:
@@ -418,14 +409,10 @@ impl<O: Owner> Transfer<O> {
 pub struct NewTransfer<O: Owner>(Pin<UniqueArc<Transfer<O>>>);
 
 impl<O: Owner> NewTransfer<O> {
-    /// Makes one with a message of `message_len` bytes and room for a reply of `reply_len`. Sleeps.
-    pub fn new(
-        message_len: usize,
-        reply_len: usize,
-        payload: Payload,
-        direction: Direction,
-        owner: O,
-    ) -> Result<Self> {
+    /// Makes one with a message of `message_len` bytes and room for a reply of `reply_len`, and without a payload. Sleeps.
+    ///
+    /// The owner is made in place, and a payload put in its place later: by value both would be copied several times on their way.
+    pub fn new(message_len: usize, reply_len: usize, owner: impl Init<O>) -> Result<Self> {
         let readable = Buffer::new(message_len)?;
         let writable = Buffer::new(reply_len)?;
         let init = pin_init!(Transfer {
@@ -434,16 +421,23 @@ impl<O: Owner> NewTransfer<O> {
             completion <- Completion::new(),
             state: Atomic::new(NEW),
             written: Atomic::new(0),
-            payload,
-            direction,
+            payload: Payload::None,
+            direction: Direction::ToDevice,
             connection: 0,
-            owner,
+            owner <- owner,
             readable <- readable,
             writable <- writable,
         });
         Ok(Self(
             UniqueArc::new_uninit(GFP_KERNEL)?.pin_init_with(init)?,
         ))
+    }
+
+    /// Memory that goes with it.
+    pub fn set_payload(&mut self, payload: Payload, direction: Direction) {
+        let this = self.0.as_mut().project();
+        *this.payload = payload;
+        *this.direction = direction;
     }
 
     /// The message, to be filled in.
@@ -456,6 +450,11 @@ impl<O: Owner> NewTransfer<O> {
     /// What the driver keeps with it.
     pub fn owner(&self) -> &O {
         &self.0.owner
+    }
+
+    /// As [`owner`](NewTransfer::owner), to be changed.
+    pub fn owner_mut(&mut self) -> &mut O {
+        self.0.as_mut().project().owner
     }
 
     /// The payload.
@@ -513,10 +512,17 @@ mod tests {
             late: Atomic::new(0),
             unsent: Atomic::new(0),
         };
-        let mut new =
-            NewTransfer::new(message, reply, Payload::None, Direction::ToDevice, witness)?;
+        let mut new = NewTransfer::new(message, reply, witness)?;
         new.message_mut().fill(7);
         Ok(new.into_pending(&Connection::new()).into_arc())
+    }
+
+    /// The reply, or its first `N` bytes.
+    fn reply<const N: usize>(transfer: &Transfer<Witness>) -> Result<usize> {
+        let mut buffer = [const { MaybeUninit::uninit() }; N];
+        let reply = transfer.read_reply(&mut buffer)?;
+        assert!(reply.iter().all(|byte| *byte == 0));
+        Ok(reply.len())
     }
 
     fn give_back(transfer: &Arc<Transfer<Witness>>, written: usize) {
@@ -540,12 +546,11 @@ mod tests {
     fn returned() -> Result {
         let transfer = pending(40, 16)?;
         assert!(transfer.is_pending());
-        assert!(matches!(transfer.read_reply(0, &mut [0; 16]), Err(e) if e == EBUSY));
+        assert!(matches!(reply::<16>(&transfer), Err(e) if e == EBUSY));
         give_back(&transfer, 16);
         assert_eq!(transfer.wait(|| {}), Ok(Outcome::Returned(16)));
-        assert_eq!(transfer.read_reply(0, &mut [0; 32]), Ok(16));
-        assert_eq!(transfer.read_reply(10, &mut [0; 32]), Ok(6));
-        assert!(transfer.read_reply(17, &mut [0; 1]).is_err());
+        assert_eq!(reply::<32>(&transfer), Ok(16));
+        assert_eq!(reply::<6>(&transfer), Ok(6));
         assert_eq!(ends(&transfer), (1, 0, 0, 0));
         Ok(())
     }
@@ -559,7 +564,7 @@ mod tests {
         give_back(&transfer, 16);
         assert_eq!(transfer.wait(|| {}), Ok(Outcome::Aborted));
         // The device wrote to it after the abort: nobody is to look at that.
-        assert!(transfer.read_reply(0, &mut [0; 16]).is_err());
+        assert!(reply::<16>(&transfer).is_err());
         assert_eq!(ends(&transfer), (0, 1, 0, 0));
 
         let transfer = pending(40, 16)?;
@@ -579,7 +584,7 @@ mod tests {
         assert_eq!(ends(&transfer), (0, 0, 0, 0));
         give_back(&transfer, 16);
         assert_eq!(ends(&transfer), (0, 0, 1, 0));
-        assert_eq!(transfer.read_reply(0, &mut [0; 16]), Ok(16));
+        assert_eq!(reply::<16>(&transfer), Ok(16));
         Ok(())
     }
 
@@ -605,9 +610,11 @@ mod tests {
     fn sizes() -> Result {
         for len in [1, READABLE_INLINE, READABLE_INLINE + 1, 5000] {
             let transfer = pending(len, WRITABLE_INLINE + len)?;
-            let mut last = [0; 1];
-            assert_eq!(transfer.read_message(len - 1, &mut last), Ok(1));
-            assert_eq!(last, [7]);
+            // SAFETY: The message has so many bytes, and does not change any more.
+            let message = unsafe { core::slice::from_raw_parts(transfer.readable.as_ptr(), len) };
+            assert!(message.iter().all(|byte| *byte == 7));
+            give_back(&transfer, 0);
+            assert_eq!(reply::<8>(&transfer), Ok(8));
             assert_eq!(transfer.capacity(), WRITABLE_INLINE + len);
             transfer.with_scatterlists(|lists, to_device, from_device| {
                 assert_eq!((to_device, from_device), (1, 1));
