@@ -9,9 +9,9 @@
 //! The tree is a treap: a search tree by key, and a heap by a number that looks random but is
 //! computed of the slot's index. So it is balanced whatever the order of insertions.
 //!
-//! Most searches are for a range that is there, and need not descend: a hash table, which has an
-//! element beside each slot, has the range that was last inserted of a part of a file, as long as it
-//! is in the tree.
+//! Most searches need not descend: a hash table, which has a [`Bucket`] beside each slot, has the range
+//! that was last inserted of a part of a file, as long as it is in the tree, and knows of most other
+//! parts that they have none.
 
 use crate::policy;
 use crate::ranges::{Owner, Slot};
@@ -27,6 +27,23 @@ pub(crate) struct InodeMap {
     seed: u64,
 }
 
+/// What is known of some parts of files, of the largest order each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bucket {
+    /// A range in one of them: the last that was inserted, as long as it is in the tree.
+    guess: u32,
+    /// How many ranges they have, all together.
+    ranges: u32,
+}
+
+impl Bucket {
+    /// Of parts without ranges.
+    pub(crate) const EMPTY: Self = Self {
+        guess: NIL,
+        ranges: 0,
+    };
+}
+
 /// A place of a file is covered by another range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overlap(pub(crate) u32);
@@ -36,7 +53,7 @@ pub(crate) struct Overlap(pub(crate) u32);
 pub(crate) enum Place {
     /// In this range.
     Range(u32),
-    /// In none: from `start` to `end` there is none.
+    /// In none: from `start` to `end` there is none. It may be longer where nobody asked.
     Gap { start: u64, end: u64 },
 }
 
@@ -68,8 +85,8 @@ impl InodeMap {
         mix(self.seed ^ u64::from(i))
     }
 
-    /// Which slot has the guess for a place of a file beside it.
-    fn guess_at(slots: &[Slot], owner: Owner, offset: u64) -> u32 {
+    /// Which slot has the bucket for a place of a file beside it.
+    fn bucket_at(slots: &[Slot], owner: Owner, offset: u64) -> u32 {
         let hash = mix_part(owner, chunk(offset, policy::MAX_ORDER)) >> 32;
         // That part of the slots which the hash is of 2^32.
         let slot = hash.wrapping_mul(slots.len() as u64) >> 32;
@@ -96,11 +113,17 @@ impl InodeMap {
         (before, after)
     }
 
-    /// Where a place of a file is.
-    pub(crate) fn find(&self, slots: &[Slot], owner: Owner, offset: u64) -> Place {
-        if let Some(beside) = node(slots, Self::guess_at(slots, owner, offset)) {
-            let guess = beside.guess;
-            if node(slots, guess).is_some_and(|slot| slot.covers(owner, offset)) {
+    /// Where a place of a file is: with what comes after it up to `end`, if there is no range.
+    pub(crate) fn find(&self, slots: &[Slot], owner: Owner, offset: u64, end: u64) -> Place {
+        if let Some(beside) = node(slots, Self::bucket_at(slots, owner, offset)) {
+            let Bucket { guess, ranges } = beside.bucket;
+            if ranges == 0 {
+                let start = policy::MAX_ORDER.align_down(offset);
+                let next = start.saturating_add(policy::MAX_ORDER.bytes());
+                if end <= next {
+                    return Place::Gap { start, end: next };
+                }
+            } else if node(slots, guess).is_some_and(|slot| slot.covers(owner, offset)) {
                 return Place::Range(guess);
             }
         }
@@ -165,18 +188,24 @@ impl InodeMap {
             }
             self.rotate_up(slots, i, parent);
         }
-        let beside = Self::guess_at(slots, new.owner, new.file_offset);
-        edit(slots, beside, |slot| slot.guess = i);
+        let beside = Self::bucket_at(slots, new.owner, new.file_offset);
+        edit(slots, beside, |slot| {
+            slot.bucket = Bucket {
+                guess: i,
+                ranges: slot.bucket.ranges.saturating_add(1),
+            };
+        });
         Ok(())
     }
 
     /// Takes out a slot that is in the tree.
     pub(crate) fn remove(&mut self, slots: &mut [Slot], i: u32) {
         if let Some((owner, offset)) = node(slots, i).map(Slot::key) {
-            let beside = Self::guess_at(slots, owner, offset);
+            let beside = Self::bucket_at(slots, owner, offset);
             edit(slots, beside, |slot| {
-                if slot.guess == i {
-                    slot.guess = NIL;
+                slot.bucket.ranges = slot.bucket.ranges.saturating_sub(1);
+                if slot.bucket.guess == i {
+                    slot.bucket.guess = NIL;
                 }
             });
         }

@@ -22,6 +22,7 @@
 //! or of another window, is [`Stale`] and changes nothing.
 
 use crate::heat::Heat;
+use crate::inode_map::Bucket;
 use crate::size::Order;
 use crate::storage::{index, Storage, NIL};
 
@@ -198,7 +199,7 @@ pub struct Slot {
     pub(crate) left: u32,
     pub(crate) right: u32,
     /// Where `inode_map` looks first for some places of files: an element of a table of its own, which only lies beside the slots.
-    pub(crate) guess: u32,
+    pub(crate) bucket: Bucket,
 }
 
 impl Default for Slot {
@@ -223,7 +224,7 @@ impl Default for Slot {
             parent: NIL,
             left: NIL,
             right: NIL,
-            guess: NIL,
+            bucket: Bucket::EMPTY,
         }
     }
 }
@@ -375,7 +376,7 @@ impl<S: Storage<Slot>> Ranges<S> {
             file_offset: extent.file_offset,
             window_offset: extent.window_offset,
             len: extent.len,
-            guess: slot.guess,
+            bucket: slot.bucket,
             ..Slot::default()
         };
         self.set_state(i, State::Reserved);
@@ -390,7 +391,7 @@ impl<S: Storage<Slot>> Ranges<S> {
             *slot = Slot {
                 seqno: slot.seqno,
                 next,
-                guess: slot.guess,
+                bucket: slot.bucket,
                 ..Slot::default()
             };
             self.free = i;

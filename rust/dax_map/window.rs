@@ -158,7 +158,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             bump(&mut self.counters.faults);
         }
         let extends = access.write && end > access.file_size;
-        let step = match self.find(access.owner, access.offset) {
+        let step = match self.find_up_to(access.owner, access.offset, end) {
             _ if bypassable && (extends || self.dead) => Step::Bypass { len: access.len },
             Place::Range(i) => self.use_range(i, access, motion),
             Place::Gap { start, end } => self.use_gap(stream, access, motion, (start, end)),
@@ -209,7 +209,11 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     }
 
     pub(crate) fn find(&self, owner: Owner, offset: u64) -> Place {
-        self.map.find(self.ranges.slots(), owner, offset)
+        self.find_up_to(owner, offset, offset)
+    }
+
+    fn find_up_to(&self, owner: Owner, offset: u64, end: u64) -> Place {
+        self.map.find(self.ranges.slots(), owner, offset, end)
     }
 
     fn count_access(&mut self) {

@@ -45,7 +45,7 @@ fn fill(slots: &mut [Slot], i: u32, owner: u64, offset: u64, order: Order) {
         owner: Owner(owner),
         file_offset: order.align_down(offset),
         order,
-        guess: slot.guess,
+        bucket: slot.bucket,
         ..Slot::default()
     };
 }
@@ -85,7 +85,9 @@ proptest! {
                 map.remove(&mut slots, i);
                 model.retain(|_, j| *j != i);
             }
-            prop_assert!(slots.iter().all(|slot| slot.guess == NIL || model.values().any(|j| *j == slot.guess)));
+            let buckets: Vec<Bucket> = slots.iter().map(|slot| slot.bucket).collect();
+            prop_assert!(buckets.iter().all(|b| b.guess == NIL || model.values().any(|j| *j == b.guess)));
+            prop_assert_eq!(buckets.iter().map(|b| b.ranges as usize).sum::<usize>(), model.len());
             let (_, order) = walk(&map, &slots);
             prop_assert_eq!(order, model.values().copied().collect::<Vec<_>>());
             // Every place, and what is around it.
@@ -93,13 +95,20 @@ proptest! {
             for at in (0..140).step_by(3) {
                 let offset = at * MIN + 5;
                 let ranges: Vec<&Slot> = model.values().map(|j| &slots[index(*j)]).filter(|s| s.owner == owner).collect();
-                match map.find(&slots, owner, offset) {
-                    Place::Range(j) => prop_assert!(slots[index(j)].covers(owner, offset) && model.values().any(|k| *k == j)),
-                    Place::Gap { start, end } => {
-                        let before = ranges.iter().map(|s| s.file_end()).filter(|e| *e <= offset).max();
-                        let after = ranges.iter().map(|s| s.file_offset).filter(|s| *s > offset).min();
-                        prop_assert!(!ranges.iter().any(|s| s.covers(owner, offset)));
-                        prop_assert_eq!((start, end), (before.unwrap_or(0), after.unwrap_or(u64::MAX)));
+                let before = ranges.iter().map(|s| s.file_end()).filter(|e| *e <= offset).max().unwrap_or(0);
+                let after = ranges.iter().map(|s| s.file_offset).filter(|s| *s > offset).min().unwrap_or(u64::MAX);
+                for asked in [offset, offset + MIN, u64::MAX] {
+                    match map.find(&slots, owner, offset, asked) {
+                        Place::Range(j) => prop_assert!(slots[index(j)].covers(owner, offset) && model.values().any(|k| *k == j)),
+                        Place::Gap { start, end } => {
+                            prop_assert!(!ranges.iter().any(|s| s.covers(owner, offset)));
+                            // As long as it is, or a whole part of the largest order.
+                            let part = policy::MAX_ORDER.align_down(offset);
+                            let whole = (part, part + policy::MAX_ORDER.bytes());
+                            prop_assert!((start, end) == (before, after) || (start, end) == whole);
+                            prop_assert!(before <= start && start <= offset && offset < end && end <= after);
+                            prop_assert!(end >= after.min(asked));
+                        }
                     }
                 }
                 let end = offset + 3 * MIN;
