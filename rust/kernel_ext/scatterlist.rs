@@ -29,11 +29,14 @@ unsafe impl Sync for Scatterlist {}
 impl Scatterlist {
     /// An empty list with room for `capacity` segments.
     pub fn new(capacity: usize, flags: kernel::alloc::Flags) -> Result<Self> {
-        let mut entries = KVec::from_elem(bindings::scatterlist::default(), capacity, flags)?;
+        let mut entries = KVec::with_capacity(capacity, flags)?;
         if capacity > 0 {
-            // SAFETY: `entries` holds `capacity` entries. A `KVec` is at most `isize::MAX` bytes, and an entry has
-            // more than two of them, so the number fits.
-            unsafe { bindings::sg_init_table(entries.as_mut_ptr(), u32::try_from(capacity)?) };
+            // SAFETY: There is memory for `capacity` entries, all of which are initialised. It is at most `isize::MAX` bytes, and an
+            // entry has more than two of them, so the number fits.
+            unsafe {
+                bindings::sg_init_table(entries.as_mut_ptr(), u32::try_from(capacity)?);
+                entries.inc_len(capacity);
+            }
         }
         // INVARIANT: A fresh table, no entry set.
         Ok(Self {
