@@ -50,7 +50,6 @@ use vfs::file::{
     QueuedKiocb, //
 };
 use virtio::{
-    transfer::Direction,
     Outcome,
     Payload,
     Transfer, //
@@ -202,12 +201,8 @@ impl Aio {
             op,
         };
         match op {
-            PartOp::Read(op) => {
-                session.submit_part(&op, caller, payload, Direction::FromDevice, part)
-            }
-            PartOp::Write(op) => {
-                session.submit_part(&op, caller, payload, Direction::ToDevice, part)
-            }
+            PartOp::Read(op) => session.submit_part(&op, caller, payload, part),
+            PartOp::Write(op) => session.submit_part(&op, caller, payload, part),
         }
     }
 

@@ -48,10 +48,7 @@ use vfs::{
     inode::SharedGuard,
     Inode, //
 };
-use virtio::{
-    transfer::Direction,
-    Payload, //
-};
+use virtio::Payload;
 
 /// Parts of one read or write that are under way at most: their pages are pinned.
 const SIDE_BY_SIDE: usize = 32;
@@ -428,7 +425,7 @@ impl Parts for Reading<'_, '_, '_, '_> {
             ..template
         };
         let caller = caller(self.iocb.file().inode().super_block());
-        let sent = session.begin_with(&op, &caller, payload, Direction::FromDevice)?;
+        let sent = session.begin_with(&op, &caller, payload)?;
         self.left = self.left.saturating_sub(asked);
         Ok(SentPart { op, asked, sent })
     }
@@ -481,7 +478,7 @@ impl Parts for Writing<'_, '_, '_, '_> {
             ..template
         };
         let caller = caller(self.iocb.file().inode().super_block());
-        let sent = session.begin_with(&op, &caller, payload, Direction::ToDevice)?;
+        let sent = session.begin_with(&op, &caller, payload)?;
         self.left = self.left.saturating_sub(asked);
         Ok(SentPart { op, asked, sent })
     }

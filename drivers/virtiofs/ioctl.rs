@@ -42,10 +42,7 @@ use vfs::{
     File,
     Inode, //
 };
-use virtio::{
-    transfer::Direction,
-    Payload, //
-};
+use virtio::Payload;
 
 /// `FS_IOC_GETFLAGS` and its siblings, which other systems have, too. Their number says `long`; what is moved is 32 bits.
 const GETFLAGS: u32 = _IOR::<usize>(b'f' as u32, 1);
@@ -67,9 +64,7 @@ fn send(
         size => Payload::Pages(PageBuffer::new(size as usize)?),
     };
     let caller = caller(inode.super_block());
-    let (reply, transfer) = session
-        .exchange(op, &caller, payload, Direction::FromDevice)
-        .map_err(unknown)?;
+    let (reply, transfer) = session.exchange(op, &caller, payload).map_err(unknown)?;
     let mut data = KVec::from_elem(0, reply.len, GFP_KERNEL)?;
     if let Payload::Pages(pages) = transfer.payload() {
         pages.read(0, &mut data)?;

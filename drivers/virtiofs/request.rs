@@ -324,10 +324,9 @@ impl Instance {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
         purpose: Purpose,
     ) -> Result<NewTransfer<Request>> {
-        Self::prepare_as(lane.next_unique(), op, caller, payload, direction, purpose)
+        Self::prepare_as(lane.next_unique(), op, caller, payload, purpose)
     }
 
     fn prepare_as<O: Operation>(
@@ -335,12 +334,15 @@ impl Instance {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
         purpose: Purpose,
     ) -> Result<NewTransfer<Request>> {
         let reply_len = match op.answer() {
             Answer::Nothing => 0,
             _ => fuse_proto::REPLY_HEADER_LEN + op.reply_len(),
+        };
+        let direction = match op.reply_payload_len() {
+            0 => Direction::ToDevice,
+            _ => Direction::FromDevice,
         };
         let mut transfer = NewTransfer::new(
             op.encoded_len().map_err(encode_error)?,
@@ -364,8 +366,7 @@ impl Instance {
         op: &O,
         caller: &Caller,
     ) -> Result<O::Reply> {
-        let (payload, direction) = (Payload::None, Direction::ToDevice);
-        self.exchange(connection, op, caller, payload, direction, None)
+        self.exchange(connection, op, caller, Payload::None, None)
             .map(|(reply, _)| reply)
     }
 
@@ -377,10 +378,9 @@ impl Instance {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
         session: Option<&Arc<Session>>,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
-        let sent = self.begin(connection, op, caller, payload, direction)?;
+        let sent = self.begin(connection, op, caller, payload)?;
         let reply = sent.wait(op, session)?;
         Ok((reply, sent.transfer))
     }
@@ -392,9 +392,8 @@ impl Instance {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
     ) -> Result<Sent<'_>> {
-        self.begin_for(connection, op, caller, payload, direction, Purpose::Waited)
+        self.begin_for(connection, op, caller, payload, Purpose::Waited)
     }
 
     fn begin_for<O: Operation>(
@@ -403,12 +402,11 @@ impl Instance {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
         purpose: Purpose,
     ) -> Result<Sent<'_>> {
         let queue = self.request_queue()?;
         let lane = queue.data();
-        let new = self.prepare(lane, op, caller, payload, direction, purpose)?;
+        let new = self.prepare(lane, op, caller, payload, purpose)?;
         let transfer = queue.submit(new, connection)?;
         Ok(Sent { lane, transfer })
     }
@@ -420,11 +418,10 @@ impl Instance {
         op: &Interrupt,
     ) -> Result<Sent<'_>> {
         let queue = self.hiprio_queue()?;
-        let (payload, direction) = (Payload::None, Direction::ToDevice);
         let caller = Caller::default();
         // The lowest bit tells it from the other one (`FUSE_INT_REQ_BIT`).
         let unique = op.target | 1;
-        let new = Self::prepare_as(unique, op, &caller, payload, direction, Purpose::Waited)?;
+        let new = Self::prepare_as(unique, op, &caller, Payload::None, Purpose::Waited)?;
         let transfer = queue.submit(new, connection)?;
         Ok(Sent {
             lane: queue.data(),
@@ -451,9 +448,8 @@ impl Instance {
         let queue = self.request_queue()?;
         let (lane, op, connection) = (queue.data(), Destroy, Connection::new());
         let transfer = insist(|| {
-            let (payload, direction) = (Payload::None, Direction::ToDevice);
             let caller = Caller::default();
-            let new = self.prepare(lane, &op, &caller, payload, direction, Purpose::Waited)?;
+            let new = self.prepare(lane, &op, &caller, Payload::None, Purpose::Waited)?;
             queue.submit(new, &connection)
         })?;
         match transfer.wait(|| {})? {
@@ -474,9 +470,8 @@ impl Instance {
             Answer::Nothing => self.hiprio_queue()?,
             _ => self.request_queue()?,
         };
-        let (payload, direction) = (Payload::None, Direction::ToDevice);
         let lane = queue.data();
-        let new = self.prepare(lane, op, caller, payload, direction, Purpose::Unwatched)?;
+        let new = self.prepare(lane, op, caller, Payload::None, Purpose::Unwatched)?;
         if let Some(orphan) = orphan {
             new.owner().orphan(orphan);
         }
@@ -513,10 +508,9 @@ impl Session {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
     ) -> Result<Sent<'_>> {
         self.instance()
-            .begin(self.connection(), op, caller, payload, direction)
+            .begin(self.connection(), op, caller, payload)
     }
 
     /// As [`Session::begin`], for a change of what the window shows.
@@ -530,7 +524,6 @@ impl Session {
             op,
             &Caller::default(),
             Payload::None,
-            Direction::ToDevice,
             Purpose::Mapping(mapping),
         )
     }
@@ -541,13 +534,12 @@ impl Session {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
         part: Part,
     ) -> Result {
         let queue = self.instance().request_queue()?;
         let purpose = Purpose::Direct(part);
         let instance = self.instance();
-        let new = instance.prepare(queue.data(), op, caller, payload, direction, purpose)?;
+        let new = instance.prepare(queue.data(), op, caller, payload, purpose)?;
         queue.submit(new, self.connection())?;
         Ok(())
     }
@@ -569,8 +561,7 @@ impl Session {
             expected,
         });
         let payload = Payload::Folios(folios);
-        let (transfer, under_way) =
-            self.send_in_background(op, caller, payload, Direction::FromDevice, purpose)?;
+        let (transfer, under_way) = self.send_in_background(op, caller, payload, purpose)?;
         self.limit_background(&transfer, under_way);
         Ok(())
     }
@@ -605,13 +596,7 @@ impl Session {
             more,
         });
         let payload = Payload::Writeback(range);
-        self.send_in_background(
-            op,
-            &Caller::default(),
-            payload,
-            Direction::ToDevice,
-            purpose,
-        )
+        self.send_in_background(op, &Caller::default(), payload, purpose)
     }
 
     /// The daemon took `written` bytes of a writeback, and not all: has the rest sent. Callable from any context; for want of memory
@@ -660,12 +645,11 @@ impl Session {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
         purpose: Purpose,
     ) -> Result<(Arc<Transfer<Request>>, i32)> {
         let instance = self.instance();
         let queue = instance.request_queue()?;
-        let new = instance.prepare(queue.data(), op, caller, payload, direction, purpose)?;
+        let new = instance.prepare(queue.data(), op, caller, payload, purpose)?;
         send_in_background(queue, new, self.connection())
     }
 

@@ -71,7 +71,6 @@ use kernel_ext::{
 };
 use vfs::file::owner_of_process;
 use virtio::{
-    transfer::Direction,
     Connection,
     Outcome,
     Payload,
@@ -325,7 +324,7 @@ impl Session {
         op: &O,
         caller: &Caller,
     ) -> Result<O::Reply> {
-        self.exchange(op, caller, Payload::None, Direction::ToDevice)
+        self.exchange(op, caller, Payload::None)
             .map(|(reply, _)| reply)
     }
 
@@ -336,7 +335,7 @@ impl Session {
         caller: &Caller,
         pages: PageBuffer,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
-        self.exchange(op, caller, Payload::Pages(pages), Direction::FromDevice)
+        self.exchange(op, caller, Payload::Pages(pages))
     }
 
     /// As [`Session::call`], with any payload.
@@ -345,7 +344,6 @@ impl Session {
         op: &O,
         caller: &Caller,
         payload: Payload,
-        direction: Direction,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
         if !self.is_connected() {
             return Err(ENOTCONN);
@@ -354,7 +352,7 @@ impl Session {
             return Err(ENOSYS);
         }
         self.instance
-            .exchange(&self.connection, op, caller, payload, direction, Some(self))
+            .exchange(&self.connection, op, caller, payload, Some(self))
             .inspect_err(|e| {
                 if *e == ENOSYS {
                     self.learn_lack(op.opcode());
@@ -378,7 +376,7 @@ impl Session {
 
     /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
     pub(crate) fn begin<O: Operation>(&self, op: &O, caller: &Caller) -> Result<Sent<'_>> {
-        self.begin_with(op, caller, Payload::None, Direction::ToDevice)
+        self.begin_with(op, caller, Payload::None)
     }
 
     /// What the owner of locks is called at the daemon: its address is nothing for others to know.

@@ -49,7 +49,6 @@ use vfs::{
     Inode, //
 };
 use virtio::{
-    transfer::Direction,
     Payload,
     Transfer, //
 };
@@ -216,7 +215,7 @@ fn send(iocb: &Kiocb<'_, VirtioFs>, payload: Payload) -> Result<(usize, Arc<Tran
         lock_owner: None,
     };
     let caller = caller(inode.super_block());
-    let sent = session.exchange(&op, &caller, payload, Direction::ToDevice);
+    let sent = session.exchange(&op, &caller, payload);
     killpriv::mode_may_have_changed(inode);
     // Whoever is told of an error does not know what the daemon has written.
     sent.inspect_err(|_| inode.data().changed())

@@ -32,10 +32,7 @@ use vfs::{
     },
     Inode, //
 };
-use virtio::{
-    transfer::Direction,
-    Payload, //
-};
+use virtio::Payload;
 
 /// The handler of all extended attributes.
 pub(crate) struct AnyXattr;
@@ -98,7 +95,7 @@ pub(crate) fn set(
         Payload::Pages(pages)
     };
     let caller = caller(inode.super_block());
-    let done = session.exchange(&op, &caller, payload, Direction::ToDevice);
+    let done = session.exchange(&op, &caller, payload);
     // The time of the last change, and with an ACL the mode.
     inode.data().changed_attributes();
     done.map_err(unsupported)?;

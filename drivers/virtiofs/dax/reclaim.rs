@@ -46,7 +46,6 @@ use kernel::{
 };
 use vfs::Inode;
 use virtio::{
-    transfer::Direction,
     Connection,
     Payload, //
 };
@@ -356,13 +355,7 @@ impl Window {
                 ranges: &[range],
             };
             let removed = instance
-                .begin(
-                    &connection,
-                    &op,
-                    &Caller::default(),
-                    Payload::None,
-                    Direction::ToDevice,
-                )
+                .begin(&connection, &op, &Caller::default(), Payload::None)
                 .and_then(|sent| {
                     sent.transfer()
                         .wait_at_most(msecs_to_jiffies(LAST_PATIENCE))
