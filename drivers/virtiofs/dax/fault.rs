@@ -144,31 +144,37 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
             step => step,
         };
         drop(lock);
-        match step {
-            Step::Map(plan) => match window.map(session, mapped, &plan, copies_left == 0) {
-                // There is no room for it, or never will be.
-                Err(e) if (e == EAGAIN || e == ENOSPC) && copies_left > 0 => {}
-                made => {
-                    made?;
-                    continue;
-                }
-            },
-            Step::Remap(plan) => {
-                window.remap(session, inode, mapped, &plan, true)?;
-                continue;
-            }
-            Step::Wait(awaited) => {
-                window.wait(awaited)?;
-                continue;
-            }
-            Step::Copy => {}
-            _ => return Err(ENODEV),
+        if provide(window, inode, mapped, step, copies_left == 0)? {
+            continue;
         }
         copies_left = copies_left.saturating_sub(1);
         if let Some(outcome) = show_copy(fault, window, mapped, asked)? {
             return Ok(outcome);
         }
     }
+}
+
+/// Makes what is wished for: whether there may be a range now. With `must` there is none only after an error. Sleeps.
+fn provide(
+    window: &Arc<Window>,
+    inode: &Inode<VirtioFs>,
+    file: &Arc<MappedFile>,
+    step: Step<'_>,
+    must: bool,
+) -> Result<bool> {
+    let session = inode.session()?;
+    match step {
+        Step::Map(plan) => match window.map(session, file, &plan, must) {
+            // There is no room for it, or never will be.
+            Err(e) if !must && (e == EAGAIN || e == ENOSPC) => return Ok(false),
+            made => made?,
+        },
+        Step::Remap(plan) => window.remap(session, inode, file, &plan, true)?,
+        Step::Wait(awaited) => window.wait(awaited)?,
+        Step::Copy => return Ok(false),
+        _ => return Err(ENODEV),
+    }
+    Ok(true)
 }
 
 /// Shows a copy of the page, as it is after the daemon was `asked`. [`None`] when it has changed meanwhile. Sleeps.
