@@ -2,15 +2,16 @@
 
 //! Names in directories: lookup, revalidation, submounts.
 //!
-//! Each dentry keeps two numbers: until when it is good, in jiffies since boot, and the generation of what it led to. What the
-//! daemon grants a name is used in full: within it no request is made, also not for names that do not exist.
+//! Each dentry keeps a number: until when it is good, a [`Deadline`]. What the daemon grants a name is used in full: within it no
+//! request is made, also not for names that do not exist.
 
 use crate::{
     file::Handle,
     forget::Known,
     freshness::{
-        deadline_of,
-        Asked, //
+        is_doubted,
+        Asked,
+        Deadline, //
     },
     inode::{
         self,
@@ -54,7 +55,6 @@ use vfs::{
         RcuInode,
         RenameFlags, //
     },
-    time::jiffies_64,
     Dentry,
     Inode, //
 };
@@ -160,23 +160,26 @@ pub(crate) fn find(
     match lookup(dir, dentry.name())? {
         LookupReply::Found(entry) => {
             let inode = instantiate(dir, &entry, asked)?;
-            grant(dentry, entry.entry_ttl);
+            grant(dentry, entry.entry_ttl, asked);
             dir.data().names_wanted();
             Ok(Some(inode))
         }
         LookupReply::Negative(ttl) => {
-            grant(dentry, ttl);
+            grant(dentry, ttl, asked);
             Ok(None)
         }
     }
 }
 
-/// The name is good for `ttl`. Without any it is looked up before each use, so that to keep it while nobody uses it is of no use,
+/// The name, which was `asked` for, is good for `ttl`. Without any it is looked up before each use, so that to keep it while nobody uses it is of no use,
 /// and would keep an inode of the daemon with it.
-pub(crate) fn grant(dentry: &Dentry<VirtioFs>, ttl: Ttl) {
-    let until = deadline_of(ttl);
-    dentry.set_time(until);
-    dentry.set_delete(until == 0);
+pub(crate) fn grant(dentry: &Dentry<VirtioFs>, ttl: Ttl, asked: Asked) {
+    let until = match Deadline::of(ttl) {
+        _ if is_doubted(asked) => Deadline::NEVER,
+        until => until,
+    };
+    dentry.set_time(until.word());
+    dentry.set_delete(until == Deadline::NEVER);
 }
 
 /// Asks the daemon what `name` in `dir` is. `ENOENT` is an answer: nothing, not to be remembered.
@@ -229,7 +232,7 @@ impl vfs::dentry::Operations for Entries {
         if inode.is_some_and(Inode::is_stale) {
             return Ok(false);
         }
-        let good = jiffies_64() < dentry.time();
+        let good = Deadline::from_word(dentry.time()).is_ahead();
         if good && !flags.revalidate() && !flags.exclusive() && !flags.rename_target() {
             return Ok(true);
         }
@@ -251,7 +254,7 @@ impl vfs::dentry::Operations for Entries {
                     Err(e) if e == ESTALE => return Ok(false),
                     Err(e) => return Err(e),
                 }
-                grant(dentry, entry.entry_ttl);
+                grant(dentry, entry.entry_ttl, asked);
                 dir.data().names_wanted();
                 Ok(true)
             }
@@ -267,7 +270,7 @@ impl vfs::dentry::Operations for Entries {
         dentry: RcuDentry<'_, VirtioFs>,
         flags: LookupFlags,
     ) -> Result<bool> {
-        let good = jiffies_64() < dentry.time();
+        let good = Deadline::from_word(dentry.time()).is_ahead();
         let stale = dentry.inode().is_some_and(RcuInode::is_stale);
         if good && !stale && !flags.revalidate() && !flags.exclusive() && !flags.rename_target() {
             return Ok(true);
@@ -276,7 +279,7 @@ impl vfs::dentry::Operations for Entries {
     }
 
     fn delete(dentry: RcuDentry<'_, VirtioFs>) -> bool {
-        dentry.time() <= jiffies_64()
+        !Deadline::from_word(dentry.time()).is_ahead()
     }
 
     fn automount(dentry: &Dentry<VirtioFs>) -> Result<Arc<Mount>> {

@@ -2,8 +2,9 @@
 
 //! How long what the daemon has said of an inode is good.
 //!
-//! Attributes have a time to live. It ends early when this kernel changes what they tell; and what was asked for before a change may
-//! arrive after it, and is not taken over then. Nothing here sleeps or takes a lock.
+//! Attributes and names have a time to live. It ends early when this kernel changes what they tell; and what was asked for before a
+//! change may arrive after it, and is not taken over then. What a killed task has left under way ends some time, and whatever was
+//! known before is in doubt then. Nothing here sleeps or takes a lock.
 
 use fuse_proto::Ttl;
 #[cfg(VIRTIOFS_KUNIT)]
@@ -25,7 +26,7 @@ use vfs::time::{
 
 /// How long attributes are good, in jiffies since boot. Callable from any context.
 pub(crate) struct Freshness {
-    /// All of them.
+    /// All of them: a [`Deadline`].
     until: Atomic<u64>,
     /// Those that decide on access: mode and owner. A change of contents or names leaves them as they are.
     access_until: Atomic<u64>,
@@ -56,7 +57,7 @@ impl Freshness {
     /// They are good for `ttl` from now on.
     pub(crate) fn renew(&self, ttl: Ttl) {
         // Before who renews looks whether there was a change; who changes does it the other way round.
-        let deadline = deadline_of(ttl);
+        let Deadline(deadline) = Deadline::of(ttl);
         self.access_until.xchg(deadline, ordering::Full);
         self.until.xchg(deadline, ordering::Full);
     }
@@ -80,12 +81,12 @@ impl Freshness {
 
     /// Whether all of them are good.
     pub(crate) fn is_fresh(&self) -> bool {
-        jiffies_64() < self.until.load(ordering::Relaxed)
+        Deadline(self.until.load(ordering::Relaxed)).is_ahead()
     }
 
     /// Whether mode and owner are.
     pub(crate) fn is_access_fresh(&self) -> bool {
-        jiffies_64() < self.access_until.load(ordering::Relaxed)
+        Deadline(self.access_until.load(ordering::Relaxed)).is_ahead()
     }
 }
 
@@ -131,7 +132,7 @@ pub(crate) struct LastChange(Atomic<u64>);
 
 impl LastChange {
     /// Of what was never changed.
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Atomic::new(0))
     }
 
@@ -157,8 +158,63 @@ impl LastChange {
     }
 }
 
+/// How often everything was doubted since boot, see [`doubt_everything`].
+static DOUBTS: Atomic<u64> = Atomic::new(0);
+
+/// When everything was last doubted.
+static DOUBTED: LastChange = LastChange::new();
+
+/// A request that changes names or attributes has ended whose waiter had given it up: what was asked for before, of any inode, may not
+/// show that, and neither did whoever gave it up. Rare, so that all mounts may pay for it. Callable from any context.
+pub(crate) fn doubt_everything() {
+    DOUBTED.is_now();
+    DOUBTS.fetch_add(1, ordering::Release);
+}
+
+/// Whether everything was doubted since it was `asked` for. Callable from any context.
+pub(crate) fn is_doubted(asked: Asked) -> bool {
+    DOUBTED.is_after(asked)
+}
+
+/// Until when something is good, in one word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline(u64);
+
+impl Deadline {
+    /// It is not good.
+    pub(crate) const NEVER: Self = Self(0);
+
+    /// Bits of the word for the time, in jiffies since boot. The others have [`DOUBTS`], of which the 65536th is like the first.
+    const TIME_BITS: u32 = 48;
+    const TIME: u64 = (1 << Self::TIME_BITS) - 1;
+
+    /// Of what is good for `ttl` from now on. Whether it was [doubted](is_doubted) already is to be looked at after this.
+    pub(crate) fn of(ttl: Ttl) -> Self {
+        match deadline_of(ttl).min(Self::TIME) {
+            0 => Self::NEVER,
+            time => Self(DOUBTS.load(ordering::Acquire) << Self::TIME_BITS | time),
+        }
+    }
+
+    /// As it was kept.
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// As it can be kept.
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Whether it is good still.
+    pub(crate) fn is_ahead(self) -> bool {
+        let doubts = DOUBTS.load(ordering::Relaxed) << Self::TIME_BITS;
+        (self.0 ^ doubts) <= Self::TIME && jiffies_64() < self.0 & Self::TIME
+    }
+}
+
 /// The time in jiffies since boot until which something with this time to live is good.
-pub(crate) fn deadline_of(ttl: Ttl) -> u64 {
+fn deadline_of(ttl: Ttl) -> u64 {
     const NSEC_PER_SEC: u64 = 1_000_000_000;
     let nanos = ttl.nanos();
     if nanos == u64::MAX {
@@ -179,6 +235,27 @@ mod tests {
         assert!(deadline_of(hour) > jiffies_64());
         assert!(deadline_of(hour) < deadline_of(Ttl::new(7200, 0)));
         assert_eq!(deadline_of(Ttl::new(u64::MAX, 0)), u64::MAX);
+    }
+
+    /// Doubts end what is good, for good: what is asked for afterwards is not doubted.
+    #[test]
+    fn doubts() {
+        let (fresh, hour) = (Freshness::new(), Ttl::new(3600, 0));
+        let before = Asked::now();
+        fresh.renew(hour);
+        let deadline = Deadline::of(hour);
+        assert!(fresh.is_fresh() && deadline.is_ahead() && !is_doubted(before));
+        doubt_everything();
+        assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
+        assert!(!deadline.is_ahead() && is_doubted(before));
+        assert!(!Deadline::from_word(deadline.word()).is_ahead());
+        fresh.restore();
+        assert!(!fresh.is_fresh());
+        assert!(!is_doubted(Asked::now()));
+        for ttl in [hour, Ttl::new(u64::MAX, 0)] {
+            assert!(Deadline::of(ttl).is_ahead());
+        }
+        assert!(Deadline::of(Ttl::ZERO) == Deadline::NEVER && !Deadline::NEVER.is_ahead());
     }
 
     #[test]

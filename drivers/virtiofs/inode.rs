@@ -21,6 +21,7 @@ use crate::{
     },
     forget::Known,
     freshness::{
+        is_doubted,
         Asked,
         Freshness,
         LastAsked,
@@ -193,7 +194,7 @@ impl Node {
 
     /// Whether what was asked for then may be older than a change of attributes.
     pub(crate) fn is_out_of_date(&self, asked: Asked) -> bool {
-        self.changed_attributes.is_after(asked)
+        self.changed_attributes.is_after(asked) || is_doubted(asked)
     }
 
     /// Attributes that have been taken over are good for `ttl`.
@@ -215,6 +216,11 @@ impl Node {
     /// Whether attributes are known already that were asked for later. Replies can overtake each other.
     pub(crate) fn knows_later(&self, asked: Asked) -> bool {
         asked < self.answered.get()
+    }
+
+    /// Whether [everything was doubted](crate::freshness::doubt_everything) since the attributes were asked for that are known.
+    pub(crate) fn is_doubted(&self) -> bool {
+        is_doubted(self.answered.get())
     }
 
     /// Whether contents were asked for since the time of last access was.
@@ -312,6 +318,7 @@ impl NodeInode for Inode<VirtioFs> {
             return Ok(());
         }
         let (old_size, old_mtime) = (self.size(), self.mtime());
+        let doubted = self.data().is_doubted();
         let mut attrs = locked.attrs();
         set_attributes(&mut attrs, attr);
         self.data().answered(asked);
@@ -338,23 +345,21 @@ impl NodeInode for Inode<VirtioFs> {
                 self.mark_dont_cache();
             }
         }
+        // Other times mean something where the daemon says so, or when they may be those of a change that was given up here.
+        let times_matter = doubted || self.session()?.has(InitFlags::AUTO_INVAL_DATA);
+        let changed = old_size != size || times_matter && old_mtime != timespec(attr.mtime);
         if self.is_dax() {
             // What is seen is what the host has, but not beyond the end.
             if size < old_size {
                 self.unmap_from(size);
             }
-            let modified = old_mtime != timespec(attr.mtime)
-                && self.session()?.has(InitFlags::AUTO_INVAL_DATA);
-            if size != old_size || modified {
+            if changed {
                 dax::outdate_by_host(self);
             }
             return Ok(());
         }
         if attr.kind == FileType::Regular && !ahead && self.has_pages() {
-            // Of another length: what was read of its end ends in zeroes. Other times mean something where the daemon says so.
-            let changed = old_size != size
-                || old_mtime != timespec(attr.mtime)
-                    && self.session()?.has(InitFlags::AUTO_INVAL_DATA);
+            // Of another length: what was read of its end ends in zeroes.
             // Where writes are kept here, what has made it longer again since then is dirty, and stays.
             let drops = size < old_size && writeback::keeps(self);
             if size < old_size && !drops {

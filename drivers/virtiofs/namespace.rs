@@ -161,7 +161,7 @@ fn make<O: Operation<Reply = Entry>>(
     dir.data().changed_names();
     let entry = reply?;
     let inode = instantiate(dir, &entry, asked)?;
-    grant(dentry, entry.entry_ttl);
+    grant(dentry, entry.entry_ttl, asked);
     Ok(inode)
 }
 
@@ -256,7 +256,7 @@ pub(crate) fn link(
         // What the guest knew by the old name had been replaced on the host.
         instantiate(dir, &entry, asked)?
     };
-    grant(dentry, entry.entry_ttl);
+    grant(dentry, entry.entry_ttl, asked);
     Ok(linked)
 }
 
@@ -275,7 +275,7 @@ fn lost_name(inode: &Inode<VirtioFs>) {
 /// Nobody knows what is true of a name that a request failed for.
 fn doubt(dir: &Inode<VirtioFs>, name: &NamedDentry<VirtioFs>) {
     dir.data().changed_names();
-    grant(name, Ttl::ZERO);
+    grant(name, Ttl::ZERO, Asked::now());
     if let Some(inode) = name.inode() {
         inode.data().changed_attributes();
     }
@@ -384,9 +384,10 @@ fn create(
     if !dir.session()?.lacks(Opcode::Create) {
         let flags = request.flags() | flags::O_CREAT | flags::O_EXCL;
         let name = Some(checked(dentry.name())?);
+        let asked = Asked::now();
         match create_and_open(dir, dentry, name, flags & !flags::O_TRUNC, request) {
             Ok((inode, handle, entry)) => {
-                grant(dentry, entry.entry_ttl);
+                grant(dentry, entry.entry_ttl, asked);
                 return Ok(Opened::CreatedAndOpened(inode, handle));
             }
             Err(e) if e == ENOSYS => {}

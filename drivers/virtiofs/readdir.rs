@@ -173,7 +173,7 @@ fn link(
     let child = emitter.child(name, |new| {
         counted = false;
         let inode = instantiate(dir, entry, asked)?;
-        grant(new, entry.entry_ttl);
+        grant(new, entry.entry_ttl, asked);
         Ok(Some(inode))
     });
     if counted {
@@ -203,6 +203,6 @@ fn refresh(dentry: &Dentry<VirtioFs>, entry: &Entry, asked: Asked) -> bool {
         return false;
     }
     known.looked_up();
-    grant(dentry, entry.entry_ttl);
+    grant(dentry, entry.entry_ttl, asked);
     true
 }

@@ -10,7 +10,10 @@ use crate::{
     },
     device::Instance,
     forget::insist,
-    freshness::Freshness,
+    freshness::{
+        doubt_everything,
+        Freshness, //
+    },
     lane::Lane,
     lock::LostLock,
     session::Session, //
@@ -200,6 +203,9 @@ impl virtio::Owner for Request {
                 Purpose::Waited | Purpose::Mapping(_),
                 outcome @ (Outcome::Late(_) | Outcome::Unsent),
             ) => {
+                if matches!(outcome, Outcome::Late(_)) && may_change(request.opcode) {
+                    doubt_everything();
+                }
                 Session::undo_later(transfer, outcome);
             }
             (Purpose::Unwatched, outcome) => {
@@ -213,6 +219,32 @@ impl virtio::Owner for Request {
     fn broken(lane: &Lane) {
         lane.broken();
     }
+}
+
+/// Whether a request may change names or attributes beside those that its reply tells.
+fn may_change(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Setattr
+            | Opcode::Symlink
+            | Opcode::Mknod
+            | Opcode::Mkdir
+            | Opcode::Unlink
+            | Opcode::Rmdir
+            | Opcode::Rename
+            | Opcode::Rename2
+            | Opcode::Link
+            | Opcode::Open
+            | Opcode::Create
+            | Opcode::Tmpfile
+            | Opcode::Write
+            | Opcode::Setxattr
+            | Opcode::Removexattr
+            | Opcode::Ioctl
+            | Opcode::Fallocate
+            | Opcode::CopyFileRange
+            | Opcode::CopyFileRange64
+    )
 }
 
 /// Checks the reply of a transfer that the device has returned. Callable from any context.

@@ -2,6 +2,9 @@
 """Attributes that are known already: what becomes of them when the host changes a file, and replies come in another order."""
 
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -111,3 +114,63 @@ def test_attributes_from_before_an_eviction(mounted):
     mounted.daxd.release()
     assert lister.wait().rc == 0
     assert do(mounted, "os.stat('/mnt/changed/file').st_size") == 1000000
+
+
+# What a killed task leaves under way, how it is done on the host, and where others look for it.
+LATE = {
+    "UNLINK": ("os.unlink('{}/file')", "os.path.exists('/mnt/late/file')"),
+    "RENAME": ("os.rename('{0}/file', '{0}/other')", "os.path.exists('/mnt/late/file')"),
+    "MKDIR": ("os.mkdir('{}/new')", "os.path.exists('/mnt/late/new')"),
+    "LINK": ("os.link('{0}/file', '{0}/new')", "os.stat('/mnt/late/file').st_nlink"),
+    "SETATTR": ("os.chmod('{}/file', 0o600)", "os.stat('/mnt/late/file').st_mode"),
+}
+
+
+@pytest.mark.parametrize("request_", LATE)
+def test_done_after_the_kill(mounted, request_):
+    """What a killed task has left under way is seen when the daemon has done it, also by who has looked at it since, in vain."""
+    change, look = LATE[request_]
+    mounted.tree.file("late/file", "x")
+    mounted.daxd.configure(negative_timeout=3600)
+    before = do(mounted, look)
+    # The daemon does it when it answers.
+    mounted.daxd.set_fault("error", request_, errno="EIO")
+    mounted.daxd.hold(request_)
+    task = mounted.guest.spawn_python(f"import os; {change.format('/mnt/late')}")
+    mounted.daxd.wait_for_held()
+    task.kill()
+    task.wait()
+    mounted.daxd.clear_faults()
+    assert do(mounted, look) == before
+    subprocess.run([sys.executable, "-c", f"import os; {change.format(mounted.tree / 'late')}"], check=True)
+    assert do(mounted, look) == before
+    mounted.daxd.release()
+    mounted.guest.wait_until(lambda: do(mounted, look) != before, "it is seen")
+    shutil.rmtree(mounted.tree / "late")
+
+
+def test_written_after_the_kill(rig):
+    """The same of what was written past the page cache, where pages of the file are kept whatever its times are."""
+    rig.tree.file("late/file", "before" + 5000 * " ")
+    rig.daxd.configure(init_flags="-AUTO_INVAL_DATA")
+    rig.guest.mount("daxd", "/mnt")
+    do(rig, "fd = os.open('/mnt/late/file', os.O_RDONLY)")
+    look = "os.pread(fd, 6, 0).decode()"
+    write = "import mmap, os; os.writev(os.open('/mnt/late/file', os.O_WRONLY | os.O_DIRECT), [mmap.mmap(-1, 4096)])"
+    rig.daxd.set_fault("error", "WRITE", errno="EIO")
+    rig.daxd.hold("WRITE")
+    task = rig.guest.spawn_python(write)
+    rig.daxd.wait_for_held()
+    task.kill()
+    task.wait()
+    rig.daxd.clear_faults()
+    assert do(rig, look) == "before"
+    with open(rig.tree / "late" / "file", "r+b") as file:
+        file.write(b"later!")
+    assert do(rig, look) == "before"
+    rig.daxd.release()
+    rig.guest.wait_until(lambda: do(rig, look) == "later!", "it is seen")
+    do(rig, "os.close(fd)")
+    rig.guest.umount("/mnt")
+    rig.unmounted()
+    shutil.rmtree(rig.tree / "late")
