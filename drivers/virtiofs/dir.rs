@@ -171,8 +171,8 @@ pub(crate) fn find(
     }
 }
 
-/// The name, which was `asked` for, is good for `ttl`. Without any it is looked up before each use, so that to keep it while nobody uses it is of no use,
-/// and would keep an inode of the daemon with it.
+/// The name is good for `ttl`, unless it has come into doubt since it was `asked` for. Without any it is looked up before each use, so
+/// that to keep it while nobody uses it is of no use, and would keep an inode of the daemon with it.
 pub(crate) fn grant(dentry: &Dentry<VirtioFs>, ttl: Ttl, asked: Asked) {
     let until = match Deadline::of(ttl) {
         _ if is_doubted(asked) => Deadline::NEVER,

@@ -164,8 +164,8 @@ static DOUBTS: Atomic<u64> = Atomic::new(0);
 /// When everything was last doubted.
 static DOUBTED: LastChange = LastChange::new();
 
-/// A request that changes names or attributes has ended whose waiter had given it up: what was asked for before, of any inode, may not
-/// show that, and neither did whoever gave it up. Rare, so that all mounts may pay for it. Callable from any context.
+/// A request has ended that may have changed something, and whose waiter had been killed: what is known of any inode or name was asked
+/// for before, and may be as it was. That of all mounts, as this is rare. Callable from any context.
 pub(crate) fn doubt_everything() {
     DOUBTED.is_now();
     DOUBTS.fetch_add(1, ordering::Release);

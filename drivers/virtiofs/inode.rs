@@ -359,8 +359,8 @@ impl NodeInode for Inode<VirtioFs> {
             return Ok(());
         }
         if attr.kind == FileType::Regular && !ahead && self.has_pages() {
-            // Of another length: what was read of its end ends in zeroes.
-            // Where writes are kept here, what has made it longer again since then is dirty, and stays.
+            // What was read of the end of a file of another length ends in zeroes. Where writes are kept here, what has made it longer
+            // again since then is dirty, and stays.
             let drops = size < old_size && writeback::keeps(self);
             if size < old_size && !drops {
                 self.truncate_pagecache(size);

@@ -221,7 +221,7 @@ impl virtio::Owner for Request {
     }
 }
 
-/// Whether a request may change names or attributes beside those that its reply tells.
+/// Whether a request may change names, attributes or contents. OPEN empties a file with O_TRUNC.
 fn may_change(opcode: Opcode) -> bool {
     matches!(
         opcode,
