@@ -158,7 +158,7 @@ impl LastChange {
     }
 }
 
-/// How often everything was doubted since boot, see [`doubt_everything`].
+/// How often everything was doubted since boot, see [`doubt_everything`], in the upper bits, as in a [`Deadline`].
 static DOUBTS: Atomic<u64> = Atomic::new(0);
 
 /// When everything was last doubted.
@@ -168,7 +168,7 @@ static DOUBTED: LastChange = LastChange::new();
 /// for before, and may be as it was. That of all mounts, as this is rare. Callable from any context.
 pub(crate) fn doubt_everything() {
     DOUBTED.is_now();
-    DOUBTS.fetch_add(1, ordering::Release);
+    DOUBTS.fetch_add(Deadline::DOUBT, ordering::Release);
 }
 
 /// Whether everything was doubted since it was `asked` for. Callable from any context.
@@ -186,13 +186,14 @@ impl Deadline {
 
     /// Bits of the word for the time, in jiffies since boot. The others have [`DOUBTS`], of which the 65536th is like the first.
     const TIME_BITS: u32 = 48;
-    const TIME: u64 = (1 << Self::TIME_BITS) - 1;
+    const DOUBT: u64 = 1 << Self::TIME_BITS;
+    const TIME: u64 = Self::DOUBT - 1;
 
     /// Of what is good for `ttl` from now on. Whether it was [doubted](is_doubted) already is to be looked at after this.
     pub(crate) fn of(ttl: Ttl) -> Self {
         match deadline_of(ttl).min(Self::TIME) {
             0 => Self::NEVER,
-            time => Self(DOUBTS.load(ordering::Acquire) << Self::TIME_BITS | time),
+            time => Self(DOUBTS.load(ordering::Acquire) | time),
         }
     }
 
@@ -208,8 +209,9 @@ impl Deadline {
 
     /// Whether it is good still.
     pub(crate) fn is_ahead(self) -> bool {
-        let doubts = DOUBTS.load(ordering::Relaxed) << Self::TIME_BITS;
-        (self.0 ^ doubts) <= Self::TIME && jiffies_64() < self.0 & Self::TIME
+        // The time, unless there were others since.
+        let time = self.0 ^ DOUBTS.load(ordering::Relaxed);
+        jiffies_64() < time && time <= Self::TIME
     }
 }
 
