@@ -126,6 +126,7 @@ LATE = {
 }
 
 
+@pytest.mark.beyond_c("its tasks cannot be killed while they wait")
 @pytest.mark.parametrize("request_", LATE)
 def test_done_after_the_kill(mounted, request_):
     """What a killed task has left under way is seen when the daemon has done it, also by who has looked at it since, in vain."""
@@ -149,6 +150,7 @@ def test_done_after_the_kill(mounted, request_):
     shutil.rmtree(mounted.tree / "late")
 
 
+@pytest.mark.beyond_c("its tasks cannot be killed while they wait")
 def test_written_after_the_kill(rig):
     """The same of what was written past the page cache, where pages of the file are kept whatever its times are."""
     rig.tree.file("late/file", "before" + 5000 * " ")
