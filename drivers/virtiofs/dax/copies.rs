@@ -207,8 +207,8 @@ impl Copies {
     }
 }
 
-/// No copy of the file that was asked for before is to be shown any more: whether some of them may be in page tables.
-fn is_to_be_cleared(inode: &Inode<VirtioFs>) -> bool {
+/// As [`CopiesOf::outdate`], of a file that may not be mapped from the window.
+fn outdate_copies(inode: &Inode<VirtioFs>) -> bool {
     inode
         .data()
         .mapped()
@@ -219,7 +219,7 @@ fn is_to_be_cleared(inode: &Inode<VirtioFs>) -> bool {
 /// Nothing happens if the file is not mapped from the window. The inode is locked, at least shared, so that nobody who waits for the
 /// daemon holds `invalidate_lock`. Sleeps.
 pub(super) fn outdate(inode: &Inode<VirtioFs>, start: i64, last: i64) {
-    if is_to_be_cleared(inode) {
+    if outdate_copies(inode) {
         let _lock = inode.lock_invalidate();
         inode.unmap_range(start, last);
     }
@@ -232,7 +232,7 @@ pub(crate) fn outdate_locked(
     start: i64,
     last: i64,
 ) {
-    if is_to_be_cleared(inode) {
+    if outdate_copies(inode) {
         inode.unmap_range(start, last);
     }
 }
@@ -240,7 +240,7 @@ pub(crate) fn outdate_locked(
 /// Contents may have become others on the host: no copy stays that shows them as they were. One that is being brought in may be seen
 /// for an instant by who has the file mapped already. Waits for nobody else; sleeps.
 pub(crate) fn outdate_by_host(inode: &Inode<VirtioFs>) {
-    if is_to_be_cleared(inode) {
+    if outdate_copies(inode) {
         inode.unmap_from(0);
     }
 }
