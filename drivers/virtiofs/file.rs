@@ -491,8 +491,8 @@ impl vfs::file::Operations for RegularFiles {
         }
         let inode = iocb.file().inode();
         let beyond = iocb.pos().saturating_add_unsigned(to.len() as u64) > inode.size();
-        let doubted = inode.data().is_doubted();
-        let matters = beyond || doubted || inode.session()?.has(InitFlags::AUTO_INVAL_DATA);
+        let matters =
+            beyond || inode.session()?.has(InitFlags::AUTO_INVAL_DATA) || inode.data().is_doubted();
         if matters && !writeback::is_ahead(inode) {
             if iocb.is_nowait() && !inode.is_fresh() {
                 return Err(EAGAIN);
