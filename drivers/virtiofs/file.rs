@@ -235,7 +235,7 @@ impl Handle {
         }
         let mut locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
         if let Some((_, filling)) = &mut locked {
-            filling.break_layouts(0, i64::MAX)?;
+            dax::break_layouts(inode, filling, 0, i64::MAX)?;
             dax::outdate_locked(inode, filling, 0, i64::MAX);
             // What was written before comes before the truncation. Errors stay with the file.
             let _ = writeback::write_all(inode);

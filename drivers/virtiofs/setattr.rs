@@ -78,8 +78,7 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
 fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
     let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
     let mut filling = inode.lock_invalidate();
-    // Of a file that is mapped from the window: nobody touches what the host is about to take away.
-    filling.break_layouts(0, i64::MAX)?;
+    dax::break_layouts(inode, &mut filling, 0, i64::MAX)?;
     dax::outdate_locked(inode, &filling, 0, i64::MAX);
     // Should the request fail, nothing is lost. Errors stay with the file.
     let _ = writeback::write_all(inode);

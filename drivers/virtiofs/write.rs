@@ -273,7 +273,7 @@ pub(crate) fn fallocate(
     // What is read meanwhile must be neither what was there before nor half of it, and what mappings store comes before or after.
     let mut unread = mode.zeroes().then(|| inode.lock_invalidate());
     if let Some(unread) = &mut unread {
-        unread.break_layouts(offset, end.saturating_sub(1))?;
+        dax::break_layouts(inode, unread, offset, end.saturating_sub(1))?;
         dax::outdate_locked(inode, unread, offset, end.saturating_sub(1));
         inode.write_and_wait_range(offset, end.saturating_sub(1))?;
     }

@@ -2,7 +2,7 @@
 
 //! Which ranges go when room is needed, when they are idle, or when their file changes.
 
-use crate::advice::{Removal, Wait, Wake};
+use crate::advice::{RangeInfo, Removal, Wait, Wake};
 use crate::buddy::Block;
 use crate::ghost::Ghost;
 use crate::heat::Heat;
@@ -222,11 +222,10 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         self.wait_for(busy)
     }
 
-    /// Whether there is any range of a file.
-    pub fn has_ranges(&self, owner: Owner) -> bool {
-        self.map
-            .first_in(self.ranges.slots(), owner, 0, u64::MAX)
-            .is_some()
+    /// The first range of a file with anything from `start` to before `end`, whatever state it is in.
+    pub fn first_range(&self, owner: Owner, start: u64, end: u64) -> Option<RangeInfo> {
+        let first = self.map.first_in(self.ranges.slots(), owner, start, end)?;
+        self.range(SlotId(first))
     }
 
     /// The next range of any file, to be removed whether it is hot or not: at unmount.

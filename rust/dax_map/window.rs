@@ -120,7 +120,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
     }
 
-    /// What a slot has, for display and tests. None beyond the last one.
+    /// What a slot has. None beyond the last one.
     pub fn range(&self, slot: SlotId) -> Option<RangeInfo> {
         let range = self.ranges.get(slot.0)?;
         Some(RangeInfo {

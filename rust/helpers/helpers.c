@@ -162,23 +162,38 @@ bool virtiofs_helper_memory_is_unused(resource_size_t start, resource_size_t len
 	return true;
 }
 
-/* Whether nobody has a reference to any page of device memory. */
-bool virtiofs_helper_memory_is_idle(resource_size_t start, resource_size_t len)
+/* The first page of device memory that somebody has a reference to, or NULL. */
+struct page *virtiofs_helper_busy_page(resource_size_t start, resource_size_t len)
 {
 	unsigned long pfn = PHYS_PFN(start), end = PHYS_PFN(start + len);
 
 	for (; pfn < end; pfn++) {
-		if (page_ref_count(pfn_to_page(pfn)))
-			return false;
+		struct page *page = pfn_to_page(pfn);
+
+		if (!dax_page_is_idle(page))
+			return page;
 	}
-	return true;
+	return NULL;
 }
 
-/* Waits until nobody has pinned a page of a DAX file. @sleep holds no lock while it sleeps. */
-int virtiofs_helper_wait_page_idle_killable(struct page *page, void (*sleep)(struct inode *inode),
-					    struct inode *inode)
+/* Whether nobody has a reference to a page of @dax. Once this is gone, the page is not looked at. */
+static bool page_is_idle(struct dax_device *dax, struct page *page)
 {
-	return ___wait_var_event(page, dax_page_is_idle(page), TASK_KILLABLE, 0, 0, sleep(inode));
+	int id = dax_read_lock();
+	bool idle = !dax_alive(dax) || dax_page_is_idle(page);
+
+	dax_read_unlock(id);
+	return idle;
+}
+
+/*
+ * Waits in task state @state until nobody has a reference to a page of @dax any more: free_zone_device_folio() wakes.
+ * @sleep holds no lock while it sleeps.
+ */
+int virtiofs_helper_wait_page_idle(struct dax_device *dax, struct page *page, unsigned int state,
+				   void (*sleep)(struct inode *inode), struct inode *inode)
+{
+	return ___wait_var_event(page, page_is_idle(dax, page), state, 0, 0, sleep(inode));
 }
 
 /* Whether a mapping can show memory of a device; it may then be shown with huge pages. */

@@ -170,14 +170,17 @@ impl Memory {
         self.state.store(GONE, ordering::Release);
     }
 
-    /// Whether nobody has a reference to a page of the `len` bytes at `offset`: no page table, nobody who has pinned it, and no task
-    /// that has taken it out of a page table and not yet told all processors. `false` when it was given back. Callable from any context.
-    pub fn is_idle(&self, offset: u64, len: usize) -> bool {
+    /// The first page of the `len` bytes at `offset` that somebody has a reference to: a page table, who has pinned it, or a task
+    /// that has taken it out of a page table and not yet told all processors. [`None`] when there is none, or the memory was given
+    /// back. Callable from any context.
+    pub fn busy_page(&self, offset: u64, len: usize) -> Option<BusyPage> {
         let start = self.extent.physical.saturating_add(offset);
+        // INVARIANT: It is of this memory.
         self.with(offset, len, |_| {
             // SAFETY: `with` is for what lies in the memory, while its pages have tables.
-            unsafe { bindings::virtiofs_helper_memory_is_idle(start, len as u64) }
+            NonNull::new(unsafe { bindings::virtiofs_helper_busy_page(start, len as u64) })
         })
+        .map(BusyPage)
     }
 
     /// Calls `copy` with the address of `len` bytes at `offset`, as long as the memory is there. Page faults are not taken.
@@ -239,6 +242,30 @@ impl Drop for Memory {
             ManuallyDrop::drop(&mut self.extent);
             ManuallyDrop::drop(&mut self.pagemap);
         }
+    }
+}
+
+/// A page of a [`Memory`] that somebody had a reference to.
+///
+/// # Invariants
+///
+/// It is the table of a page of a `Memory`, which may be gone with that.
+pub struct BusyPage(NonNull<bindings::page>);
+
+impl BusyPage {
+    /// The page.
+    ///
+    /// # Safety
+    ///
+    /// It is null, or of a [`Memory`].
+    pub unsafe fn from_raw(page: *mut bindings::page) -> Option<Self> {
+        // INVARIANT: As the caller says.
+        NonNull::new(page).map(Self)
+    }
+
+    /// The page, for who knows that the memory is still there.
+    pub fn as_raw(&self) -> *mut bindings::page {
+        self.0.as_ptr()
     }
 }
 

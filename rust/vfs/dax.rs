@@ -40,7 +40,10 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    dax::Memory, //
+    dax::{
+        BusyPage,
+        Memory, //
+    },
 };
 
 /// Where bytes of a file lie.
@@ -385,52 +388,73 @@ impl<T: FileSystem> Drop for SharedInvalidateGuard<'_, T> {
 }
 
 impl<T: FileSystem> InvalidateGuard<'_, T> {
-    /// Takes the pages from byte `start` to byte `end`, which is the last, out of page tables and out of the file. Pages that are
-    /// pinned are waited for, and the lock is not held meanwhile.
+    /// Takes the pages from byte `start` to byte `last` out of page tables and out of the file, which is a DAX file in `memory`, when
+    /// nobody has a reference to them any more: whoever has is waited for with `patience`, and the lock is not held meanwhile.
     ///
-    /// Nothing happens if the file is no DAX file. May sleep; a signal ends the wait with `ERESTARTSYS`.
+    /// `busy` looks for a page of these with a reference. The kernel looks, too, but takes one that has as many references as page
+    /// tables show it for idle. So it misses a task that has taken it out of its own page table and is about to give up its reference:
+    /// for that instant the page is not in the page table any more, and still counted as if it were.
+    ///
+    /// May sleep. Errors: `EBUSY` without patience, `ERESTARTSYS` or `EINTR` for a signal.
     ///
     /// C: `dax_break_layout()`.
-    pub fn break_layouts(&mut self, start: i64, end: i64) -> Result {
-        // SAFETY: The inode is valid, and its lock held, as `wait` expects.
-        to_result(unsafe {
-            bindings::dax_break_layout(self.inode().as_raw(), start, end, Some(wait_unlocked))
-        })
-    }
-
-    /// As [`break_layouts`](InvalidateGuard::break_layouts), but only a fatal signal ends the wait: `EINTR`.
-    pub fn break_layouts_killable(&mut self, start: i64, end: i64) -> Result {
-        while self.try_break_layouts(start, end).is_err() {
-            let inode = self.inode();
-            // SAFETY: The inode is valid, and its lock held, as `wait_unlocked` expects. The page is one of the memory that the file
-            // lies in.
-            unsafe {
-                let page = bindings::dax_layout_busy_page_range(inode.mapping(), start, end);
-                if !page.is_null() {
-                    to_result(bindings::virtiofs_helper_wait_page_idle_killable(
-                        page,
-                        Some(wait_unlocked),
-                        inode.as_raw(),
-                    ))
-                    .map_err(|_| EINTR)?;
-                }
-            }
+    pub fn break_layouts(
+        &mut self,
+        memory: &Memory,
+        start: i64,
+        last: i64,
+        patience: Patience,
+        busy: impl Fn() -> Option<BusyPage>,
+    ) -> Result {
+        let inode = self.inode();
+        loop {
+            // SAFETY: The mapping is valid, and that of a file whose pages are of `memory`.
+            let pinned = unsafe {
+                BusyPage::from_raw(bindings::dax_layout_busy_page_range(
+                    inode.mapping(),
+                    start,
+                    last,
+                ))
+            };
+            let Some(page) = pinned.or_else(&busy) else {
+                break;
+            };
+            let (state, interrupted) = match patience {
+                Patience::None => return Err(EBUSY),
+                Patience::UntilSignal => (bindings::TASK_INTERRUPTIBLE, ERESTARTSYS),
+                Patience::UntilKilled => (bindings::TASK_KILLABLE, EINTR),
+                Patience::Unlimited => (bindings::TASK_UNINTERRUPTIBLE, EINTR),
+            };
+            // SAFETY: The device is valid, and the page one of its memory, at which nobody looks once this is gone. The inode is valid,
+            // and its lock held, as `wait_unlocked` expects.
+            to_result(unsafe {
+                bindings::virtiofs_helper_wait_page_idle(
+                    memory.as_raw(),
+                    page.as_raw(),
+                    state,
+                    Some(wait_unlocked),
+                    inode.as_raw(),
+                )
+            })
+            .map_err(|_| interrupted)?;
         }
+        // SAFETY: The mapping is valid. No page is in a page table, and none can be brought in while the lock is held.
+        unsafe { bindings::dax_delete_mapping_range(inode.mapping(), start, last) };
         Ok(())
     }
+}
 
-    /// As [`break_layouts`](InvalidateGuard::break_layouts), without waiting: `ERESTARTSYS` when a page is pinned.
-    pub fn try_break_layouts(&mut self, start: i64, end: i64) -> Result {
-        // SAFETY: The inode is valid, and locked.
-        to_result(unsafe { bindings::dax_break_layout(self.inode().as_raw(), start, end, None) })
-    }
-
-    /// As [`break_layouts`](InvalidateGuard::break_layouts), of the whole file. The lock is held all the time, and no signal ends
-    /// the wait.
-    pub fn break_all_layouts(&mut self) {
-        // SAFETY: The inode is valid, and locked.
-        unsafe { bindings::dax_break_layout_final(self.inode().as_raw()) };
-    }
+/// How long who takes pages out of a file waits for who has references to them.
+#[derive(Clone, Copy)]
+pub enum Patience {
+    /// Not at all.
+    None,
+    /// A signal ends it.
+    UntilSignal,
+    /// A fatal signal ends it.
+    UntilKilled,
+    /// Nothing ends it.
+    Unlimited,
 }
 
 /// Sleeps without the lock of the mapping.

@@ -279,6 +279,9 @@ def write(number):
         else:
             os.pwrite(fd, struct.pack("<Q", turn), mine[which])
         struct.pack_into("<Q", told, 8 * (2 * which + number), turn)
+        if turn % 50 == 0:
+            area.close()
+            area = mmap.mmap(fd, 0)
 def read():
     area = mmap.mmap(os.open("/mnt/large", os.O_RDONLY), 0, prot=mmap.PROT_READ)
     for turn in range(rounds):

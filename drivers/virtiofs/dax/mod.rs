@@ -9,6 +9,7 @@
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
 //! - [`copies`]: pages that page faults get where a range does not pay.
+//! - [`layout`]: what a range shows is taken out of page tables and files.
 //! - [`reclaim`]: ranges that are given up.
 //! - [`outstanding`]: requests for the window that were not answered.
 //! - [`wait`]: tasks that wait for a range.
@@ -19,6 +20,7 @@ mod counters;
 mod fault;
 mod io;
 mod keeper;
+mod layout;
 mod mapped_file;
 mod mode;
 mod outstanding;
@@ -37,6 +39,7 @@ pub(crate) use io::{
     write, //
 };
 pub(crate) use keeper::Keeper;
+pub(crate) use layout::break_layouts;
 pub(crate) use mapped_file::MappedFile;
 pub(crate) use mode::{
     applies,

@@ -9,7 +9,6 @@
 use super::{
     mapped_file::MappedFile,
     window::{
-        bytes_of,
         Ending,
         Window, //
     },
@@ -27,6 +26,7 @@ use dax_map::{
     },
     Extent,
     Removal,
+    SlotId,
     Wait, //
 };
 use fuse_proto::{
@@ -44,7 +44,10 @@ use kernel::{
         Delta, //
     },
 };
-use vfs::Inode;
+use vfs::{
+    dax::Patience,
+    Inode, //
+};
 use virtio::{
     Connection,
     Payload, //
@@ -193,19 +196,7 @@ impl Window {
             .lock_invalidate_killable()
             .inspect_err(|_| self.cancel(extents))?;
         extents.retain(|extent| {
-            let broken = bytes_of(extent).and_then(|(start, end)| {
-                // Who unmaps at the same time may not have told all processors yet, and for an instant that cannot be seen by what
-                // dax_break_layout() looks at: mappings and references, one after the other. None must be left, as the place may
-                // show another file soon.
-                held.inode.unmap_range(start, end);
-                match self
-                    .memory()
-                    .is_idle(extent.window_offset, usize::try_from(extent.len)?)
-                {
-                    true => lock.try_break_layouts(start, end),
-                    false => Err(EBUSY),
-                }
-            });
+            let broken = self.break_range(&mut lock, extent, Patience::None);
             if broken.is_err() {
                 self.settle(&[extent.slot], Ending::NotSent);
             }
@@ -269,9 +260,9 @@ impl Window {
         self.wake_any();
         let mut state = self.state().lock();
         file.evict(&mut state);
-        let has_ranges = state.table.has_ranges(file.owner());
+        let range = state.table.first_range(file.owner(), 0, u64::MAX);
         drop(state);
-        if !has_ranges {
+        if range.is_none() {
             return session.forget(file.known().clone());
         }
         let (window, later, gone) = (self.clone(), session.clone(), file.clone());
@@ -300,21 +291,27 @@ impl Window {
         self.close();
         self.copies().give_up(usize::MAX);
         let ranges = self.state().lock().files.len();
-        for index in 0..ranges {
-            let file = self.state().lock().files.get(index).cloned().flatten();
-            if let Some(file) = file {
-                self.take_out_all(&file);
+        for index in (0..ranges).filter_map(|index| u32::try_from(index).ok()) {
+            let state = self.state().lock();
+            let slot = SlotId::new(index);
+            let shown = (state.file(slot).cloned()).zip(state.table.range(slot));
+            drop(state);
+            if let Some((file, range)) = shown {
+                self.take_out_last(&file, &range.extent);
             }
         }
         self.give_back(instance);
         self.abandon();
     }
 
-    fn take_out_all(&self, file: &MappedFile) {
+    /// Takes what a range shows out of page tables and its file, however long that takes. Sleeps.
+    fn take_out_last(&self, file: &MappedFile, extent: &Extent) {
         loop {
             let awaited = self.awaited(Wait::Any);
             if let Some(held) = file.hold() {
-                held.inode.lock_invalidate().break_all_layouts();
+                let mut lock = held.inode.lock_invalidate();
+                // Nothing ends the wait, and where a range is fits into a file.
+                let _ = self.break_range(&mut lock, extent, Patience::Unlimited);
                 return;
             }
             // Its superblock is being unmounted, or the inode is evicted: that does it.

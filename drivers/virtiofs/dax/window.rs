@@ -8,6 +8,7 @@
 
 use super::{
     copies::Copies,
+    layout::bytes_of,
     mapped_file::MappedFile,
     outstanding::Outstanding,
     wait::{
@@ -70,6 +71,7 @@ use kernel_ext::{
     siphash::SipHash, //
 };
 use vfs::{
+    dax::Patience,
     time::{
         jiffies_64,
         monotonic_ns, //
@@ -612,13 +614,13 @@ impl Window {
         };
         drop(state);
         // The daemon takes away what is there before it shows the file anew.
-        let broken = inode.lock_invalidate_killable().and_then(|mut lock| {
-            let (start, end) = bytes_of(&extent)?;
-            match must {
-                true => lock.break_layouts_killable(start, end),
-                false => lock.try_break_layouts(start, end),
-            }
-        });
+        let patience = match must {
+            true => Patience::UntilKilled,
+            false => Patience::None,
+        };
+        let broken = inode
+            .lock_invalidate_killable()
+            .and_then(|mut lock| self.break_range(&mut lock, &extent, patience));
         if broken.is_err() {
             self.settle(&[extent.slot], Ending::NotSent);
             return Err(if must { EINTR } else { EAGAIN });
@@ -751,14 +753,4 @@ impl Window {
     pub(super) fn end_background(&self) {
         self.reclaiming.store(0, ordering::Release);
     }
-}
-
-/// The first and the last byte of the file that a range shows or may come to show.
-pub(super) fn bytes_of(extent: &Extent) -> Result<(i64, i64)> {
-    let start = i64::try_from(extent.file_offset)?;
-    let len = i64::try_from(extent.len)?;
-    Ok((
-        start,
-        start.checked_add(len).ok_or(EOVERFLOW)?.saturating_sub(1),
-    ))
 }

@@ -15,6 +15,10 @@ fn mapped(w: &mut VecWindow, plan: &Plan) -> SlotId {
     slot
 }
 
+fn has_ranges(w: &VecWindow, owner: Owner) -> bool {
+    w.first_range(owner, 0, u64::MAX).is_some()
+}
+
 fn step(w: &mut VecWindow, access: Access) -> Step {
     w.access(&mut Stream::new(), &access).step
 }
@@ -489,23 +493,30 @@ fn several_of_one_inode_go_at_once() {
 #[test]
 fn located_while_it_shows_something() {
     let mut w = window(8 * MIB, 4);
-    assert!(!w.has_ranges(Owner(1)));
+    assert!(!has_ranges(&w, Owner(1)));
     let token = w.reserve(&plan(1, 100 * KIB, 300 * KIB)).unwrap();
     let extent = *token.extent();
-    assert!(w.has_ranges(Owner(1)) && !w.has_ranges(Owner(2)));
+    assert!(has_ranges(&w, Owner(1)) && !has_ranges(&w, Owner(2)));
     assert_eq!(w.locate(Owner(1), 100 * KIB), None);
     let _ = w.commit(token, false).unwrap();
     assert_eq!(w.locate(Owner(1), 0), Some(extent));
     assert_eq!(w.locate(Owner(1), 256 * KIB - 1), Some(extent));
     assert_eq!(w.locate(Owner(1), 256 * KIB), None);
     assert_eq!(w.locate(Owner(2), 0), None);
+    let first = |start, end| {
+        w.first_range(Owner(1), start, end)
+            .map(|range| range.extent)
+    };
+    assert_eq!(first(256 * KIB - 1, u64::MAX), Some(extent));
+    assert_eq!(first(256 * KIB, u64::MAX), None);
+    assert_eq!((first(0, 1), first(0, 0)), (Some(extent), None));
     // Nobody is counted as its user by that.
     assert_eq!((w.usage().pinned, w.usage().idle), (0, 1));
     let Removal::Remove(token) = w.begin_remove(Owner(1), 0, u64::MAX) else {
         panic!("it can go");
     };
     assert_eq!(w.locate(Owner(1), 0), None);
-    assert!(w.has_ranges(Owner(1)));
+    assert!(has_ranges(&w, Owner(1)));
     let _ = w.removed(token).unwrap();
-    assert!(!w.has_ranges(Owner(1)));
+    assert!(!has_ranges(&w, Owner(1)));
 }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a range shows is taken out of page tables and out of its file before that changes: before the daemon takes it away, and
+//! before a part of the file is cut off. Files on disks call it breaking layouts.
+//!
+//! The inode's `invalidate_lock` keeps others from bringing pages in. Whoever has a reference to a page is waited for, or the
+//! range stays: direct I/O, RDMA and pipes have some for long, and a task that unmaps for an instant.
+
+use super::{
+    mapped_file::MappedFile,
+    window::Window, //
+};
+use crate::{
+    inode::NodeInode,
+    superblock::VirtioFs, //
+};
+use dax_map::Extent;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::dax::BusyPage;
+use vfs::{
+    dax::Patience,
+    mapping::InvalidateGuard,
+    Inode, //
+};
+
+/// Nobody touches what the host is about to take away from byte `start` to byte `last` of a file, and nobody has it pinned. Nothing
+/// happens if the file is not mapped from the window. Sleeps, and `lock` is not held meanwhile; a signal ends it with `ERESTARTSYS`.
+pub(crate) fn break_layouts(
+    inode: &Inode<VirtioFs>,
+    lock: &mut InvalidateGuard<'_, VirtioFs>,
+    start: i64,
+    last: i64,
+) -> Result {
+    let session = inode.session()?;
+    let (Some(file), Some(window)) = (inode.data().mapped(), session.window()) else {
+        return Ok(());
+    };
+    lock.break_layouts(window.memory(), start, last, Patience::UntilSignal, || {
+        window.busy_page(file, start, last)
+    })
+}
+
+impl Window {
+    /// Takes what a range shows, or may come to show, out of page tables and out of its file, whose inode `lock` is of. Sleeps.
+    ///
+    /// Errors: as [`InvalidateGuard::break_layouts`].
+    pub(super) fn break_range(
+        &self,
+        lock: &mut InvalidateGuard<'_, VirtioFs>,
+        extent: &Extent,
+        patience: Patience,
+    ) -> Result {
+        let (start, last) = bytes_of(extent)?;
+        let len = usize::try_from(extent.len)?;
+        lock.break_layouts(self.memory(), start, last, patience, || {
+            self.memory().busy_page(extent.window_offset, len)
+        })
+    }
+
+    /// A page with a reference in those ranges of a file that show any byte from `start` to `last`.
+    fn busy_page(&self, file: &Arc<MappedFile>, start: i64, last: i64) -> Option<BusyPage> {
+        let mut from = u64::try_from(start).ok()?;
+        let end = u64::try_from(last).ok()?.saturating_add(1);
+        loop {
+            let range = self
+                .state()
+                .lock()
+                .table
+                .first_range(file.owner(), from, end)?;
+            let Extent {
+                file_offset,
+                window_offset,
+                len,
+                ..
+            } = range.extent;
+            let busy = self
+                .memory()
+                .busy_page(window_offset, usize::try_from(len).ok()?);
+            if busy.is_some() {
+                return busy;
+            }
+            from = file_offset.saturating_add(range.order.bytes());
+        }
+    }
+}
+
+/// The first and the last byte of the file that a range shows or may come to show.
+pub(super) fn bytes_of(extent: &Extent) -> Result<(i64, i64)> {
+    let start = i64::try_from(extent.file_offset)?;
+    let len = i64::try_from(extent.len)?;
+    Ok((
+        start,
+        start.checked_add(len).ok_or(EOVERFLOW)?.saturating_sub(1),
+    ))
+}
