@@ -176,7 +176,7 @@ struct page *virtiofs_helper_busy_page(resource_size_t start, resource_size_t le
 	return NULL;
 }
 
-/* Whether nobody has a reference to a page of @dax. Once this is gone, the page is not looked at. */
+/* Whether nobody has a reference to a page of @dax. Once this is gone, it is not looked at. */
 static bool page_is_idle(struct dax_device *dax, struct page *page)
 {
 	int id = dax_read_lock();
@@ -187,8 +187,8 @@ static bool page_is_idle(struct dax_device *dax, struct page *page)
 }
 
 /*
- * Waits in task state @state until nobody has a reference to a page of @dax any more: free_zone_device_folio() wakes.
- * @sleep holds no lock while it sleeps.
+ * Waits in task state @state until nobody has a reference to a page of @dax any more:
+ * free_zone_device_folio() wakes. @sleep holds no lock while it sleeps.
  */
 int virtiofs_helper_wait_page_idle(struct dax_device *dax, struct page *page, unsigned int state,
 				   void (*sleep)(struct inode *inode), struct inode *inode)
