@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from conftest import blocked
+from debugger import Debugger
 from test_dax_modes import PIN, maps, maps_of, same, window
 
 MEG = 1 << 20
@@ -113,6 +114,77 @@ pin(area, 8192, 8192, ends[1])
     if how == "punch":
         assert hand.do("hashlib.sha256(area).hexdigest()") == "OK" and hand.value == hashlib.sha256(after).hexdigest()
     assert hand.do("area.close(); [os.close(number) for number in (fd, *ends)]") == "OK"
+
+
+# Spins on the processor that is the first argument, and writes to the file that is the second one where it waits for the byte that
+# ends it: its physical address.
+SPIN = """
+import ctypes, mmap, os, resource, struct, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+byte = mmap.mmap(-1, 4096)
+byte[0] = 0
+def spin():
+    address = ctypes.addressof(ctypes.c_char.from_buffer(byte))
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        pagemap.seek(address // 4096 * 8)
+        entry, = struct.unpack("<Q", pagemap.read(8))
+    with open(sys.argv[2], "w") as told:
+        print((entry & (1 << 55) - 1) * 4096, file=told, flush=True)
+    while not byte[0]:
+        pass
+"""
+# Has a huge page of the window in its page table, and takes it out.
+UNMAPS = """
+area = mmap.mmap(os.open("/mnt/other", os.O_RDONLY), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC)
+area[0]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for page in range(512):
+    area[page * 4096]
+assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 50
+spin()
+area.close()
+"""
+STORES = {**CUTS, "store": "mmap.mmap(os.open('/mnt/other', os.O_RDWR), 0)[100:106] = b'stored'"}
+
+
+@pytest.mark.beyond_c
+@pytest.mark.parametrize("how", STORES)
+def test_cut_while_a_page_is_unmapped(mounted, how):
+    """Who is just taking a page out of its own page table is waited for. The kernel takes such a page for idle as long as it is still
+    counted as one that is in a page table, and warns of its reference when it is taken out of the file."""
+    guest = mounted.guest
+    before = (mounted.tree / "other").read_bytes()
+
+    def spinning(script, processor):
+        """A process that spins, and the place of the byte that ends it."""
+        told = f"/run/told{processor}"
+        guest.run(f"rm -f {told}")
+        process = guest.spawn_python(SPIN + script, processor, told)
+        guest.wait_until(lambda: process.poll() or guest.out(f"cat {told} 2>/dev/null || :"), "the process spins")
+        assert process.poll() is None, process.poll()
+        return process, int(guest.out(f"cat {told}"))
+
+    unmaps, first = spinning(UNMAPS, 0)
+    cuts, second = spinning(f"spin()\n{STORES[how]}", 1)
+    with Debugger(guest) as debugger:
+        # Called when the page is not in the page table any more, and still counted.
+        unmapped = (0, ["arch_check_zapped_pmd"])
+        debugger.stop_at("arch_check_zapped_pmd")
+        debugger.store(first, b"\1")
+        assert debugger.go() == unmapped
+        debugger.stop_at("arch_check_zapped_pmd", "virtiofs_helper_wait_page_idle", "dax_delete_mapping_range")
+        debugger.store(second, b"\1")
+        # It stays where it is, and takes the interrupts that the other processor waits for.
+        while (stop := debugger.go()) == unmapped:
+            pass
+        assert stop == (1, ["virtiofs_helper_wait_page_idle"])
+        debugger.stop_at()
+    for process in (unmaps, cuts):
+        result = process.wait()
+        assert result.rc == 0, result
+    after = before[:100] + b"stored" + before[106:] if how == "store" else cut(how, before)
+    assert (mounted.tree / "other").read_bytes() == after
+    assert same(mounted, "other")
 
 
 # Has pipes hold a page each of four ranges.

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Stops a guest's processors where two of them would meet by chance only: a client of the emulator's GDB stub.
+
+The protocol is that of "Remote Serial Protocol" in GDB's manual.
+"""
+
+import socket
+
+# Where the instruction pointer is among the registers that `g` tells, of 8 bytes each.
+RIP = 16
+
+
+class Debugger:
+    """The guest is stopped while nobody lets it go on: whatever waits for an answer of it would wait in vain. As a context manager;
+    at its end the guest goes on."""
+
+    def __init__(self, guest):
+        self.guest = guest
+        # Where code is, by name.
+        self.addresses = {}
+        for line in guest.out("cut -d' ' -f1,3 /proc/kallsyms", timeout=120).splitlines():
+            # The name of a module may follow.
+            address, name = line.split()[:2]
+            self.addresses[name] = int(address, 16)
+
+    def __enter__(self):
+        path = self.guest.sockets / "gdb"
+        self._monitor(f"unix:{path},server=on,wait=off")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(60 * self.guest.patience)
+        self.socket.connect(str(path))
+        self.stream = self.socket.makefile("rb")
+        self.stops = set()
+        return self
+
+    def __exit__(self, *_):
+        self._call("D")
+        self.socket.close()
+        self._monitor("none")
+
+    def _monitor(self, device):
+        """Where the stub listens."""
+        self.guest.monitor.call("human-monitor-command", command_line=f"gdbserver {device}")
+
+    def _send(self, packet):
+        data = packet.encode()
+        self.socket.sendall(b"$%s#%02x" % (data, sum(data) % 256))
+        assert self.stream.read(1) == b"+", packet
+
+    def _receive(self):
+        """The next packet."""
+        assert self.stream.read(1) == b"$"
+        packet = b""
+        while not packet.endswith(b"#"):
+            packet += self.stream.read(1)
+        self.stream.read(2)
+        self.socket.sendall(b"+")
+        return packet[:-1].decode()
+
+    def _call(self, packet):
+        self._send(packet)
+        answer = self._receive()
+        assert not answer.startswith("E"), (packet, answer)
+        return answer
+
+    def stop_at(self, *names):
+        """Processors stop where these functions begin, and nowhere else."""
+        wanted = {self.addresses[name] for name in names}
+        for address in self.stops - wanted:
+            assert self._call(f"z0,{address:x},1") == "OK"
+        for address in wanted - self.stops:
+            assert self._call(f"Z0,{address:x},1") == "OK"
+        self.stops = wanted
+
+    def go(self, processor=None):
+        """Goes on, with one processor alone or all of them, until one comes to such a function: which one, and the function."""
+        self._send("vCont;c" if processor is None else f"vCont;c:{processor + 1:x}")
+        stop = dict(part.split(":") for part in self._receive()[3:].rstrip(";").split(";"))
+        thread = stop["thread"].rpartition(".")[2]
+        assert self._call(f"Hg{thread}") == "OK"
+        rip = int.from_bytes(bytes.fromhex(self._call("g")[16 * RIP : 16 * RIP + 16]), "little")
+        at = [name for name, address in self.addresses.items() if address == rip]
+        return int(thread, 16) - 1, at
+
+    def store(self, address, data):
+        """Writes to memory, at a physical address."""
+        assert self._call("Qqemu.PhyMemMode:1") == "OK"
+        assert self._call(f"M{address:x},{len(data):x}:{data.hex()}") == "OK"
+        assert self._call("Qqemu.PhyMemMode:0") == "OK"
