@@ -30,7 +30,8 @@ class Debugger:
         self.socket.settimeout(60 * self.guest.patience)
         self.socket.connect(str(path))
         self.stream = self.socket.makefile("rb")
-        self.stops = set()
+        # Where processors stop: by address the name.
+        self.stops = {}
         return self
 
     def __exit__(self, *_):
@@ -51,11 +52,12 @@ class Debugger:
         """The next packet."""
         assert self.stream.read(1) == b"$"
         packet = b""
-        while not packet.endswith(b"#"):
-            packet += self.stream.read(1)
+        while (byte := self.stream.read(1)) != b"#":
+            assert byte, "the emulator is gone"
+            packet += byte
         self.stream.read(2)
         self.socket.sendall(b"+")
-        return packet[:-1].decode()
+        return packet.decode()
 
     def _call(self, packet):
         self._send(packet)
@@ -65,22 +67,21 @@ class Debugger:
 
     def stop_at(self, *names):
         """Processors stop where these functions begin, and nowhere else."""
-        wanted = {self.addresses[name] for name in names}
-        for address in self.stops - wanted:
+        wanted = {self.addresses[name]: name for name in names}
+        for address in self.stops.keys() - wanted.keys():
             assert self._call(f"z0,{address:x},1") == "OK"
-        for address in wanted - self.stops:
+        for address in wanted.keys() - self.stops.keys():
             assert self._call(f"Z0,{address:x},1") == "OK"
         self.stops = wanted
 
-    def go(self, processor=None):
-        """Goes on, with one processor alone or all of them, until one comes to such a function: which one, and the function."""
-        self._send("vCont;c" if processor is None else f"vCont;c:{processor + 1:x}")
+    def go(self):
+        """Goes on until a processor comes to such a function: which one, and the function."""
+        self._send("vCont;c")
         stop = dict(part.split(":") for part in self._receive()[3:].rstrip(";").split(";"))
         thread = stop["thread"].rpartition(".")[2]
         assert self._call(f"Hg{thread}") == "OK"
         rip = int.from_bytes(bytes.fromhex(self._call("g")[16 * RIP : 16 * RIP + 16]), "little")
-        at = [name for name, address in self.addresses.items() if address == rip]
-        return int(thread, 16) - 1, at
+        return int(thread, 16) - 1, self.stops.get(rip)
 
     def store(self, address, data):
         """Writes to memory, at a physical address."""
