@@ -148,7 +148,7 @@ area.close()
 NEEDS_THEM_GONE = {**CUTS, "store": "mmap.mmap(os.open('/mnt/other', os.O_RDWR), 0)[100:106] = b'stored'"}
 
 
-@pytest.mark.beyond_c("it stops at functions of this driver")
+@pytest.mark.ours("the function at which it stops")
 @pytest.mark.parametrize("how", NEEDS_THEM_GONE)
 def test_cut_while_a_page_is_unmapped(mounted, how):
     """Who is just taking a page out of its own page table is waited for. The kernel takes such a page for idle as long as it is still
