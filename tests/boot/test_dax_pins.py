@@ -7,7 +7,7 @@ import signal
 import pytest
 from conftest import blocked
 from debugger import Debugger
-from test_dax_modes import PIN, maps, maps_of, same, window
+from test_dax_modes import DRIVER, PIN, maps, maps_of, same, window
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}}
@@ -114,6 +114,39 @@ pin(area, 8192, 8192, ends[1])
     if how == "punch":
         assert hand.do("hashlib.sha256(area).hexdigest()") == "OK" and hand.value == hashlib.sha256(after).hexdigest()
     assert hand.do("area.close(); [os.close(number) for number in (fd, *ends)]") == "OK"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["drained", "killed"])
+def test_unbind_while_a_page_is_pinned(mounted, killed):
+    """The device's memory stays until nobody has a page of it, and who waits for that page as well is let go by then or before."""
+    guest, hand = mounted.guest, mounted.hand
+    path = mounted.tree / "other"
+    before = path.read_bytes()
+    prepare = """
+fd, ends = os.open("/mnt/other", os.O_RDWR), os.pipe()
+area = mmap.mmap(fd, 0)
+pin(area, 8192, 4096, ends[1])
+"""
+    assert hand.do(PIN + prepare) == "OK"
+    cuts = guest.spawn_python("import os; os.truncate('/mnt/other', 5000)")
+    blocked(guest, cuts)
+    device = f"virtio{mounted.device()}"
+    unbinds = guest.spawn(f"echo {device} >{DRIVER}/unbind")
+    blocked(guest, unbinds)
+    if killed:
+        cuts.kill()
+        assert cuts.wait().rc == 128 + signal.SIGKILL
+        assert unbinds.poll() is None and path.read_bytes() == before
+    assert hand.do("os.read(ends[0], 4096).hex()") == "OK" and hand.value == before[8192:12288].hex()
+    if not killed:
+        cuts.wait()
+    assert unbinds.wait().rc == 0
+    assert path.read_bytes() in (before, before[:5000])
+    assert hand.do("area.close(); [os.close(number) for number in ends]; os.close(fd)") == "ENODEV"
+    guest.umount()
+    guest.run(f"echo {device} >{DRIVER}/bind")
+    guest.mount("daxd", options="dax=always")
+    assert same(mounted, "other")
 
 
 # Spins on the processor that is the first argument, and writes to the file that is the second one where it waits for the byte that
