@@ -30,8 +30,8 @@ class Debugger:
         self.socket.settimeout(60 * self.guest.patience)
         self.socket.connect(str(path))
         self.stream = self.socket.makefile("rb")
-        # Where processors stop: by address the name.
-        self.stops = {}
+        # Where processors stop: by address the name. And the last one that did: which, and the address.
+        self.stops, self.last = {}, None
         return self
 
     def __exit__(self, *_):
@@ -75,13 +75,23 @@ class Debugger:
         self.stops = wanted
 
     def go(self):
-        """Goes on until a processor comes to such a function: which one, and the function."""
+        """Goes on until a processor comes to such a function: which one, and the function. One that stands at the beginning of such a
+        function stays there, but for interrupts."""
         self._send("vCont;c")
         stop = dict(part.split(":") for part in self._receive()[3:].rstrip(";").split(";"))
-        thread = stop["thread"].rpartition(".")[2]
-        assert self._call(f"Hg{thread}") == "OK"
+        thread = stop["thread"]
+        number = thread.rpartition(".")[2]
+        assert self._call(f"Hg{number}") == "OK"
         rip = int.from_bytes(bytes.fromhex(self._call("g")[16 * RIP : 16 * RIP + 16]), "little")
-        return int(thread, 16) - 1, self.stops.get(rip)
+        self.last = (thread, rip)
+        return int(number, 16) - 1, self.stops.get(rip)
+
+    def enter(self):
+        """The processor that stopped last comes into the function, by one instruction; the others stay where they are."""
+        thread, rip = self.last
+        assert self._call(f"z0,{rip:x},1") == "OK"
+        self._call(f"vCont;s:{thread}")
+        assert self._call(f"Z0,{rip:x},1") == "OK"
 
     def store(self, address, data):
         """Writes to memory, at a physical address."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Pages of the window that somebody has pinned, as a pipe does with those it was given by vmsplice(2): who needs them gone waits."""
 
+import contextlib
 import hashlib
 import signal
 
@@ -181,50 +182,65 @@ area.close()
 NEEDS_THEM_GONE = {**CUTS, "store": "mmap.mmap(os.open('/mnt/other', os.O_RDWR), 0)[100:106] = b'stored'"}
 
 
-@pytest.mark.ours("the function at which it stops")
-@pytest.mark.parametrize("how", NEEDS_THEM_GONE)
-def test_cut_while_a_page_is_unmapped(mounted, how):
-    """Who is just taking a page out of its own page table is waited for. The kernel takes such a page for idle as long as it is still
-    counted as one that is in a page table, and warns of its reference when it is taken out of the file."""
-    guest = mounted.guest
-    before = (mounted.tree / "other").read_bytes()
+def spinning(guest, script, processor):
+    """A process that spins, and the place of the byte that ends it."""
+    told = f"/run/told{processor}"
+    guest.run(f"rm -f {told}")
+    process = guest.spawn_python(SPIN + script, processor, told)
+    guest.wait_until(lambda: process.poll() or guest.out(f"cat {told} 2>/dev/null || :"), "the process spins")
+    assert process.poll() is None, process.poll()
+    return process, int(guest.out(f"cat {told}"))
 
-    def spinning(script, processor):
-        """A process that spins, and the place of the byte that ends it."""
-        told = f"/run/told{processor}"
-        guest.run(f"rm -f {told}")
-        process = guest.spawn_python(SPIN + script, processor, told)
-        guest.wait_until(lambda: process.poll() or guest.out(f"cat {told} 2>/dev/null || :"), "the process spins")
-        assert process.poll() is None, process.poll()
-        return process, int(guest.out(f"cat {told}"))
 
-    unmaps, first = spinning(UNMAPS, 0)
-    cuts, second = spinning(f"spin()\n{NEEDS_THEM_GONE[how]}", 1)
+@contextlib.contextmanager
+def while_a_page_is_unmapped(guest, script, *functions):
+    """A task that unmaps a huge page does not come further than into that, while another one runs a script: the functions out of these
+    that are called then. Afterwards both go on to their end."""
+    unmaps, first = spinning(guest, UNMAPS, 0)
+    runs, second = spinning(guest, f"spin()\n{script}", 1)
     with Debugger(guest) as debugger:
         # Called when the page is not in the page table any more, and still counted.
         unmapped = (0, "arch_check_zapped_pmd")
         debugger.stop_at("arch_check_zapped_pmd")
         debugger.store(first, b"\1")
         assert debugger.go() == unmapped
-        debugger.stop_at("arch_check_zapped_pmd", "virtiofs_helper_wait_page_idle", "dax_delete_mapping_range")
+        debugger.stop_at("arch_check_zapped_pmd", *functions)
         debugger.store(second, b"\1")
-        # It stays where it is, and takes the interrupts that the other processor waits for.
-        stops = (debugger.go() for _ in range(20000))
-        assert next(stop for stop in stops if stop != unmapped) == (1, "virtiofs_helper_wait_page_idle")
+
+        def called():
+            # The first one stays where it is, and takes the interrupts that the other one waits for.
+            for stop in (debugger.go() for _ in range(20000)):
+                if stop[1] in functions:
+                    yield stop[1]
+                if stop != unmapped:
+                    debugger.enter()
+
+        yield called()
         debugger.stop_at()
-    for process in (unmaps, cuts):
+    for process in (unmaps, runs):
         result = process.wait()
         assert result.rc == 0, result
+
+
+@pytest.mark.ours("the function at which it stops")
+@pytest.mark.parametrize("how", NEEDS_THEM_GONE)
+def test_cut_while_a_page_is_unmapped(mounted, how):
+    """Who is just taking a page out of its own page table is waited for. The kernel takes such a page for idle as long as it is still
+    counted as one that is in a page table, and warns of its reference when it is taken out of the file."""
+    before = (mounted.tree / "other").read_bytes()
+    waits, goes_on = "virtiofs_helper_wait_page_idle", "dax_delete_mapping_range"
+    with while_a_page_is_unmapped(mounted.guest, NEEDS_THEM_GONE[how], waits, goes_on) as called:
+        assert next(called) == waits
     after = before[:100] + b"stored" + before[106:] if how == "store" else cut(how, before)
     assert (mounted.tree / "other").read_bytes() == after
     assert same(mounted, "other")
 
 
-# Has pipes hold a page each of four ranges.
-FOUR = """
-fd, pipes = os.open("/mnt/huge", os.O_RDWR), [os.pipe() for _ in range(4)]
+# Has pipes hold a page each of some ranges.
+PIPES = """
+fd, pipes = os.open("/mnt/huge", os.O_RDWR), [os.pipe() for _ in range({count})]
 area = mmap.mmap(fd, 0, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-for part in reversed(range(4)):
+for part in reversed(range({count})):
     area[part << 21]
     pin(area, part << 21, 4096, pipes[part][1])
 """
@@ -246,7 +262,7 @@ def four(rig):
 def test_all_ranges_are_pinned(four):
     """Reads and writes go by requests; a page fault sleeps, and looks now and then, until there is a range, or it is killed."""
     guest, hand, daxd = four.guest, four.hand, four.daxd
-    assert hand.do(PIN + FOUR) == "OK"
+    assert hand.do(PIN + PIPES.format(count=4)) == "OK"
     pinned = maps_of(four, "huge")
     assert set(pinned) == {part << 21 for part in range(4)}
     data = (four.tree / "huge").read_bytes()
@@ -276,4 +292,22 @@ def test_all_ranges_are_pinned(four):
     result = task.wait()
     assert (result.rc, result.stdout.strip()) == (0, str(ord("w"))), result
     assert set(maps_of(four, "huge")) == {0, 2 * MEG, 6 * MEG, 30 * MEG}
+    assert hand.do("area.close(); [os.close(number) for number in (fd, *sum(pipes, ()))]") == "OK"
+
+
+@pytest.mark.ours("the function at which it stops")
+def test_reclaim_while_a_page_is_unmapped(four):
+    """Who needs a range does not take the one whose page a task is just taking out of its page table, nor one with a page in a pipe. It
+    looks again, and gets it when the task has come further."""
+    hand = four.hand
+    assert hand.do(PIN + PIPES.format(count=3)) == "OK"
+    before = window(four.guest)["cancelled"]
+    looks, takes = "virtiofs_helper_busy_page", "dax_delete_mapping_range"
+    store = "mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0)[30 << 20] = 1"
+    with while_a_page_is_unmapped(four.guest, store, looks, takes) as called:
+        # The kernel itself knows of those in pipes.
+        assert [next(called) for _ in range(2)] == 2 * [looks]
+    assert window(four.guest)["cancelled"] - before >= 4
+    assert set(maps_of(four, "huge")) == {0, 2 * MEG, 4 * MEG, 30 * MEG} and not maps_of(four, "other")
+    assert (four.tree / "huge").read_bytes()[30 * MEG] == 1
     assert hand.do("area.close(); [os.close(number) for number in (fd, *sum(pipes, ()))]") == "OK"
