@@ -131,6 +131,8 @@
     clippy::unwrap_used
 )]
 
+use core::num::NonZeroU64;
+
 pub mod buddy;
 pub mod policy;
 
@@ -162,13 +164,29 @@ pub use stream::Stream;
 pub use window::Window;
 
 /// Bits that look random, computed of others (the finalizer of MurmurHash3).
+#[inline]
 pub(crate) const fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     x ^ (x >> 33)
 }
 
-/// The same for a part of a file: the `chunk`-th piece of some size.
-pub(crate) const fn mix_part(owner: Owner, chunk: u64) -> u64 {
-    mix(mix(owner.0) ^ chunk)
+/// A part of a file, as bits that look random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part(NonZeroU64);
+
+impl Part {
+    /// The `chunk`-th piece of some size.
+    #[inline]
+    pub(crate) fn of(owner: Owner, chunk: u64) -> Self {
+        let bits = mix(mix(owner.0) ^ chunk);
+        Self(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// Which of `places`, of which there are fewer than 2^32, each as probable as others.
+    #[inline]
+    pub(crate) const fn place(self, places: usize) -> u32 {
+        // That share of the places which the bits are of 2^32.
+        ((self.0.get() >> 32).wrapping_mul(places as u64) >> 32) as u32
+    }
 }

@@ -13,11 +13,11 @@
 //! that was last inserted of a part of a file, as long as it is in the tree, and knows of most other
 //! parts that they have none.
 
-use crate::policy;
 use crate::ranges::{Owner, Slot};
+use crate::size::Order;
 use crate::storage::{index, NIL};
 use crate::stream::chunk;
-use crate::{mix, mix_part};
+use crate::{mix, Part};
 
 /// The tree. Ranges do not overlap. Each operation takes time in proportion to the logarithm of
 /// the number of ranges, and recursion is used nowhere.
@@ -25,6 +25,8 @@ use crate::{mix, mix_part};
 pub(crate) struct InodeMap {
     root: u32,
     seed: u64,
+    /// No range is larger, and parts of files are that large.
+    largest: Order,
 }
 
 /// What is known of some parts of files, of the largest order each.
@@ -77,20 +79,28 @@ fn edit(slots: &mut [Slot], i: u32, f: impl FnOnce(&mut Slot)) {
 
 impl InodeMap {
     /// An empty tree. The seed makes its shape unpredictable.
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self { root: NIL, seed }
+    pub(crate) const fn new(seed: u64, largest: Order) -> Self {
+        Self {
+            root: NIL,
+            seed,
+            largest,
+        }
+    }
+
+    /// The part of a file that a place is in, of the largest order.
+    #[inline]
+    pub(crate) fn part(&self, owner: Owner, offset: u64) -> Part {
+        Part::of(owner, chunk(offset, self.largest))
     }
 
     fn priority(&self, i: u32) -> u64 {
         mix(self.seed ^ u64::from(i))
     }
 
-    /// Which slot has the bucket for a place of a file beside it.
-    fn bucket_at(slots: &[Slot], owner: Owner, offset: u64) -> u32 {
-        let hash = mix_part(owner, chunk(offset, policy::MAX_ORDER)) >> 32;
-        // That part of the slots which the hash is of 2^32.
-        let slot = hash.wrapping_mul(slots.len() as u64) >> 32;
-        slot as u32
+    /// Which slot has the bucket for a part of a file beside it.
+    #[inline]
+    fn bucket_at(slots: &[Slot], part: Part) -> u32 {
+        part.place(slots.len())
     }
 
     /// The last range that starts at or before a place, and the first after it, of any inode. The second is not looked for when
@@ -113,13 +123,27 @@ impl InodeMap {
         (before, after)
     }
 
-    /// Where a place of a file is: with what comes after it up to `end`, if there is no range.
-    pub(crate) fn find(&self, slots: &[Slot], owner: Owner, offset: u64, end: u64) -> Place {
-        if let Some(beside) = node(slots, Self::bucket_at(slots, owner, offset)) {
+    /// The range that shows a place of a file, which is in `part`, if the bucket has it. O(1).
+    #[inline]
+    pub(crate) fn guess(slots: &[Slot], part: Part, owner: Owner, offset: u64) -> Option<u32> {
+        let guess = node(slots, Self::bucket_at(slots, part))?.bucket.guess;
+        let covers = node(slots, guess).is_some_and(|slot| slot.covers(owner, offset));
+        covers.then_some(guess)
+    }
+
+    /// Where a place of a file is, which is in `part`: with what comes after it up to `end`, if there is no range.
+    pub(crate) fn find(
+        &self,
+        slots: &[Slot],
+        part: Part,
+        (owner, offset): (Owner, u64),
+        end: u64,
+    ) -> Place {
+        if let Some(beside) = node(slots, Self::bucket_at(slots, part)) {
             let Bucket { guess, ranges } = beside.bucket;
             if ranges == 0 {
-                let start = policy::MAX_ORDER.align_down(offset);
-                let next = start.saturating_add(policy::MAX_ORDER.bytes());
+                let start = self.largest.align_down(offset);
+                let next = start.saturating_add(self.largest.bytes());
                 if end <= next {
                     return Place::Gap { start, end: next };
                 }
@@ -188,7 +212,7 @@ impl InodeMap {
             }
             self.rotate_up(slots, i, parent);
         }
-        let beside = Self::bucket_at(slots, new.owner, new.file_offset);
+        let beside = Self::bucket_at(slots, self.part(new.owner, new.file_offset));
         edit(slots, beside, |slot| {
             slot.bucket = Bucket {
                 guess: i,
@@ -201,7 +225,7 @@ impl InodeMap {
     /// Takes out a slot that is in the tree.
     pub(crate) fn remove(&mut self, slots: &mut [Slot], i: u32) {
         if let Some((owner, offset)) = node(slots, i).map(Slot::key) {
-            let beside = Self::bucket_at(slots, owner, offset);
+            let beside = Self::bucket_at(slots, self.part(owner, offset));
             edit(slots, beside, |slot| {
                 slot.bucket.ranges = slot.bucket.ranges.saturating_sub(1);
                 if slot.bucket.guess == i {

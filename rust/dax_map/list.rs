@@ -11,6 +11,8 @@ pub(crate) struct List {
     queue: Queue,
     head: u32,
     tail: u32,
+    /// The slot whose turn it is, see [`List::turn`]; the first one if there is none.
+    hand: u32,
     len: u32,
     bytes: u64,
 }
@@ -21,6 +23,7 @@ impl List {
             queue,
             head: NIL,
             tail: NIL,
+            hand: NIL,
             len: 0,
             bytes: 0,
         }
@@ -43,6 +46,18 @@ impl List {
     pub(crate) fn after(&self, slots: &[Slot], i: u32) -> Option<u32> {
         let next = slots.get(index(i))?.next;
         (next != NIL).then_some(next)
+    }
+
+    /// Goes round the list: one slot after the other has its turn.
+    #[inline]
+    pub(crate) fn turn(&mut self, slots: &[Slot]) -> Option<u32> {
+        let i = if self.hand == NIL {
+            self.head
+        } else {
+            self.hand
+        };
+        self.hand = slots.get(index(i))?.next;
+        Some(i)
     }
 
     /// Adds a slot that is in no list.
@@ -74,6 +89,9 @@ impl List {
         slot.next = NIL;
         self.len = self.len.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(slot.order.bytes());
+        if self.hand == i {
+            self.hand = next;
+        }
         match slots.get_mut(index(prev)) {
             Some(slot) => slot.next = next,
             None => self.head = next,
@@ -88,5 +106,34 @@ impl List {
     pub(crate) fn rotate(&mut self, slots: &mut [Slot], i: u32) {
         self.remove(slots, i);
         self.push_back(slots, i);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    #[test]
+    fn turns() {
+        let mut slots = vec![Slot::default(); 5];
+        let mut list = List::new(Queue::Probation);
+        assert_eq!(list.turn(&slots), None);
+        (0..4).for_each(|i| list.push_back(&mut slots, i));
+        let turns = |list: &mut List, slots: &[Slot]| -> Vec<_> {
+            (0..3).map(|_| list.turn(slots)).collect()
+        };
+        assert_eq!(turns(&mut list, &slots), [Some(0), Some(1), Some(2)]);
+        // The one whose turn it is goes, and so do the first and all others; another one comes.
+        list.remove(&mut slots, 3);
+        assert_eq!(turns(&mut list, &slots), [Some(0), Some(1), Some(2)]);
+        list.remove(&mut slots, 0);
+        list.push_back(&mut slots, 4);
+        assert_eq!(turns(&mut list, &slots), [Some(1), Some(2), Some(4)]);
+        [1, 2, 4].map(|i| list.remove(&mut slots, i));
+        assert_eq!(turns(&mut list, &slots), [None; 3]);
     }
 }

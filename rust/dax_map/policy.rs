@@ -186,6 +186,7 @@ pub fn order_for(
 
 /// Whether a part of a file, used `candidate` times, should take the place of a range that was used
 /// `range` times.
+#[inline]
 pub const fn is_hotter(candidate: u8, range: u8, margin: u8) -> bool {
     candidate >= range.saturating_mul(2).saturating_add(margin)
 }
@@ -246,11 +247,13 @@ impl Budget {
         Self { credit: Self::MOST }
     }
 
+    #[inline]
     fn earn(&mut self, credit: u32) {
         self.credit = self.credit.saturating_add(credit).min(Self::MOST);
     }
 
     /// An access used a range.
+    #[inline]
     pub fn hit(&mut self) {
         self.earn(Self::ACCESS);
     }

@@ -105,10 +105,10 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             (&mut self.protected, policy::MARGIN_PROTECTED),
         ];
         for (list, margin) in lists {
-            let Some(i) = list.head() else {
+            let slots = self.ranges.slots();
+            let Some(i) = list.turn(slots) else {
                 continue;
             };
-            let slots = self.ranges.slots_mut();
             let yields = slots.get(index(i)).is_some_and(|range| {
                 range.is_idle() && policy::is_hotter(heat, range.heat.at(epoch), margin)
             });
@@ -116,7 +116,6 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 self.outdone = Some(i);
                 return true;
             }
-            list.rotate(slots, i);
         }
         false
     }
@@ -280,9 +279,9 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         let i = self.check(&token.0)?;
         let (epoch, extent) = (self.epoch, token.extent());
         let heat = self.ranges.get(i).map_or(0, |range| range.heat.at(epoch));
-        let key = self.ghost_key(extent.owner, extent.file_offset);
+        let part = self.map.part(extent.owner, extent.file_offset);
         let heat = Heat::new(heat.max(policy::RECLAIMED_HEAT), epoch);
-        self.ghosts.put(key, heat, epoch);
+        self.ghosts.put(part, heat, epoch);
         bump(&mut self.counters.removed);
         Ok(self.release(i))
     }

@@ -37,6 +37,15 @@ pub(crate) struct Motion {
     pub(crate) adjacent: bool,
 }
 
+impl Motion {
+    /// Of what continues nothing.
+    pub(crate) const SINGLE: Self = Self {
+        sequential: false,
+        entered: true,
+        adjacent: false,
+    };
+}
+
 impl Stream {
     /// A file that was not accessed yet.
     pub const fn new() -> Self {
@@ -52,15 +61,37 @@ impl Stream {
         }
     }
 
+    /// Whether an access goes on from the last one, or is the rest of it, or a second attempt: which ends where that ended.
+    #[inline]
+    pub fn continues(&self, offset: u64, len: u64) -> bool {
+        let follows =
+            offset >= self.next && offset <= self.next.saturating_add(policy::SEQUENTIAL_GAP);
+        follows || self.is_again(offset.saturating_add(len))
+    }
+
+    #[inline]
+    fn is_again(&self, end: u64) -> bool {
+        self.accesses > 0 && end == self.next
+    }
+
+    /// Takes note of an access that does not [continue](Self::continues) what was before; `max` is the window's largest order.
+    #[inline]
+    pub fn begin(&mut self, offset: u64, len: u64, max: Order) {
+        *self = Self {
+            next: offset.saturating_add(len),
+            bytes: len,
+            accesses: 1,
+            chunk: chunk(offset, max).saturating_add(1),
+            touched: self.touched,
+            ..Self::new()
+        };
+    }
+
     /// Takes note of an access; `max` is the window's largest order, and the size of a chunk.
-    ///
-    /// What ends where the last one ended is the rest of that, or a second attempt.
     pub(crate) fn note(&mut self, offset: u64, len: u64, max: Order) -> Motion {
         let end = offset.saturating_add(len);
-        let again = self.accesses > 0 && end == self.next;
-        let continues =
-            offset >= self.next && offset <= self.next.saturating_add(policy::SEQUENTIAL_GAP);
-        if !continues && !again {
+        let again = self.is_again(end);
+        if !self.continues(offset, len) {
             self.restart();
         }
         if !again {
@@ -148,6 +179,7 @@ impl Stream {
 }
 
 /// Which piece of the largest order in a file an offset is in.
+#[inline]
 pub(crate) fn chunk(offset: u64, max: Order) -> u64 {
     offset.checked_div(max.bytes()).unwrap_or(0)
 }

@@ -17,7 +17,8 @@ use crate::ranges::{
 };
 use crate::size::{Geometry, Order};
 use crate::storage::Storage;
-use crate::stream::{chunk, Motion, Stream};
+use crate::stream::{Motion, Stream};
+use crate::Part;
 
 /// A DAX window and what it shows.
 ///
@@ -62,7 +63,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         Ok(Self {
             buddy: Buddy::new(config.geometry, blocks).map_err(|_| NewError::TooFewBlocks)?,
             ranges: Ranges::new(slots, config.seed),
-            map: InodeMap::new(config.seed),
+            map: InodeMap::new(config.seed, config.geometry.max()),
             probation: List::new(Queue::Probation),
             protected: List::new(Queue::Protected),
             ghosts: Ghosts::new(ghosts),
@@ -149,6 +150,68 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             Need::Either => stream.note(access.offset, access.len, max),
             Need::Page | Need::Mapping => stream.note_fault(access.offset, max),
         };
+        let part = self.map.part(access.owner, access.offset);
+        let step = self.step(Some(stream), part, access, motion);
+        let deserves = motion.sequential && !stream.pauses(access.offset);
+        let ahead = if deserves && !matches!(step, Step::Bypass { .. }) {
+            self.plan_ahead(stream, access)
+        } else {
+            None
+        };
+        Advice { step, ahead }
+    }
+
+    /// The same for a read or write that does not [continue](Stream::continues) its stream, which is to [begin](Stream::begin) with
+    /// it: with less to do.
+    pub fn single_access(&mut self, access: &Access) -> Step {
+        let part = self.map.part(access.owner, access.offset);
+        match self.hit(part, access) {
+            Some(hit) => Step::Use(hit),
+            None => self.step(None, part, access, Motion::SINGLE),
+        }
+    }
+
+    /// The range for a single read or write, if it is ready and easy to find, as most are where a file fits: a short cut of
+    /// [`step`](Self::step). [`None`], and nothing has happened, where that has more to do.
+    #[inline]
+    fn hit(&mut self, part: Part, access: &Access) -> Option<Hit> {
+        let slots = self.ranges.slots();
+        let i = InodeMap::guess(slots, part, access.owner, access.offset)?;
+        let range = self.ranges.get(i).filter(|range| !range.fresh)?;
+        let State::Mapped { writable } = range.state else {
+            return None;
+        };
+        let within = access.offset.saturating_sub(range.file_offset);
+        let hit = Hit {
+            slot: SlotId(i),
+            window_offset: range.window_offset.saturating_add(within),
+            len: range.len.saturating_sub(within),
+            writable,
+        };
+        let end = access.offset.saturating_add(access.len);
+        if hit.len == 0 || access.write && (!writable || end > access.file_size) {
+            return None;
+        }
+        self.ranges.pin(i)?;
+        self.count_access();
+        let (epoch, tick) = (self.epoch, self.tick);
+        if let Some(range) = self.ranges.get_mut(i) {
+            range.used_at = tick;
+            range.heat.add(epoch);
+        }
+        self.budget.hit();
+        bump(&mut self.counters.hits);
+        Some(hit)
+    }
+
+    #[inline(never)]
+    fn step(
+        &mut self,
+        mut stream: Option<&mut Stream>,
+        part: Part,
+        access: &Access,
+        motion: Motion,
+    ) -> Step {
         if !motion.sequential || motion.entered {
             self.count_access();
         }
@@ -158,28 +221,25 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             bump(&mut self.counters.faults);
         }
         let extends = access.write && end > access.file_size;
-        let step = match self.find_up_to(access.owner, access.offset, end) {
+        let step = match self.find_up_to(part, access.owner, access.offset, end) {
             _ if bypassable && (extends || self.dead) => Step::Bypass { len: access.len },
             Place::Range(i) => self.use_range(i, access, motion),
-            Place::Gap { start, end } => self.use_gap(stream, access, motion, (start, end)),
+            Place::Gap { start, end } => {
+                self.use_gap(stream.as_deref_mut(), access, motion, part, (start, end))
+            }
         };
         match &step {
-            Step::Use(hit) if motion.sequential => {
-                stream.give(access.offset.saturating_add(hit.len));
+            Step::Use(hit) => {
+                if let Some(stream) = stream.filter(|_| motion.sequential) {
+                    stream.give(access.offset.saturating_add(hit.len));
+                }
                 bump(&mut self.counters.hits);
             }
-            Step::Use(_) => bump(&mut self.counters.hits),
             Step::Map(_) | Step::Remap(_) => bump(&mut self.counters.misses),
             Step::Wait(_) => bump(&mut self.counters.waits),
             Step::Bypass { .. } => self.count_bypass(access.write),
         }
-        let deserves = motion.sequential && !stream.pauses(access.offset);
-        let ahead = if deserves && !matches!(step, Step::Bypass { .. }) {
-            self.plan_ahead(stream, access)
-        } else {
-            None
-        };
-        Advice { step, ahead }
+        step
     }
 
     /// A read or write goes to the daemon: to be called when that is not what it was told.
@@ -209,11 +269,11 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     }
 
     pub(crate) fn find(&self, owner: Owner, offset: u64) -> Place {
-        self.find_up_to(owner, offset, offset)
+        self.find_up_to(self.map.part(owner, offset), owner, offset, offset)
     }
 
-    fn find_up_to(&self, owner: Owner, offset: u64, end: u64) -> Place {
-        self.map.find(self.ranges.slots(), owner, offset, end)
+    fn find_up_to(&self, part: Part, owner: Owner, offset: u64, end: u64) -> Place {
+        (self.map).find(self.ranges.slots(), part, (owner, offset), end)
     }
 
     fn count_access(&mut self) {
@@ -260,7 +320,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         if len == 0 || (access.write && !writable) {
             // Mapped, but not that way, or not as far.
             return if keen || heat >= policy::UPGRADE {
-                Step::Remap(self.plan(access, motion))
+                Step::Remap(Self::plan(access, motion))
             } else {
                 bypass
             };
@@ -282,40 +342,39 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     fn use_gap(
         &mut self,
-        stream: &mut Stream,
+        stream: Option<&mut Stream>,
         access: &Access,
         motion: Motion,
+        part: Part,
         gap: (u64, u64),
     ) -> Step {
-        let mut plan = self.plan(access, motion);
-        let bypass = Step::Bypass {
-            len: access.len.min(gap.1.saturating_sub(access.offset)),
-        };
-        let key = self.ghost_key(access.owner, access.offset);
         let heat = if motion.sequential && !motion.entered {
             0
         } else {
-            self.ghosts.add(key, self.epoch)
+            self.ghosts.add(part, self.epoch)
         };
         if access.need == Need::Mapping {
-            return Step::Map(plan);
+            return Step::Map(Self::plan(access, motion));
         }
         let max = self.geometry().max();
-        let sequential = motion.sequential && stream.deserves(access.offset, max);
-        if sequential {
-            let order = self.wish(&plan, gap);
-            let end = order
-                .align_down(access.offset)
-                .saturating_add(order.bytes());
-            stream.give(end);
-        }
-        // A copy of one page is cheap; of all that come next a range is cheaper.
-        let follows = access.need == Need::Page && motion.adjacent;
-        plan.urgent |= follows;
+        let run = stream.filter(|_| motion.sequential);
+        let sequential = run.is_some_and(|run| {
+            let deserves = run.deserves(access.offset, max);
+            if deserves {
+                let order = self.wish(&Self::plan(access, motion), gap);
+                let end = order
+                    .align_down(access.offset)
+                    .saturating_add(order.bytes());
+                run.give(end);
+            }
+            deserves
+        });
         let verdict = policy::decide(&Situation {
-            sequential: sequential || follows,
+            // A copy of one page is cheap; of all that come next a range is cheaper.
+            sequential: sequential || motion.adjacent,
             fits: access.file_size <= self.capacity(),
-            room: self.has_room_for(&plan),
+            // Mostly the window is full: this is asked at each access that is bypassed.
+            room: self.has_room() && self.has_room_for(&Self::plan(access, motion)),
             heat,
         });
         let map = match verdict {
@@ -324,21 +383,25 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             Verdict::MapIfHotter => self.is_colder_than(heat) && self.budget.pay(),
             Verdict::Bypass => false,
         };
-        plan.outdoes = map && verdict == Verdict::MapIfHotter;
-        if plan.outdoes {
+        if !map {
+            self.budget.bypassed();
+            return Step::Bypass {
+                len: access.len.min(gap.1.saturating_sub(access.offset)),
+            };
+        }
+        let outdoes = verdict == Verdict::MapIfHotter;
+        if outdoes {
             // Others who come by while room is made for it need not make room for it as well.
             self.ghosts
-                .put(key, Heat::new(heat >> 1, self.epoch), self.epoch);
+                .put(part, Heat::new(heat >> 1, self.epoch), self.epoch);
         }
-        if map {
-            Step::Map(plan)
-        } else {
-            self.budget.bypassed();
-            bypass
-        }
+        Step::Map(Plan {
+            outdoes,
+            ..Self::plan(access, motion)
+        })
     }
 
-    fn plan(&self, access: &Access, motion: Motion) -> Plan {
+    fn plan(access: &Access, motion: Motion) -> Plan {
         Plan {
             owner: access.owner,
             offset: access.offset,
@@ -346,7 +409,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             writable: access.write,
             sequential: motion.sequential,
             ahead: false,
-            urgent: motion.sequential || access.need == Need::Mapping,
+            urgent: motion.sequential || motion.adjacent || access.need == Need::Mapping,
             outdoes: false,
             relaxed: false,
         }
@@ -384,10 +447,6 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         bytes.min(u64::from(self.ranges.limit()).saturating_mul(geometry.max().bytes()))
     }
 
-    pub(crate) fn ghost_key(&self, owner: Owner, offset: u64) -> u64 {
-        Ghosts::<G>::key(owner, chunk(offset, self.geometry().max()))
-    }
-
     // --- mapping -----------------------------------------------------------
 
     fn wish(&self, plan: &Plan, gap: (u64, u64)) -> Order {
@@ -407,11 +466,11 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.ranges.has_room() && self.buddy.free_bytes() > 0
+    }
+
     fn has_room_for(&self, plan: &Plan) -> bool {
-        // Mostly the window is full: this is asked at each access that is bypassed.
-        if !self.ranges.has_room() || self.buddy.free_bytes() == 0 {
-            return false;
-        }
         let order = self.wish(plan, (0, u64::MAX));
         let least = self.least(plan, order);
         self.buddy.largest_free().is_some_and(|free| free >= least) && self.is_left_for(plan, least)
@@ -495,8 +554,8 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             self.ranges.put(i);
             return None;
         };
-        let key = self.ghost_key(plan.owner, plan.offset);
-        let heat = self.ghosts.take(key, self.epoch);
+        let part = self.map.part(plan.owner, plan.offset);
+        let heat = self.ghosts.take(part, self.epoch);
         let (epoch, tick) = (self.epoch, self.tick);
         if let Some(range) = self.ranges.get_mut(i) {
             range.fresh = plan.ahead;

@@ -182,36 +182,39 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
             return Ok(Piece::transferred((0, false)));
         }
         let access = target.access(pos, len, false, size)?;
-        let (step, ahead) = target.window.access(run, &access);
-        let bypassed = match &step {
-            Step::Use(range) => {
-                let part = usize::try_from(len.min(range.hit.len))?;
-                let offset = range.hit.window_offset;
-                let read = target.window.memory().copy_to_iter(offset, part, to);
-                drop((step, lock));
-                target.map_ahead(ahead);
-                if read > 0 {
-                    return Ok(Piece::copied(read));
+        let (range, ahead) = match target.window.access(run, &access) {
+            (Step::Use(range), ahead) => (range, ahead),
+            (step, ahead) => {
+                drop(lock);
+                if iocb.is_nowait() {
+                    return Err(EAGAIN);
                 }
-                target.window.alive()?;
-                fault_in(to, part)?;
-                continue;
+                target.map_ahead(ahead);
+                let bypassed = match &step {
+                    Step::Bypass(bytes) => Some(*bytes),
+                    _ => None,
+                };
+                if target.provide(step)? {
+                    continue;
+                }
+                if bypassed.is_none() {
+                    target.window.count_bypass(false);
+                }
+                let bytes = usize::try_from(bypassed.unwrap_or(len))?;
+                return direct::read_part(iocb, to, bytes).map(Piece::transferred);
             }
-            Step::Bypass(bytes) => *bytes,
-            _ => len,
         };
+        let part = usize::try_from(len.min(range.hit.len))?;
+        let offset = range.hit.window_offset;
+        let read = target.window.memory().copy_to_iter(offset, part, to);
+        drop(range);
         drop(lock);
-        if iocb.is_nowait() {
-            return Err(EAGAIN);
-        }
         target.map_ahead(ahead);
-        let told = matches!(step, Step::Bypass(_));
-        if !target.provide(step)? {
-            if !told {
-                target.window.count_bypass(false);
-            }
-            return direct::read_part(iocb, to, usize::try_from(bypassed)?).map(Piece::transferred);
+        if read > 0 {
+            return Ok(Piece::copied(read));
         }
+        target.window.alive()?;
+        fault_in(to, part)?;
     }
 }
 

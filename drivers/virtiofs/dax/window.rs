@@ -179,6 +179,25 @@ impl State {
         })
     }
 
+    /// Whether it is time for the window's clock to move on.
+    fn is_tick_due(&self) -> bool {
+        jiffies_64() >= self.next_tick
+    }
+
+    /// What is to be done with an access, and what is to be mapped ahead of it.
+    fn advise(&mut self, run: &Run, access: &Access) -> (dax_map::Step, Option<Plan>) {
+        let (offset, len) = (access.offset, access.len);
+        if access.need == Need::Either && !run.0.access(self).continues(offset, len) {
+            let max = self.table.geometry().max();
+            run.0.access_mut(self).begin(offset, len, max);
+            return (self.table.single_access(access), None);
+        }
+        let mut stream = *run.0.access(self);
+        let advice = self.table.access(&mut stream, access);
+        *run.0.access_mut(self) = stream;
+        (advice.step, advice.ahead)
+    }
+
     /// Whether the daemon cannot map.
     pub(super) fn is_unable(&self) -> bool {
         self.unable
@@ -465,11 +484,12 @@ impl Window {
         if state.closed {
             return (bypass(access.len), None);
         }
-        let wake = Self::tick_locked(&mut state);
-        let mut stream = *run.0.access(&state);
-        let advice = state.table.access(&mut stream, access);
-        *run.0.access_mut(&mut state) = stream;
-        let step = match advice.step {
+        let wake = match state.is_tick_due() {
+            true => Self::tick_locked(&mut state),
+            false => Wake::default(),
+        };
+        let (step, ahead) = state.advise(run, access);
+        let step = match step {
             dax_map::Step::Use(hit) => Step::Use(Pinned { window: self, hit }),
             dax_map::Step::Map(_) if state.grants_nothing(access) => bypass(access.len),
             dax_map::Step::Map(plan) => Step::Map(plan),
@@ -480,7 +500,7 @@ impl Window {
             }
             dax_map::Step::Bypass { len } => bypass(len),
         };
-        let ahead = advice.ahead.filter(|_| !state.unable && state.pause == 0);
+        let ahead = ahead.filter(|_| !state.unable && state.pause == 0);
         drop(state);
         self.wake(wake);
         (step, ahead)

@@ -5,6 +5,7 @@
 extern crate std;
 
 use super::*;
+use crate::policy;
 use crate::size::Order;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -58,7 +59,7 @@ proptest! {
         (any::<bool>(), 0..SLOTS, 0u64..3, 0u64..100, 4u8..10), 1..300,
     )) {
         let mut slots = vec![Slot::default(); SLOTS as usize];
-        let mut map = InodeMap::new(99);
+        let mut map = InodeMap::new(99, Order::MIB_2);
         let mut model: BTreeMap<(Owner, u64), u32> = BTreeMap::new();
         for (insert, i, owner, block, order) in ops {
             let order = Order::new(order).unwrap();
@@ -98,7 +99,7 @@ proptest! {
                 let before = ranges.iter().map(|s| s.file_end()).filter(|e| *e <= offset).max().unwrap_or(0);
                 let after = ranges.iter().map(|s| s.file_offset).filter(|s| *s > offset).min().unwrap_or(u64::MAX);
                 for asked in [offset, offset + MIN, u64::MAX] {
-                    match map.find(&slots, owner, offset, asked) {
+                    match map.find(&slots, map.part(owner, offset), (owner, offset), asked) {
                         Place::Range(j) => prop_assert!(slots[index(j)].covers(owner, offset) && model.values().any(|k| *k == j)),
                         Place::Gap { start, end } => {
                             prop_assert!(!ranges.iter().any(|s| s.covers(owner, offset)));
@@ -126,7 +127,7 @@ fn balanced() {
     let count: u32 = 1 << 14;
     let mut slots = vec![Slot::default(); count as usize];
     for multiplier in [1, 5, 4097, u64::from(count) - 1] {
-        let mut map = InodeMap::new(multiplier);
+        let mut map = InodeMap::new(multiplier, Order::MIB_2);
         for i in 0..count {
             let place = u64::from(i) * multiplier % u64::from(count);
             fill(&mut slots, i, 1, place * MIN, Order::KIB_64);

@@ -91,9 +91,22 @@ impl Random {
     }
 }
 
+/// What to do with an access: the way of the kernel's driver, which is shorter for a single one.
+pub fn advise(window: &mut VecWindow, stream: &mut Stream, access: &Access) -> Advice {
+    if access.need != Need::Either || stream.continues(access.offset, access.len) {
+        return window.access(stream, access);
+    }
+    stream.begin(access.offset, access.len, window.geometry().max());
+    Advice {
+        step: window.single_access(access),
+        ahead: None,
+    }
+}
+
 /// A driver with one task, and a daemon that does what it is told.
 pub struct Driver {
     pub window: VecWindow,
+    pub advise: fn(&mut VecWindow, &mut Stream, &Access) -> Advice,
     pub setups: u64,
     pub removed: u64,
     pub remove_requests: u64,
@@ -106,6 +119,7 @@ impl Driver {
     pub fn new(window: VecWindow) -> Self {
         Self {
             window,
+            advise,
             setups: 0,
             removed: 0,
             remove_requests: 0,
@@ -172,7 +186,7 @@ impl Driver {
         self.accesses += 1;
         let (mut requests, mut rest) = (0, access.len);
         while rest > 0 {
-            let advice = self.window.access(stream, &access);
+            let advice = (self.advise)(&mut self.window, stream, &access);
             let done = match advice.step {
                 Step::Use(hit) => {
                     let _ = self.window.unpin(hit.slot);
