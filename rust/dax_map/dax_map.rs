@@ -160,7 +160,7 @@ pub use ranges::{
 };
 pub use size::{Geometry, GeometryError, Order, PAGE_SIZE};
 pub use storage::Storage;
-pub use stream::Stream;
+pub use stream::{Motion, Stream};
 pub use window::Window;
 
 /// Bits that look random, computed of others (the finalizer of MurmurHash3).

@@ -2,8 +2,10 @@
 
 //! Recognises who reads, writes or touches one thing after the other.
 
+use crate::advice::{Access, Hit, Need};
 use crate::policy;
 use crate::size::{Order, PAGE_SIZE};
+use crate::Part;
 
 /// What is remembered of an open file between two accesses. A copy of it may be kept anywhere;
 /// a lost update costs a guess, nothing else.
@@ -28,22 +30,15 @@ pub struct Stream {
 
 /// What an access means, seen with those before it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Motion {
+pub struct Motion {
+    /// Where it is.
+    pub(crate) part: Part,
     /// One of a run.
     pub(crate) sequential: bool,
-    /// Not in the same chunk as the last one.
+    /// Not in the same part as the last one.
     pub(crate) entered: bool,
     /// A page fault right behind the last one.
     pub(crate) adjacent: bool,
-}
-
-impl Motion {
-    /// Of what continues nothing.
-    pub(crate) const SINGLE: Self = Self {
-        sequential: false,
-        entered: true,
-        adjacent: false,
-    };
 }
 
 impl Stream {
@@ -61,37 +56,25 @@ impl Stream {
         }
     }
 
-    /// Whether an access goes on from the last one, or is the rest of it, or a second attempt: which ends where that ended.
-    #[inline]
-    pub fn continues(&self, offset: u64, len: u64) -> bool {
-        let follows =
-            offset >= self.next && offset <= self.next.saturating_add(policy::SEQUENTIAL_GAP);
-        follows || self.is_again(offset.saturating_add(len))
-    }
-
-    #[inline]
-    fn is_again(&self, end: u64) -> bool {
-        self.accesses > 0 && end == self.next
-    }
-
-    /// Takes note of an access that does not [continue](Self::continues) what was before; `max` is the window's largest order.
-    #[inline]
-    pub fn begin(&mut self, offset: u64, len: u64, max: Order) {
-        *self = Self {
-            next: offset.saturating_add(len),
-            bytes: len,
-            accesses: 1,
-            chunk: chunk(offset, max).saturating_add(1),
-            touched: self.touched,
-            ..Self::new()
-        };
-    }
-
     /// Takes note of an access; `max` is the window's largest order, and the size of a chunk.
-    pub(crate) fn note(&mut self, offset: u64, len: u64, max: Order) -> Motion {
+    #[inline]
+    pub fn note(&mut self, access: &Access, max: Order) -> Motion {
+        let chunk = chunk(access.offset, max);
+        let part = Part::of(access.owner, chunk);
+        match access.need {
+            Need::Either => self.note_bytes(access.offset, access.len, chunk, part),
+            Need::Page | Need::Mapping => self.note_fault(access.offset, chunk, part, max),
+        }
+    }
+
+    /// What ends where the last one ended is the rest of that, or a second attempt.
+    #[inline]
+    fn note_bytes(&mut self, offset: u64, len: u64, chunk: u64, part: Part) -> Motion {
         let end = offset.saturating_add(len);
-        let again = self.is_again(end);
-        if !self.continues(offset, len) {
+        let again = self.accesses > 0 && end == self.next;
+        let continues =
+            offset >= self.next && offset <= self.next.saturating_add(policy::SEQUENTIAL_GAP);
+        if !continues && !again {
             self.restart();
         }
         if !again {
@@ -100,18 +83,19 @@ impl Stream {
             self.next = end;
         }
         Motion {
+            part,
             sequential: self.accesses >= policy::SEQUENTIAL_ACCESSES
                 && self.bytes >= policy::SEQUENTIAL_BYTES,
-            entered: self.enter(offset, max),
+            entered: self.enter(chunk),
             adjacent: false,
         }
     }
 
-    /// Takes note of a page fault. A huge page makes all of a chunk accessible, so that what is then read there causes
-    /// no fault: a run is one chunk after the other.
-    pub(crate) fn note_fault(&mut self, offset: u64, max: Order) -> Motion {
+    /// A huge page makes all of a chunk accessible, so that what is then read there causes no fault: a run is one chunk after the
+    /// other.
+    fn note_fault(&mut self, offset: u64, chunk: u64, part: Part, max: Order) -> Motion {
         let before = self.chunk;
-        let entered = self.enter(offset, max);
+        let entered = self.enter(chunk);
         if entered {
             if self.chunk != before.saturating_add(1) {
                 self.restart();
@@ -122,6 +106,7 @@ impl Stream {
         let page = offset.saturating_sub(offset.checked_rem(PAGE_SIZE).unwrap_or(0));
         let touched = core::mem::replace(&mut self.touched, page.saturating_add(PAGE_SIZE));
         Motion {
+            part,
             sequential: self.accesses >= policy::SEQUENTIAL_ACCESSES,
             entered,
             adjacent: touched == page && touched != 0,
@@ -129,8 +114,9 @@ impl Stream {
     }
 
     /// Notes the chunk of an access: whether it is another one than before.
-    fn enter(&mut self, offset: u64, max: Order) -> bool {
-        let chunk = chunk(offset, max).saturating_add(1);
+    #[inline]
+    fn enter(&mut self, chunk: u64) -> bool {
+        let chunk = chunk.saturating_add(1);
         core::mem::replace(&mut self.chunk, chunk) != chunk
     }
 
@@ -143,7 +129,19 @@ impl Stream {
         self.pause = 0;
     }
 
+    /// Notes that an access found its range, and what is to be there next, if that was not said before: a place for
+    /// [`Window::plan_ahead`](crate::Window::plan_ahead).
+    #[inline]
+    pub fn found(&mut self, access: &Access, motion: Motion, hit: &Hit, max: Order) -> Option<u64> {
+        if !motion.sequential {
+            return None;
+        }
+        self.give(access.offset.saturating_add(hit.len));
+        self.propose(access.offset, max)
+    }
+
     /// Notes that the run was given a range up to there.
+    #[inline]
     pub(crate) fn give(&mut self, end: u64) {
         self.given = self.given.max(end);
     }
@@ -160,13 +158,18 @@ impl Stream {
     }
 
     /// Whether the run is not given ranges here.
+    #[inline]
     pub(crate) fn pauses(&self, offset: u64) -> bool {
         offset < self.pause
     }
 
     /// The chunk after this one, if the run is in the second half of this one, and that was not
     /// said before.
+    #[inline]
     pub(crate) fn propose(&mut self, offset: u64, max: Order) -> Option<u64> {
+        if self.pauses(offset) {
+            return None;
+        }
         let start = max.align_down(offset);
         let next = start.checked_add(max.bytes())?;
         let half = max.bytes() >> 1;

@@ -143,41 +143,31 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     /// What to do with an access: the way in for every read, write and fault.
     ///
-    /// O(1) for most of what is mapped, else O(log ranges).
+    /// O(1) for most of what is mapped, else O(log ranges). It is put together of what follows, for a caller that cannot have the window
+    /// and the stream at the same time.
     pub fn access(&mut self, stream: &mut Stream, access: &Access) -> Advice {
         let max = self.geometry().max();
-        let motion = match access.need {
-            Need::Either => stream.note(access.offset, access.len, max),
-            Need::Page | Need::Mapping => stream.note_fault(access.offset, max),
+        let motion = stream.note(access, max);
+        let Some(hit) = self.hit(access, motion) else {
+            return self.advise(stream, access, motion);
         };
-        let part = self.map.part(access.owner, access.offset);
-        let step = self.step(Some(stream), part, access, motion);
-        let deserves = motion.sequential && !stream.pauses(access.offset);
-        let ahead = if deserves && !matches!(step, Step::Bypass { .. }) {
-            self.plan_ahead(stream, access)
-        } else {
-            None
-        };
-        Advice { step, ahead }
-    }
-
-    /// The same for a read or write that does not [continue](Stream::continues) its stream, which is to [begin](Stream::begin) with
-    /// it: with less to do.
-    pub fn single_access(&mut self, access: &Access) -> Step {
-        let part = self.map.part(access.owner, access.offset);
-        match self.hit(part, access) {
-            Some(hit) => Step::Use(hit),
-            None => self.step(None, part, access, Motion::SINGLE),
+        let next = stream.found(access, motion, &hit, max);
+        Advice {
+            step: Step::Use(hit),
+            ahead: next.and_then(|offset| self.plan_ahead(access, offset)),
         }
     }
 
-    /// The range for a single read or write, if it is ready and easy to find, as most are where a file fits: a short cut of
-    /// [`step`](Self::step). [`None`], and nothing has happened, where that has more to do.
+    /// The range for a read or write, if it is ready and easy to find, as most are where a file fits: a short cut of
+    /// [`advise`](Self::advise). [`None`], and nothing has happened, where that has more to do.
     #[inline]
-    fn hit(&mut self, part: Part, access: &Access) -> Option<Hit> {
+    pub fn hit(&mut self, access: &Access, motion: Motion) -> Option<Hit> {
+        if access.need != Need::Either {
+            return None;
+        }
         let slots = self.ranges.slots();
-        let i = InodeMap::guess(slots, part, access.owner, access.offset)?;
-        let range = self.ranges.get(i).filter(|range| !range.fresh)?;
+        let i = InodeMap::guess(slots, motion.part, access.owner, access.offset)?;
+        let range = self.ranges.get(i)?;
         let State::Mapped { writable } = range.state else {
             return None;
         };
@@ -193,25 +183,40 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             return None;
         }
         self.ranges.pin(i)?;
-        self.count_access();
+        let counts = !motion.sequential || motion.entered;
+        if counts {
+            self.count_access();
+        }
         let (epoch, tick) = (self.epoch, self.tick);
         if let Some(range) = self.ranges.get_mut(i) {
             range.used_at = tick;
-            range.heat.add(epoch);
+            if !core::mem::take(&mut range.fresh) && counts {
+                range.heat.add(epoch);
+            }
         }
-        self.budget.hit();
+        if !motion.sequential {
+            self.budget.hit();
+        }
         bump(&mut self.counters.hits);
         Some(hit)
     }
 
+    /// What to do with an access that was [noted](Stream::note), whatever there is to do.
     #[inline(never)]
-    fn step(
-        &mut self,
-        mut stream: Option<&mut Stream>,
-        part: Part,
-        access: &Access,
-        motion: Motion,
-    ) -> Step {
+    pub fn advise(&mut self, stream: &mut Stream, access: &Access, motion: Motion) -> Advice {
+        let step = self.step(stream, access, motion);
+        let ahead = match step {
+            Step::Bypass { .. } => None,
+            _ if !motion.sequential => None,
+            _ => stream.propose(access.offset, self.geometry().max()),
+        };
+        Advice {
+            step,
+            ahead: ahead.and_then(|offset| self.plan_ahead(access, offset)),
+        }
+    }
+
+    fn step(&mut self, stream: &mut Stream, access: &Access, motion: Motion) -> Step {
         if !motion.sequential || motion.entered {
             self.count_access();
         }
@@ -221,16 +226,14 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             bump(&mut self.counters.faults);
         }
         let extends = access.write && end > access.file_size;
-        let step = match self.find_up_to(part, access.owner, access.offset, end) {
+        let step = match self.find_up_to(motion.part, access.owner, access.offset, end) {
             _ if bypassable && (extends || self.dead) => Step::Bypass { len: access.len },
             Place::Range(i) => self.use_range(i, access, motion),
-            Place::Gap { start, end } => {
-                self.use_gap(stream.as_deref_mut(), access, motion, part, (start, end))
-            }
+            Place::Gap { start, end } => self.use_gap(stream, access, motion, (start, end)),
         };
         match &step {
             Step::Use(hit) => {
-                if let Some(stream) = stream.filter(|_| motion.sequential) {
+                if motion.sequential {
                     stream.give(access.offset.saturating_add(hit.len));
                 }
                 bump(&mut self.counters.hits);
@@ -342,33 +345,28 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
 
     fn use_gap(
         &mut self,
-        stream: Option<&mut Stream>,
+        stream: &mut Stream,
         access: &Access,
         motion: Motion,
-        part: Part,
         gap: (u64, u64),
     ) -> Step {
         let heat = if motion.sequential && !motion.entered {
             0
         } else {
-            self.ghosts.add(part, self.epoch)
+            self.ghosts.add(motion.part, self.epoch)
         };
         if access.need == Need::Mapping {
             return Step::Map(Self::plan(access, motion));
         }
         let max = self.geometry().max();
-        let run = stream.filter(|_| motion.sequential);
-        let sequential = run.is_some_and(|run| {
-            let deserves = run.deserves(access.offset, max);
-            if deserves {
-                let order = self.wish(&Self::plan(access, motion), gap);
-                let end = order
-                    .align_down(access.offset)
-                    .saturating_add(order.bytes());
-                run.give(end);
-            }
-            deserves
-        });
+        let sequential = motion.sequential && stream.deserves(access.offset, max);
+        if sequential {
+            let order = self.wish(&Self::plan(access, motion), gap);
+            let end = order
+                .align_down(access.offset)
+                .saturating_add(order.bytes());
+            stream.give(end);
+        }
         let verdict = policy::decide(&Situation {
             // A copy of one page is cheap; of all that come next a range is cheaper.
             sequential: sequential || motion.adjacent,
@@ -393,7 +391,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         if outdoes {
             // Others who come by while room is made for it need not make room for it as well.
             self.ghosts
-                .put(part, Heat::new(heat >> 1, self.epoch), self.epoch);
+                .put(motion.part, Heat::new(heat >> 1, self.epoch), self.epoch);
         }
         Step::Map(Plan {
             outdoes,
@@ -415,8 +413,8 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
     }
 
-    fn plan_ahead(&mut self, stream: &mut Stream, access: &Access) -> Option<Plan> {
-        let offset = stream.propose(access.offset, self.geometry().max())?;
+    /// A range for another place of the file that is accessed, which will be needed soon; none if there is one, or it lies beyond the end.
+    pub fn plan_ahead(&mut self, access: &Access, offset: u64) -> Option<Plan> {
         if offset >= access.file_size || self.dead {
             return None;
         }

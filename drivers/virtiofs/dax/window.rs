@@ -184,18 +184,20 @@ impl State {
         jiffies_64() >= self.next_tick
     }
 
-    /// What is to be done with an access, and what is to be mapped ahead of it.
+    /// What is to be done with an access, and what is to be mapped ahead of it: as [`dax_map::Window::access`], but the lock guards
+    /// the stream as well, so that it is copied where that is not the end of it.
     fn advise(&mut self, run: &Run, access: &Access) -> (dax_map::Step, Option<Plan>) {
-        let (offset, len) = (access.offset, access.len);
-        if access.need == Need::Either && !run.0.access(self).continues(offset, len) {
-            let max = self.table.geometry().max();
-            run.0.access_mut(self).begin(offset, len, max);
-            return (self.table.single_access(access), None);
-        }
-        let mut stream = *run.0.access(self);
-        let advice = self.table.access(&mut stream, access);
-        *run.0.access_mut(self) = stream;
-        (advice.step, advice.ahead)
+        let max = self.table.geometry().max();
+        let motion = run.0.access_mut(self).note(access, max);
+        let Some(hit) = self.table.hit(access, motion) else {
+            let mut stream = *run.0.access(self);
+            let advice = self.table.advise(&mut stream, access, motion);
+            *run.0.access_mut(self) = stream;
+            return (advice.step, advice.ahead);
+        };
+        let next = run.0.access_mut(self).found(access, motion, &hit, max);
+        let ahead = next.and_then(|offset| self.table.plan_ahead(access, offset));
+        (dax_map::Step::Use(hit), ahead)
     }
 
     /// Whether the daemon cannot map.

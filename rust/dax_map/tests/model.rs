@@ -364,7 +364,7 @@ impl Model {
 
     fn access(&mut self, access: Access, keep: bool) {
         let stream = &mut self.streams[access.owner.0 as usize];
-        let advice = advise(&mut self.window, stream, &access);
+        let advice = self.window.access(stream, &access);
         match advice.step {
             Step::Use(hit) => {
                 let range = self.at(hit.slot);

@@ -91,18 +91,6 @@ impl Random {
     }
 }
 
-/// What to do with an access: the way of the kernel's driver, which is shorter for a single one.
-pub fn advise(window: &mut VecWindow, stream: &mut Stream, access: &Access) -> Advice {
-    if access.need != Need::Either || stream.continues(access.offset, access.len) {
-        return window.access(stream, access);
-    }
-    stream.begin(access.offset, access.len, window.geometry().max());
-    Advice {
-        step: window.single_access(access),
-        ahead: None,
-    }
-}
-
 /// A driver with one task, and a daemon that does what it is told.
 pub struct Driver {
     pub window: VecWindow,
@@ -119,7 +107,7 @@ impl Driver {
     pub fn new(window: VecWindow) -> Self {
         Self {
             window,
-            advise,
+            advise: Window::access,
             setups: 0,
             removed: 0,
             remove_requests: 0,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A single access takes a short way to the same end.
+//! An access that finds its range takes a short way to the same end.
 
 mod common;
 
@@ -20,9 +20,12 @@ fn as_any_access() {
     const SIZES: [u64; 4] = [40 * MIB, 5 * MIB + 123, 300 * KIB, 8 * KIB];
     let mut short = Driver::new(window(16 * MIB, 32));
     let mut long = Driver::new(window(16 * MIB, 32));
-    long.advise = Window::access;
+    long.advise = |window, stream, access| {
+        let motion = stream.note(access, window.geometry().max());
+        window.advise(stream, access, motion)
+    };
     let mut streams = [[Stream::new(); 4]; 2];
-    let (mut random, mut single) = (Random(11), 0);
+    let mut random = Random(11);
     // The last tenth without a window.
     let end = TURNS / 10 * 9;
     for turn in 0..TURNS {
@@ -41,8 +44,6 @@ fn as_any_access() {
             2 => write(owner, offset, len + random.below(2) * 100, size),
             _ => read(owner, offset, len, size),
         };
-        let stream = streams[0][owner as usize];
-        single += u64::from(access.need == Need::Either && !stream.continues(offset, len));
         for (driver, streams) in [&mut short, &mut long].into_iter().zip(&mut streams) {
             driver.access(&mut streams[owner as usize], access);
             if turn % 1000 == 0 {
@@ -60,9 +61,9 @@ fn as_any_access() {
             assert!(all(&short) == all(&long), "{turn}");
         }
         if turn == end - 1 {
-            // Most were such ones, and each thing happened.
-            assert!(single > TURNS / 2 && short.hits > TURNS / 2);
-            assert!(short.bypassed > 1000 && short.setups > 400 && short.removed > 400);
+            // Each thing happened.
+            assert!(short.hits > TURNS / 2);
+            assert!(short.bypassed > 1000 && short.setups > 100 && short.removed > 100);
         }
     }
 }
