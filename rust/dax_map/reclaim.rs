@@ -96,21 +96,17 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     /// Whether a part of a file that was used so often should take the place of a range: compared with one of each list, with others
     /// the next time. What is used so often comes again, so that a look at more would find little more.
     pub(crate) fn is_colder_than(&mut self, heat: u8) -> bool {
-        if !policy::is_hotter(heat, 0, policy::MARGIN_PROBATION) || self.ranges.idle() == 0 {
+        if !policy::is_hotter(heat, 0) || self.ranges.idle() == 0 {
             return false;
         }
         let epoch = self.epoch;
-        let lists = [
-            (&mut self.probation, policy::MARGIN_PROBATION),
-            (&mut self.protected, policy::MARGIN_PROTECTED),
-        ];
-        for (list, margin) in lists {
+        for list in [&mut self.probation, &mut self.protected] {
             let slots = self.ranges.slots();
             let Some(i) = list.turn(slots) else {
                 continue;
             };
             let yields = slots.get(index(i)).is_some_and(|range| {
-                range.is_idle() && policy::is_hotter(heat, range.heat.at(epoch), margin)
+                range.is_idle() && policy::is_hotter(heat, range.heat.at(epoch))
             });
             if yields {
                 self.outdone = Some(i);

@@ -95,7 +95,7 @@ fn table() {
             verdict
         );
     }
-    assert!(is_hotter(4, 0, 4) && !is_hotter(3, 0, 4) && is_hotter(8, 2, 4) && !is_hotter(7, 2, 4));
+    assert!(is_hotter(8, 0) && !is_hotter(7, 0) && is_hotter(12, 2) && !is_hotter(11, 2));
 }
 
 #[test]
