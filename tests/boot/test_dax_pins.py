@@ -91,18 +91,21 @@ def cut(how, data):
     return {"truncate": data[:5000], "punch": data[:5000] + bytes(70000) + data[75000:], "open": b""}[how]
 
 
+# Has a pipe hold two pages.
+PIPE = """
+fd, ends = os.open("/mnt/other", os.O_RDWR), os.pipe()
+area = mmap.mmap(fd, 0)
+pin(area, 8192, 8192, ends[1])
+"""
+
+
 @pytest.mark.parametrize("how", CUTS)
 def test_cut_while_a_page_is_pinned(mounted, how):
     """What takes bytes out of a file waits for who has pinned them. These see what was there, and all others what is there afterwards."""
     guest, hand = mounted.guest, mounted.hand
     path = mounted.tree / "other"
     before = path.read_bytes()
-    prepare = """
-fd, ends = os.open("/mnt/other", os.O_RDWR), os.pipe()
-area = mmap.mmap(fd, 0)
-pin(area, 8192, 8192, ends[1])
-"""
-    assert hand.do(PIN + prepare) == "OK"
+    assert hand.do(PIN + PIPE) == "OK"
     task = guest.spawn_python(f"import ctypes, os\n{CUTS[how]}")
     blocked(guest, task)
     assert path.read_bytes() == before
@@ -123,12 +126,7 @@ def test_unbind_while_a_page_is_pinned(mounted, killed):
     guest, hand = mounted.guest, mounted.hand
     path = mounted.tree / "other"
     before = path.read_bytes()
-    prepare = """
-fd, ends = os.open("/mnt/other", os.O_RDWR), os.pipe()
-area = mmap.mmap(fd, 0)
-pin(area, 8192, 4096, ends[1])
-"""
-    assert hand.do(PIN + prepare) == "OK"
+    assert hand.do(PIN + PIPE) == "OK"
     cuts = guest.spawn_python("import os; os.truncate('/mnt/other', 5000)")
     blocked(guest, cuts)
     device = f"virtio{mounted.device()}"
@@ -138,7 +136,7 @@ pin(area, 8192, 4096, ends[1])
         cuts.kill()
         assert cuts.wait().rc == 128 + signal.SIGKILL
         assert unbinds.poll() is None and path.read_bytes() == before
-    assert hand.do("os.read(ends[0], 4096).hex()") == "OK" and hand.value == before[8192:12288].hex()
+    assert hand.do("os.read(ends[0], 8192).hex()") == "OK" and hand.value == before[8192:16384].hex()
     if not killed:
         cuts.wait()
     assert unbinds.wait().rc == 0
