@@ -86,8 +86,8 @@ pub const UPGRADE: u8 = 2;
 pub const RECLAIMED_HEAT: u8 = 1;
 
 /// A part takes the place of a range that was used n times if it was used 2n + 8 times. With 2n + 4, uniformly random reads of 100
-/// files replaced 28 ranges before there was enough to go by, with 2n + 6 eleven, with this six, and parts that are used four times
-/// and never again were mapped 134, 160 and 84 times (`tests/simulation.rs`).
+/// files replaced 42 ranges before there was enough to go by, with 2n + 6 eleven, with this six, and parts that are used four times
+/// and never again were mapped 342, 160 and 84 times (`tests/simulation.rs`).
 pub const MARGIN: u8 = 8;
 
 /// Accesses per range in an epoch, after which counts halve. Counts have to be large enough to
