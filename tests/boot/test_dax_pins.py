@@ -137,10 +137,12 @@ def test_unbind_while_a_page_is_pinned(mounted, killed):
         assert cuts.wait().rc == 128 + signal.SIGKILL
         assert unbinds.poll() is None and path.read_bytes() == before
     assert hand.do("os.read(ends[0], 8192).hex()") == "OK" and hand.value == before[8192:16384].hex()
-    if not killed:
-        cuts.wait()
+    cut_short = cuts.wait().rc == 0
     assert unbinds.wait().rc == 0
-    assert path.read_bytes() in (before, before[:5000])
+    # The device may go before the reply comes.
+    left = path.read_bytes()
+    assert left == before[:5000] if cut_short else left in (before, before[:5000])
+    assert not killed or left == before
     assert hand.do("area.close(); [os.close(number) for number in ends]; os.close(fd)") == "ENODEV"
     guest.umount()
     guest.run(f"echo {device} >{DRIVER}/bind")
@@ -180,6 +182,10 @@ area.close()
 NEEDS_THEM_GONE = {**CUTS, "store": "mmap.mmap(os.open('/mnt/other', os.O_RDWR), 0)[100:106] = b'stored'"}
 
 
+# Called when a huge page is not in the page table any more, and still counted.
+UNMAPPED = "arch_check_zapped_pmd"
+
+
 def spinning(guest, script, processor):
     """A process that spins, and the place of the byte that ends it."""
     told = f"/run/told{processor}"
@@ -192,25 +198,23 @@ def spinning(guest, script, processor):
 
 @contextlib.contextmanager
 def while_a_page_is_unmapped(guest, script, *functions):
-    """A task that unmaps a huge page does not come further than into that, while another one runs a script: the functions out of these
-    that are called then. Afterwards both go on to their end."""
+    """A task that unmaps a huge page does not come further than into that, while another one runs a script, on processor 1: which of
+    these functions are called then, and where, with what the first one stands at. Afterwards both go on to their end."""
     unmaps, first = spinning(guest, UNMAPS, 0)
     runs, second = spinning(guest, f"spin()\n{script}", 1)
     with Debugger(guest) as debugger:
-        # Called when the page is not in the page table any more, and still counted.
-        unmapped = (0, "arch_check_zapped_pmd")
-        debugger.stop_at("arch_check_zapped_pmd")
+        unmapped = (0, UNMAPPED)
+        debugger.stop_at(UNMAPPED)
         debugger.store(first, b"\1")
         assert debugger.go() == unmapped
-        debugger.stop_at("arch_check_zapped_pmd", *functions)
+        debugger.stop_at(UNMAPPED, *functions)
         debugger.store(second, b"\1")
 
         def called():
             # The first one stays where it is, and takes the interrupts that the other one waits for.
             for stop in (debugger.go() for _ in range(20000)):
-                if stop[1] in functions:
-                    yield stop[1]
                 if stop != unmapped:
+                    yield stop
                     debugger.enter()
 
         yield called()
@@ -228,7 +232,7 @@ def test_cut_while_a_page_is_unmapped(mounted, how):
     before = (mounted.tree / "other").read_bytes()
     waits, goes_on = "virtiofs_helper_wait_page_idle", "dax_delete_mapping_range"
     with while_a_page_is_unmapped(mounted.guest, NEEDS_THEM_GONE[how], waits, goes_on) as called:
-        assert next(called) == waits
+        assert next(called) == (1, waits)
     after = before[:100] + b"stored" + before[106:] if how == "store" else cut(how, before)
     assert (mounted.tree / "other").read_bytes() == after
     assert same(mounted, "other")
@@ -303,8 +307,9 @@ def test_reclaim_while_a_page_is_unmapped(four):
     looks, takes = "virtiofs_helper_busy_page", "dax_delete_mapping_range"
     store = "mmap.mmap(os.open('/mnt/huge', os.O_RDWR), 0)[30 << 20] = 1"
     with while_a_page_is_unmapped(four.guest, store, looks, takes) as called:
-        # The kernel itself knows of those in pipes.
-        assert [next(called) for _ in range(2)] == 2 * [looks]
+        # The kernel itself knows of those in pipes; their huge pages are unmapped for that.
+        others = (stop for stop in called if stop[1] != UNMAPPED)
+        assert [next(others) for _ in range(2)] == 2 * [(1, looks)]
     assert window(four.guest)["cancelled"] - before >= 4
     assert set(maps_of(four, "huge")) == {0, 2 * MEG, 4 * MEG, 30 * MEG} and not maps_of(four, "other")
     assert (four.tree / "huge").read_bytes()[30 * MEG] == 1
