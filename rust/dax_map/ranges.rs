@@ -21,6 +21,7 @@
 //! saying how the request ended. A token from before [`Window::abandon`](crate::Window::abandon),
 //! or of another window, is [`Stale`] and changes nothing.
 
+use crate::advice::Hit;
 use crate::heat::Heat;
 use crate::inode_map::Bucket;
 use crate::size::Order;
@@ -232,6 +233,29 @@ impl Default for Slot {
 impl Slot {
     pub(crate) fn key(&self) -> (Owner, u64) {
         (self.owner, self.file_offset)
+    }
+
+    /// Where an access to it at `offset` in the file is in the window; of no length where it is not mapped so far.
+    #[inline]
+    pub(crate) fn hit(&self, slot: SlotId, offset: u64, writable: bool) -> Hit {
+        let within = offset.saturating_sub(self.file_offset);
+        Hit {
+            slot,
+            window_offset: self.window_offset.saturating_add(within),
+            len: self.len.saturating_sub(within),
+            writable,
+        }
+    }
+
+    /// Notes a use, which `counts` or not, and gives the count. The first use of what was mapped ahead does not count.
+    #[inline]
+    pub(crate) fn touch(&mut self, counts: bool, epoch: u16, tick: u32) -> u8 {
+        self.used_at = tick;
+        if core::mem::take(&mut self.fresh) || !counts {
+            self.heat.at(epoch)
+        } else {
+            self.heat.add(epoch)
+        }
     }
 
     /// End in the file, in bytes: of the range, not only of what is mapped.

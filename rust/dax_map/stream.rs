@@ -41,6 +41,14 @@ pub struct Motion {
     pub(crate) adjacent: bool,
 }
 
+impl Motion {
+    /// Whether it is a use of its part by itself: of a run, the first one there.
+    #[inline]
+    pub(crate) fn counts(self) -> bool {
+        !self.sequential || self.entered
+    }
+}
+
 impl Stream {
     /// A file that was not accessed yet.
     pub const fn new() -> Self {

@@ -171,28 +171,18 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         let State::Mapped { writable } = range.state else {
             return None;
         };
-        let within = access.offset.saturating_sub(range.file_offset);
-        let hit = Hit {
-            slot: SlotId(i),
-            window_offset: range.window_offset.saturating_add(within),
-            len: range.len.saturating_sub(within),
-            writable,
-        };
+        let hit = range.hit(SlotId(i), access.offset, writable);
         let end = access.offset.saturating_add(access.len);
         if hit.len == 0 || access.write && (!writable || end > access.file_size) {
             return None;
         }
         self.ranges.pin(i)?;
-        let counts = !motion.sequential || motion.entered;
-        if counts {
+        if motion.counts() {
             self.count_access();
         }
         let (epoch, tick) = (self.epoch, self.tick);
         if let Some(range) = self.ranges.get_mut(i) {
-            range.used_at = tick;
-            if !core::mem::take(&mut range.fresh) && counts {
-                range.heat.add(epoch);
-            }
+            range.touch(motion.counts(), epoch, tick);
         }
         if !motion.sequential {
             self.budget.hit();
@@ -205,10 +195,12 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     #[inline(never)]
     pub fn advise(&mut self, stream: &mut Stream, access: &Access, motion: Motion) -> Advice {
         let step = self.step(stream, access, motion);
-        let ahead = match step {
+        let max = self.geometry().max();
+        let ahead = match &step {
+            Step::Use(hit) => stream.found(access, motion, hit, max),
             Step::Bypass { .. } => None,
-            _ if !motion.sequential => None,
-            _ => stream.propose(access.offset, self.geometry().max()),
+            _ if motion.sequential => stream.propose(access.offset, max),
+            _ => None,
         };
         Advice {
             step,
@@ -217,7 +209,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
     }
 
     fn step(&mut self, stream: &mut Stream, access: &Access, motion: Motion) -> Step {
-        if !motion.sequential || motion.entered {
+        if motion.counts() {
             self.count_access();
         }
         let end = access.offset.saturating_add(access.len);
@@ -232,12 +224,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
             Place::Gap { start, end } => self.use_gap(stream, access, motion, (start, end)),
         };
         match &step {
-            Step::Use(hit) => {
-                if motion.sequential {
-                    stream.give(access.offset.saturating_add(hit.len));
-                }
-                bump(&mut self.counters.hits);
-            }
+            Step::Use(_) => bump(&mut self.counters.hits),
             Step::Map(_) | Step::Remap(_) => bump(&mut self.counters.misses),
             Step::Wait(_) => bump(&mut self.counters.waits),
             Step::Bypass { .. } => self.count_bypass(access.write),
@@ -300,17 +287,7 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 .len
                 .min(range.file_end().saturating_sub(access.offset)),
         };
-        range.used_at = tick;
-        let heat = match (range.fresh, motion.sequential && !motion.entered) {
-            (true, _) => {
-                range.fresh = false;
-                range.heat.at(epoch)
-            }
-            (false, true) => range.heat.at(epoch),
-            (false, false) => range.heat.add(epoch),
-        };
-        let within = access.offset.saturating_sub(range.file_offset);
-        let len = range.len.saturating_sub(within);
+        let heat = range.touch(motion.counts(), epoch, tick);
         let writable = match range.state {
             State::Mapped { writable } => writable,
             State::Reclaiming { .. } if !must => return bypass,
@@ -320,7 +297,8 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 return Step::Wait(Wait::Range(SlotId(i)));
             }
         };
-        if len == 0 || (access.write && !writable) {
+        let hit = range.hit(SlotId(i), access.offset, writable);
+        if hit.len == 0 || (access.write && !writable) {
             // Mapped, but not that way, or not as far.
             return if keen || heat >= policy::UPGRADE {
                 Step::Remap(Self::plan(access, motion))
@@ -328,12 +306,6 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
                 bypass
             };
         }
-        let hit = Hit {
-            slot: SlotId(i),
-            window_offset: range.window_offset.saturating_add(within),
-            len,
-            writable,
-        };
         if self.ranges.pin(i).is_none() {
             return bypass;
         }
@@ -350,10 +322,9 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         motion: Motion,
         gap: (u64, u64),
     ) -> Step {
-        let heat = if motion.sequential && !motion.entered {
-            0
-        } else {
-            self.ghosts.add(motion.part, self.epoch)
+        let heat = match motion.counts() {
+            true => self.ghosts.add(motion.part, self.epoch),
+            false => 0,
         };
         if access.need == Need::Mapping {
             return Step::Map(Self::plan(access, motion));

@@ -179,11 +179,6 @@ impl State {
         })
     }
 
-    /// Whether it is time for the window's clock to move on.
-    fn is_tick_due(&self) -> bool {
-        jiffies_64() >= self.next_tick
-    }
-
     /// What is to be done with an access, and what is to be mapped ahead of it: as [`dax_map::Window::access`], but the lock guards
     /// the stream as well, so that it is copied where that is not the end of it.
     fn advise(&mut self, run: &Run, access: &Access) -> (dax_map::Step, Option<Plan>) {
@@ -458,11 +453,18 @@ impl Window {
         self.wake(wake);
     }
 
+    #[inline]
     fn tick_locked(state: &mut State) -> Wake {
         let now = jiffies_64();
-        let Some(late) = now.checked_sub(state.next_tick) else {
-            return Wake::default();
-        };
+        match now.checked_sub(state.next_tick) {
+            Some(late) => Self::tick_late(state, now, late),
+            None => Wake::default(),
+        }
+    }
+
+    /// It is `now`, and has been time for so long.
+    #[inline(never)]
+    fn tick_late(state: &mut State, now: u64, late: u64) -> Wake {
         let tick = msecs_to_jiffies(TICK) as u64;
         let missed = late.checked_div(tick).unwrap_or(0);
         state.next_tick = now.saturating_add(tick);
@@ -486,10 +488,7 @@ impl Window {
         if state.closed {
             return (bypass(access.len), None);
         }
-        let wake = match state.is_tick_due() {
-            true => Self::tick_locked(&mut state),
-            false => Wake::default(),
-        };
+        let wake = Self::tick_locked(&mut state);
         let (step, ahead) = state.advise(run, access);
         let step = match step {
             dax_map::Step::Use(hit) => Step::Use(Pinned { window: self, hit }),
