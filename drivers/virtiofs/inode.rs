@@ -106,6 +106,8 @@ pub(crate) struct Node {
     read: LastChange,
     /// When the attributes were asked for that are known.
     answered: LastAsked,
+    /// The same when it was last looked for capabilities: see [`Node::may_have_capabilities`].
+    checked: LastAsked,
     /// For a directory: whether a listing is to come with attributes, as its names are looked up anyway.
     want_plus: Atomic<i32>,
     /// Whether a process has ever asked the daemon for a lock on it.
@@ -130,6 +132,7 @@ impl Node {
             changed_attributes: LastChange::new(),
             read: LastChange::new(),
             answered: LastAsked::new(),
+            checked: LastAsked::new(),
             want_plus: Atomic::new(0),
             locked: Atomic::new(0),
             listing: SetOnce::new(),
@@ -221,6 +224,15 @@ impl Node {
     /// Whether [everything was doubted](crate::freshness::doubt_everything) since the attributes were asked for that are known.
     pub(crate) fn is_doubted(&self) -> bool {
         is_doubted(self.answered.get())
+    }
+
+    /// Whether attributes have been asked for since this was asked last: somebody else may have given the file capabilities by then.
+    /// To be called with the inode locked (`i_rwsem`).
+    pub(crate) fn may_have_capabilities(&self) -> bool {
+        let answered = self.answered.get();
+        let may = self.checked.get() != answered;
+        self.checked.set(answered);
+        may
     }
 
     /// Whether contents were asked for since the time of last access was.
@@ -537,9 +549,6 @@ fn complete(
             Ok(inode.into_directory::<Directory, DirectoryFiles>())
         }
         FileType::Regular if dax => {
-            if by_daemon {
-                inode.set_nosec();
-            }
             let known = inode.data().known.as_ref().ok_or(ESTALE)?.clone();
             let gate = inode.super_block().data().gate().clone();
             let file = MappedFile::new(known, inode.weak()?, gate)?;

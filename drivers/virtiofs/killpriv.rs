@@ -7,7 +7,9 @@
 //! VFS looks whether there is something to take away, which costs a GETXATTR for each write, and does it with SETATTR and
 //! REMOVEXATTR.
 //!
-//! FALLOCATE and COPY_FILE_RANGE have no place to say it: there this kernel takes set-id bits away in any case.
+//! FALLOCATE and COPY_FILE_RANGE have no place to say it: there this kernel takes set-id bits away in any case. And of what is
+//! copied into a DAX window the daemon does not learn at all: there the VFS takes away capabilities, too, for which it looks again
+//! when attributes were asked for. (With HANDLE_KILLPRIV_V2, C leaves set-id bits there.)
 
 use crate::{
     inode::NodeInode,
@@ -20,6 +22,7 @@ use fuse_proto::{
     WriteFlags, //
 };
 use kernel::prelude::*;
+use kernel_ext::task::is_killed;
 use vfs::{
     cred::keeps_setid,
     file::Kiocb,
@@ -93,4 +96,21 @@ pub(crate) fn before_change(file: &File<VirtioFs>) -> Result {
         inode.check_security();
     }
     file.modified()
+}
+
+/// Contents of a file that is shown by the window are about to be written. The inode is locked. Sleeps. Errors: `EINTR` for a fatal
+/// signal.
+pub(crate) fn before_copy(file: &File<VirtioFs>) -> Result {
+    let inode = file.inode();
+    let session = inode.session()?;
+    if by_daemon(session) && (inode.data().may_have_capabilities() || has_setid(inode)) {
+        inode.check_security();
+    }
+    file.modified()?;
+    if is_killed() {
+        // The VFS takes it for a file without capabilities when there was no answer.
+        inode.check_security();
+        return Err(EINTR);
+    }
+    Ok(())
 }

@@ -99,8 +99,7 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     if len > 0 {
         clear_tail(inode, iocb.pos());
         if inode.is_dax() {
-            // No WRITE says that set-id bits go.
-            killpriv::before_change(iocb.file())?;
+            killpriv::before_copy(iocb.file())?;
         } else {
             killpriv::before_write(iocb)?;
         }

@@ -2,9 +2,11 @@
 """Set-id bits and capabilities that a file loses when somebody changes it, whoever takes them away, and what that costs."""
 
 import os
+import signal
 
 import pytest
 from aio import SOURCE
+from conftest import blocked
 from guest import Share
 from test_acl import as_1000
 from test_namespace import PRELUDE
@@ -47,14 +49,18 @@ def mode(): return os.stat("file").st_mode & 0o7777
 
 
 @pytest.mark.beyond_c("set-id bits outlive an O_TRUNC, or what it does not see any more")
-@pytest.mark.parametrize("daemon, not_executed", [("--no-killpriv-v2", 0o2767), ("--killpriv-v2", 0o767)], ids=["guest", "daemon"])
+@pytest.mark.parametrize(
+    "daemon, not_executed",
+    [(["--xattr", "--no-killpriv-v2"], 0o2767), (["--xattr", "--killpriv-v2"], 0o767), (["--no-killpriv-v2"], 0o2767)],
+    ids=["guest", "daemon", "no xattrs"],
+)
 def test_set_id(boot, tree, daemon, not_executed):
     """Whatever changes a file takes its set-id bits away, unless who does it may keep them; a chown(2) always does.
 
     Without group execution, set-group-id says nothing about executing, and who is in the group may keep it. virtiofsd is not.
     """
     tree.path.chmod(0o777)
-    guest = boot(Share(tree.path, "tag", daemon_args=["--xattr", daemon]))
+    guest = boot(Share(tree.path, "tag", daemon_args=daemon))
     guest.mount("tag")
     guest.python(
         PRELUDE
@@ -112,7 +118,7 @@ for name, change in {{**changes, "chown": lambda: os.chown("file", 3, 4)}}.items
     assert "security.capability" not in os.listxattr(tree / "file")
 
 
-RIG = {}
+RIG = {"daxd": {"window": "16M"}}
 # Where struct fuse_write_in, fuse_open_in and fuse_setattr_in have their flags, and what these say.
 FLAGS = {"WRITE": (20, 1 << 2), "OPEN": (4, 1 << 0), "SETATTR": (0, 1 << 11)}
 
@@ -186,3 +192,84 @@ def test_cost(rig, agreed):
     assert "GETXATTR" not in rig.daxd.counters()["requests"]
     rig.guest.umount()
     rig.unmounted()
+
+
+@pytest.fixture
+def window(rig):
+    """Mounts the share with its files in the window: window(settings of the daemon)."""
+
+    def mount(**settings):
+        rig.daxd.configure(**{"attr_timeout": 3600, "entry_timeout": 3600, **settings})
+        rig.guest.mount("daxd", options="dax=always")
+        assert rig.hand.do("open('/mnt/file', 'w').write('x' * 70000)") == "OK"
+
+    yield mount
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    rig.guest.umount()
+    rig.unmounted()
+
+
+# A write into the window, and what it is no business of.
+WROTE = "fd = os.open('/mnt/file', os.O_RDWR); os.pwrite(fd, b'y', 0); os.close(fd)"
+AGREED = [
+    pytest.param("+HANDLE_KILLPRIV_V2", id="agreed", marks=pytest.mark.beyond_c("the daemon is thought to learn of writes")),
+    pytest.param("-HANDLE_KILLPRIV_V2", id="not agreed"),
+]
+
+
+@pytest.mark.parametrize("enosys", ["", "GETXATTR"], ids=["xattrs", "none"])
+@pytest.mark.parametrize("agreed", AGREED)
+def test_window(rig, window, agreed, enosys):
+    """What is written into the window is no WRITE, so this kernel takes set-id bits away whatever was agreed on."""
+    window(init_flags=agreed, enosys=enosys)
+    assert rig.hand.do(f"os.chown('/mnt/file', 1000, 1000); {WROTE}") == "OK"
+    before = rig.daxd.counters()["requests"]
+    for mode, left in ((0o6777, 0o777), (0o4755, 0o755), (0o755, 0o755)):
+        assert rig.hand.do(f"os.chmod('/mnt/file', {mode})") == "OK"
+        for by, kept in ((WROTE, mode), (as_1000(WROTE), left)):
+            assert rig.hand.do(by) == "OK"
+            assert rig.hand.do("os.stat('/mnt/file').st_mode & 0o7777") == "OK" and rig.hand.value == kept
+    after = rig.daxd.counters()["requests"]
+    assert after.get("WRITE", 0) == before.get("WRITE", 0)
+    assert not enosys or after.get("GETXATTR", 0) <= 1
+
+
+@pytest.mark.parametrize("by", ["guest", "host"])
+@pytest.mark.parametrize("agreed", ["+HANDLE_KILLPRIV_V2", "-HANDLE_KILLPRIV_V2"], ids=["agreed", "not agreed"])
+def test_capabilities_in_window(rig, window, agreed, by):
+    """So it does with capabilities, also those of others' that are seen with new attributes; nothing else makes a write ask for them."""
+    window(init_flags=agreed, attr_timeout=3600 if by == "guest" else 0)
+    for _ in range(2):
+        if by == "guest":
+            assert rig.hand.do(f"os.setxattr('/mnt/file', 'security.capability', {CAPABILITY})") == "OK"
+        else:
+            os.setxattr(rig.tree / "file", "security.capability", CAPABILITY)
+            assert rig.hand.do("os.stat('/mnt/file')") == "OK"
+        assert "security.capability" in os.listxattr(rig.tree / "file")
+        assert rig.hand.do(WROTE) == "OK"
+        assert "security.capability" not in os.listxattr(rig.tree / "file")
+    before = rig.daxd.count("GETXATTR")
+    assert rig.hand.do("fd = os.open('/mnt/file', os.O_RDWR); [os.pwrite(fd, b'y', 0) for _ in range(10)]; os.close(fd)") == "OK"
+    assert agreed[0] == "-" or rig.daxd.count("GETXATTR") <= before + 1
+
+
+@pytest.mark.beyond_c("a write is done that was killed before it knew of capabilities")
+@pytest.mark.parametrize("agreed", ["+HANDLE_KILLPRIV_V2", "-HANDLE_KILLPRIV_V2"], ids=["agreed", "not agreed"])
+def test_killed_while_capabilities_are_asked_for(rig, window, agreed):
+    """Nobody writes to a file and leaves its capabilities by being killed."""
+    window(init_flags=agreed)
+    assert rig.hand.do(WROTE) == "OK"
+    contents = (rig.tree / "file").read_bytes()
+    assert rig.hand.do(f"os.setxattr('/mnt/file', 'security.capability', {CAPABILITY})") == "OK"
+    rig.daxd.hold("GETXATTR")
+    task = rig.guest.spawn_python("import os; os.pwrite(os.open('/mnt/file', os.O_RDWR), b'killed', 0)")
+    rig.daxd.wait_for_held()
+    blocked(rig.guest, task)
+    task.kill()
+    assert task.wait().rc == 128 + signal.SIGKILL
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    assert (rig.tree / "file").read_bytes() == contents
+    assert rig.hand.do(WROTE) == "OK"
+    assert "security.capability" not in os.listxattr(rig.tree / "file")
