@@ -140,6 +140,19 @@ impl<T: FileSystem> File<T> {
         to_result(unsafe { bindings::file_modified(self.as_raw()) })
     }
 
+    /// The contents are about to be modified, and there are no set-id bits or capabilities to drop: updates times. [`modified`]
+    /// does both.
+    ///
+    /// May sleep; to be called with the inode locked.
+    ///
+    /// C: `file_update_time()`.
+    ///
+    /// [`modified`]: File::modified
+    pub fn update_time(&self) -> Result {
+        // SAFETY: Valid by the type invariant.
+        to_result(unsafe { bindings::file_update_time(self.as_raw()) })
+    }
+
     /// The name that it has been opened by.
     pub fn dentry(&self) -> &Dentry<T> {
         // SAFETY: Set when the file was opened; the file holds a reference.
