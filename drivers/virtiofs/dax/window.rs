@@ -25,11 +25,13 @@ use dax_map::{
     buddy::Block,
     policy,
     Access,
+    Advice,
     Config,
     Extent,
     Geometry,
     Ghost,
     Hit,
+    Motion,
     Need,
     Order,
     Owner,
@@ -179,20 +181,23 @@ impl State {
         })
     }
 
-    /// What is to be done with an access, and what is to be mapped ahead of it: as [`dax_map::Window::access`], but the lock guards
-    /// the stream as well, so that it is copied where that is not the end of it.
-    fn advise(&mut self, run: &Run, access: &Access) -> (dax_map::Step, Option<Plan>) {
+    /// The range for an access, if it is ready and easy to find, and what is to be mapped ahead; or what the access means.
+    #[inline]
+    fn hit(&mut self, run: &Run, access: &Access) -> Result<(Hit, Option<Plan>), Motion> {
         let max = self.table.geometry().max();
         let motion = run.0.access_mut(self).note(access, max);
-        let Some(hit) = self.table.hit(access, motion) else {
-            let mut stream = *run.0.access(self);
-            let advice = self.table.advise(&mut stream, access, motion);
-            *run.0.access_mut(self) = stream;
-            return (advice.step, advice.ahead);
-        };
+        let hit = self.table.hit(access, motion).ok_or(motion)?;
         let next = run.0.access_mut(self).found(access, motion, &hit, max);
         let ahead = next.and_then(|offset| self.table.plan_ahead(access, offset));
-        (dax_map::Step::Use(hit), ahead)
+        Ok((hit, ahead))
+    }
+
+    /// What else is to be done with it. The lock guards the stream as well, so that it is copied.
+    fn advise(&mut self, run: &Run, access: &Access, motion: Motion) -> Advice {
+        let mut stream = *run.0.access(self);
+        let advice = self.table.advise(&mut stream, access, motion);
+        *run.0.access_mut(self) = stream;
+        advice
     }
 
     /// Whether the daemon cannot map.
@@ -249,6 +254,11 @@ impl State {
             self.table.count_bypass(access.write);
         }
         true
+    }
+
+    /// Whether it can be asked for what is to be mapped ahead.
+    fn grants_ahead(&self) -> bool {
+        !self.unable && self.pause == 0
     }
 
     fn fulfil(&mut self, slot: SlotId, ending: Ending) -> Wake {
@@ -489,7 +499,17 @@ impl Window {
             return (bypass(access.len), None);
         }
         let wake = Self::tick_locked(&mut state);
-        let (step, ahead) = state.advise(run, access);
+        // Together they are as dax_map::Window::access(). Most are a hit, which goes no further.
+        let motion = match state.hit(run, access) {
+            Ok((hit, ahead)) => {
+                let ahead = ahead.filter(|_| state.grants_ahead());
+                drop(state);
+                self.wake(wake);
+                return (Step::Use(Pinned { window: self, hit }), ahead);
+            }
+            Err(motion) => motion,
+        };
+        let Advice { step, ahead } = state.advise(run, access, motion);
         let step = match step {
             dax_map::Step::Use(hit) => Step::Use(Pinned { window: self, hit }),
             dax_map::Step::Map(_) if state.grants_nothing(access) => bypass(access.len),
@@ -501,7 +521,7 @@ impl Window {
             }
             dax_map::Step::Bypass { len } => bypass(len),
         };
-        let ahead = ahead.filter(|_| !state.unable && state.pause == 0);
+        let ahead = ahead.filter(|_| state.grants_ahead());
         drop(state);
         self.wake(wake);
         (step, ahead)
