@@ -407,11 +407,14 @@ impl vfs::file::Operations for RegularFiles {
         let writes = file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
         let locked = inode.data().may_be_locked();
         let killed = is_killed();
-        let written = if writes && !inode.is_dax() && !killed {
+        let written = if !writes || killed {
+            Ok(())
+        } else if inode.is_dax() {
+            dax::catch_up(inode);
+            Ok(())
+        } else {
             file.write_and_wait_range(0, i64::MAX)
                 .and_then(|()| inode.sync_times())
-        } else {
-            Ok(())
         };
         let reports = writes && !handle.flags.contains(OpenReplyFlags::NOFLUSH);
         if !locked && (written.is_err() || !reports) {

@@ -688,6 +688,7 @@ pub(crate) fn permission_rcu(
 /// stat(2) and statx(2).
 pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
     let session = inode.session()?;
+    let caught_up = inode.is_dax() && sync != StatSync::DontSync && dax::catch_up(inode);
     if stat.request().birth_time() && sync != StatSync::DontSync && !session.lacks(Opcode::Statx) {
         match statx(inode, stat) {
             Err(e) if e == ENOSYS => {}
@@ -695,6 +696,7 @@ pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSy
         }
     }
     match sync {
+        _ if caught_up => {}
         StatSync::Force => inode.refresh(None)?,
         StatSync::Default if stat.request().access_time() && inode.data().was_read() => {
             inode.refresh(None)?;

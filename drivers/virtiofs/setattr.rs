@@ -56,8 +56,19 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
     let Some(op) = request(inode, attrs, session, truncated)? else {
         return Ok(());
     };
+    let sets_times = op.mtime.is_some() || op.size.is_some();
+    let was_behind = sets_times && dax::supersede(inode)?;
+    change(inode, session, &op).inspect_err(|_| {
+        if was_behind {
+            dax::stored(inode);
+        }
+    })
+}
+
+/// Sends `op`, and takes over what has become of it. Sleeps.
+fn change(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
     if op.size.is_some() {
-        return truncate(inode, session, &op);
+        return truncate(inode, session, op);
     }
     if writeback::keeps(inode) {
         // Afterwards it would change times, and drop set-id bits. Errors stay with the file.
@@ -65,7 +76,7 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
     }
     let asked = Asked::now();
     let reply = session
-        .call(&op, &caller(inode.super_block()))
+        .call(op, &caller(inode.super_block()))
         .inspect_err(|_| inode.data().changed_attributes())?;
     take_over(inode, &reply.attr, reply.ttl, asked, op.mtime.is_some())
 }

@@ -6,6 +6,7 @@
 //! another filesystem of the host gets a superblock, and so a device number, of its own; it shares the session.
 
 use crate::{
+    dax,
     device::Instance,
     dir::Entries,
     export::Handles,
@@ -282,6 +283,10 @@ impl FileSystem for VirtioFs {
     }
 
     fn write_inode(inode: &Inode<Self>, wait: bool) -> Result {
+        if inode.is_dax() {
+            dax::catch_up(inode);
+            return Ok(());
+        }
         writeback::write_times(inode, wait)
     }
 

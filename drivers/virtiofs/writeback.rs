@@ -240,7 +240,7 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
 /// Writes contents and times back, and waits for it. Errors of contents stay with the file. Sleeps.
 pub(crate) fn write_all(inode: &Inode<VirtioFs>) -> Result {
     let written = inode.write_and_wait();
-    if keeps(inode) {
+    if keeps(inode) || inode.is_dax() {
         inode.sync_times()?;
     }
     written

@@ -10,6 +10,7 @@
 use super::{
     copies::PageCopy,
     mapped_file::MappedFile,
+    times::stored,
     window::{
         Pinned,
         Step,
@@ -135,6 +136,9 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
                     false => Outcome::FALLBACK,
                 };
                 drop((range, lock));
+                if write {
+                    stored(inode);
+                }
                 // Not before: the daemon may not be able to, as it turns out with what is needed now.
                 if let Some(plan) = ahead {
                     window.map_ahead(session, mapped, plan);

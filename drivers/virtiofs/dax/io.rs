@@ -12,6 +12,7 @@
 use super::{
     copies::outdate,
     mapped_file::MappedFile,
+    times::stored,
     window::{
         Step,
         Window, //
@@ -291,6 +292,7 @@ fn write_some<'a>(
                 drop(range);
                 target.map_ahead(ahead);
                 if written > 0 {
+                    stored(target.inode);
                     return Ok(Written::Piece(Piece::copied(written)));
                 }
                 target.window.alive()?;

@@ -4,6 +4,7 @@
 
 use super::{
     copies::CopiesOf,
+    times::Times,
     window::State, //
 };
 use crate::{
@@ -28,11 +29,14 @@ use kernel::{
 use vfs::inode::WeakInode;
 
 /// A file that ranges of the window can show.
+#[pin_data]
 pub(crate) struct MappedFile {
     known: Arc<Known>,
     inode: Arc<WeakInode<VirtioFs>>,
     gate: Arc<Gate>,
     copies: CopiesOf,
+    #[pin]
+    times: Times,
     /// Its inode goes, and no range is made for it any more. Changed under the window lock.
     evicted: Atomic<i32>,
 }
@@ -44,16 +48,17 @@ impl MappedFile {
         inode: Arc<WeakInode<VirtioFs>>,
         gate: Arc<Gate>,
     ) -> Result<Arc<Self>> {
-        Ok(Arc::new(
-            Self {
+        Arc::pin_init(
+            pin_init!(Self {
                 known,
                 inode,
                 gate,
                 copies: CopiesOf::new(),
+                times <- Times::new(),
                 evicted: Atomic::new(0),
-            },
+            }),
             GFP_KERNEL,
-        )?)
+        )
     }
 
     /// What ranges know it by: as long as there are any, somebody holds it.
@@ -69,6 +74,11 @@ impl MappedFile {
     /// Copies of its pages.
     pub(super) fn copies(&self) -> &CopiesOf {
         &self.copies
+    }
+
+    /// Whether its times are right.
+    pub(super) fn times(&self) -> &Times {
+        &self.times
     }
 
     /// Its inode goes: from here on no range is made for it.

@@ -9,6 +9,7 @@
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
 //! - [`copies`]: pages that page faults get where a range does not pay.
+//! - [`times`]: the time of modification of what is stored to.
 //! - [`layout`]: what a range shows is taken out of page tables and files.
 //! - [`reclaim`]: ranges that are given up.
 //! - [`outstanding`]: requests for the window that were not answered.
@@ -25,6 +26,7 @@ mod mapped_file;
 mod mode;
 mod outstanding;
 mod reclaim;
+mod times;
 mod wait;
 mod window;
 
@@ -47,6 +49,11 @@ pub(crate) use mode::{
     Holder, //
 };
 pub(crate) use outstanding::MapRequest;
+pub(crate) use times::{
+    catch_up,
+    stored,
+    supersede, //
+};
 pub(crate) use window::{
     LostMapping,
     Run,

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The time of modification of files that are stored to through the window.
+//!
+//! The daemon does not learn of what write(2) copies into the window, or a mapping stores. The host's kernel does when it is the
+//! first store to a page since that was written back, and only where its filesystem wants to know. So the daemon is asked to set the
+//! time: a file that was stored to is *behind*, and catches up when somebody looks (stat(2)), at close(2) and fsync(2), and whenever
+//! the kernel writes dirty inodes back. Mappings are made read-only by the last two, and by msync(2), so that the next store is seen.
+//! It is the daemon's clock that counts, as with its WRITEs.
+//!
+//! C leaves it at what the host's kernel does: rsync(1), make(1) and other guests take a file for the same that is not.
+
+use crate::{
+    freshness::Asked,
+    inode::NodeInode,
+    superblock::VirtioFs, //
+};
+use fuse_proto::{
+    Caller,
+    SetTime,
+    Setattr, //
+};
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        ordering,
+        Atomic, //
+    },
+};
+use kernel_ext::event::{
+    Event,
+    FOREVER, //
+};
+use vfs::Inode;
+
+/// How the time of modification that the daemon has of a file relates to what was stored here.
+#[pin_data]
+pub(super) struct Times {
+    /// Something was stored since.
+    behind: Atomic<i32>,
+    /// Tasks that see to it.
+    catching_up: Atomic<i32>,
+    /// Such a task is done.
+    #[pin]
+    done: Event,
+}
+
+impl Times {
+    /// Of a file that was not stored to.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            behind: Atomic::new(0),
+            catching_up: Atomic::new(0),
+            done <- Event::new(),
+        })
+    }
+
+    /// Whether nothing was stored since, and the daemon has said so.
+    fn is_right(&self) -> bool {
+        self.behind.load(ordering::Acquire) == 0 && self.catching_up.load(ordering::Relaxed) == 0
+    }
+
+    /// Whether it is behind, which it is no more.
+    fn take(&self) -> bool {
+        self.behind.load(ordering::Relaxed) != 0 && self.behind.xchg(0, ordering::Full) != 0
+    }
+
+    /// Waits until no task sees to it. Sleeps; a fatal signal ends that with `EINTR`.
+    fn wait(&self) -> Result {
+        loop {
+            let seen = self.done.seen();
+            if self.catching_up.load(ordering::Acquire) == 0 {
+                return Ok(());
+            }
+            self.done.wait_killable(seen, FOREVER)?;
+        }
+    }
+}
+
+/// A task that sees to it that the daemon's time is right.
+struct CatchingUp<'a>(&'a Times);
+
+impl<'a> CatchingUp<'a> {
+    fn new(times: &'a Times) -> Self {
+        times.catching_up.fetch_add(1, ordering::Full);
+        Self(times)
+    }
+}
+
+impl Drop for CatchingUp<'_> {
+    fn drop(&mut self) {
+        self.0.catching_up.fetch_sub(1, ordering::Full);
+        self.0.done.happen();
+    }
+}
+
+fn of(inode: &Inode<VirtioFs>) -> Option<&Times> {
+    inode.data().mapped().map(|file| file.times())
+}
+
+/// Something was stored through the window. May sleep.
+pub(crate) fn stored(inode: &Inode<VirtioFs>) {
+    let Some(times) = of(inode) else {
+        return;
+    };
+    // Mostly it is set already, and then the memory need not move to this CPU.
+    if times.behind.load(ordering::Relaxed) == 0 {
+        times.behind.store(1, ordering::Relaxed);
+        inode.mark_times_dirty();
+    }
+}
+
+/// Has the daemon set the time of modification, if it is behind: whether its attributes are known as of then. When it refuses, they stay
+/// as they are. Sleeps; a fatal signal ends that, and leaves it to others.
+pub(crate) fn catch_up(inode: &Inode<VirtioFs>) -> bool {
+    let Some(times) = of(inode) else {
+        return false;
+    };
+    if times.is_right() {
+        return false;
+    }
+    // First of all, for who wants to be the last to set it.
+    let catching_up = CatchingUp::new(times);
+    if !times.take() {
+        drop(catching_up);
+        // Others see to what was stored before this.
+        let _ = times.wait();
+        return false;
+    }
+    match set_to_now(inode) {
+        Err(e) if e == EINTR => {
+            stored(inode);
+            false
+        }
+        set => set.is_ok(),
+    }
+}
+
+fn set_to_now(inode: &Inode<VirtioFs>) -> Result {
+    let mut op = Setattr::new(inode.known()?.node());
+    let writer = inode.data().writers().borrow().ok();
+    op.fh = writer.as_ref().map(|writer| writer.fh());
+    op.mtime = Some(SetTime::Now);
+    let asked = Asked::now();
+    let reply = inode.session()?.call(&op, &Caller::default())?;
+    inode.update(&reply.attr, reply.ttl, asked)
+}
+
+/// The time of modification is about to be set, whatever was stored before: whether it was behind. The inode is locked (`i_rwsem`).
+/// Sleeps. Errors: `EINTR` for a fatal signal.
+pub(crate) fn supersede(inode: &Inode<VirtioFs>) -> Result<bool> {
+    let Some(times) = of(inode) else {
+        return Ok(false);
+    };
+    let behind = times.take();
+    // The daemon would be asked for both at the same time.
+    times.wait().inspect_err(|_| {
+        if behind {
+            stored(inode);
+        }
+    })?;
+    Ok(behind)
+}
