@@ -65,15 +65,14 @@ impl Times {
         self.behind.load(ordering::Relaxed) != 0 && self.behind.xchg(0, ordering::Full) != 0
     }
 
-    /// Waits until no task sees to it. Sleeps; a fatal signal ends that with `EINTR`.
-    fn wait(&self) -> Result {
-        loop {
-            let seen = self.done.seen();
-            if self.catching_up.load(ordering::Acquire) == 0 {
-                return Ok(());
-            }
-            self.done.wait_killable(seen, FOREVER)?;
+    /// Waits for a task that sees to it, if there is one: whether there was none. Sleeps; a fatal signal ends that with `EINTR`.
+    fn wait(&self) -> Result<bool> {
+        let seen = self.done.seen();
+        if self.catching_up.load(ordering::Acquire) == 0 {
+            return Ok(true);
         }
+        self.done.wait_killable(seen, FOREVER)?;
+        Ok(false)
     }
 }
 
@@ -116,24 +115,23 @@ pub(crate) fn catch_up(inode: &Inode<VirtioFs>) -> bool {
     let Some(times) = of(inode) else {
         return false;
     };
-    if times.is_right() {
-        return false;
-    }
-    // First of all, for who wants to be the last to set it.
-    let catching_up = CatchingUp::new(times);
-    if !times.take() {
-        drop(catching_up);
-        // Others see to what was stored before this.
-        let _ = times.wait();
-        return false;
-    }
-    match set_to_now(inode) {
-        Err(e) if e == EINTR => {
-            stored(inode);
-            false
+    while !times.is_right() {
+        // First of all, for who wants to be the last to set it.
+        let catching_up = CatchingUp::new(times);
+        if times.take() {
+            let set = set_to_now(inode);
+            if set == Err(EINTR) {
+                stored(inode);
+            }
+            return set.is_ok();
         }
-        set => set.is_ok(),
+        drop(catching_up);
+        // Another one sees to what was stored before this; should more be stored meanwhile, this one does.
+        if times.wait().is_err() {
+            break;
+        }
     }
+    false
 }
 
 fn set_to_now(inode: &Inode<VirtioFs>) -> Result {
@@ -152,12 +150,14 @@ pub(crate) fn supersede(inode: &Inode<VirtioFs>) -> Result<bool> {
     let Some(times) = of(inode) else {
         return Ok(false);
     };
-    let behind = times.take();
+    let mut behind = times.take();
     // The daemon would be asked for both at the same time.
-    times.wait().inspect_err(|_| {
+    while !times.wait().inspect_err(|_| {
         if behind {
             stored(inode);
         }
-    })?;
+    })? {
+        behind |= times.take();
+    }
     Ok(behind)
 }
