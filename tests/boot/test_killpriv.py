@@ -210,7 +210,7 @@ def window(rig):
     rig.unmounted()
 
 
-# A write into the window, and what it is no business of.
+# A write into the window.
 WROTE = "fd = os.open('/mnt/file', os.O_RDWR); os.pwrite(fd, b'y', 0); os.close(fd)"
 AGREED = [
     pytest.param("+HANDLE_KILLPRIV_V2", id="agreed", marks=pytest.mark.beyond_c("the daemon is thought to learn of writes")),

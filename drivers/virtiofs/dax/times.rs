@@ -55,14 +55,19 @@ impl Times {
         })
     }
 
+    /// Whether something was stored since, and nobody sees to it.
+    fn is_behind(&self) -> bool {
+        self.behind.load(ordering::Acquire) != 0
+    }
+
     /// Whether nothing was stored since, and the daemon has said so.
     fn is_right(&self) -> bool {
-        self.behind.load(ordering::Acquire) == 0 && self.catching_up.load(ordering::Relaxed) == 0
+        !self.is_behind() && self.catching_up.load(ordering::Relaxed) == 0
     }
 
     /// Whether it is behind, which it is no more.
     fn take(&self) -> bool {
-        self.behind.load(ordering::Relaxed) != 0 && self.behind.xchg(0, ordering::Full) != 0
+        self.is_behind() && self.behind.xchg(0, ordering::Full) != 0
     }
 
     /// Waits for a task that sees to it, if there is one: whether there was none. Sleeps; a fatal signal ends that with `EINTR`.
@@ -103,7 +108,7 @@ pub(crate) fn stored(inode: &Inode<VirtioFs>) {
         return;
     };
     // Mostly it is set already, and then the memory need not move to this CPU.
-    if times.behind.load(ordering::Relaxed) == 0 {
+    if !times.is_behind() {
         times.behind.store(1, ordering::Relaxed);
         inode.mark_times_dirty();
     }
@@ -116,16 +121,18 @@ pub(crate) fn catch_up(inode: &Inode<VirtioFs>) -> bool {
         return false;
     };
     while !times.is_right() {
-        // First of all, for who wants to be the last to set it.
-        let catching_up = CatchingUp::new(times);
-        if times.take() {
-            let set = set_to_now(inode);
-            if set == Err(EINTR) {
-                stored(inode);
+        // Not for those who only wait, as its end wakes the others.
+        if times.is_behind() {
+            // First of all, for who wants to be the last to set it.
+            let _catching_up = CatchingUp::new(times);
+            if times.take() {
+                let set = set_to_now(inode);
+                if set == Err(EINTR) {
+                    stored(inode);
+                }
+                return set.is_ok();
             }
-            return set.is_ok();
         }
-        drop(catching_up);
         // Another one sees to what was stored before this; should more be stored meanwhile, this one does.
         if times.wait().is_err() {
             break;
