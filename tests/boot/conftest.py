@@ -6,6 +6,7 @@ One test: scripts/enter pytest tests/boot/test_read.py -k sendfile --kernel debu
 
 import json
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -302,6 +303,16 @@ def blocked(guest, process):
         return asleep and len(previous) > 2 and previous[-1] == previous[-2] == previous[-3]
 
     guest.wait_until(same_twice, f"{process.command} sleeps")
+
+
+def kill_while_held(rig, process):
+    """Kills a process that waits for a reply which the daemon holds; afterwards none is held."""
+    rig.daxd.wait_for_held()
+    blocked(rig.guest, process)
+    process.kill()
+    assert process.wait().rc == 128 + signal.SIGKILL
+    rig.daxd.clear_faults()
+    rig.daxd.release()
 
 
 def running(guest, process):

@@ -7,7 +7,7 @@ import signal
 import struct
 
 import pytest
-from conftest import blocked
+from conftest import blocked, kill_while_held
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 60, "entry_timeout": 60}, "ports": True}
@@ -213,12 +213,7 @@ part = memoryview(mmap.mmap(os.open("/mnt/huge", os.O_RDWR), 0, prot=7))[:100]
 {copy}
 """
     )
-    rig.daxd.wait_for_held()
-    blocked(guest, task)
-    task.kill()
-    assert task.wait().rc == 128 + signal.SIGKILL
-    rig.daxd.clear_faults()
-    rig.daxd.release()
+    kill_while_held(rig, task)
     assert same(rig, "huge")
     guest.umount()
     assert maps(rig) == 0

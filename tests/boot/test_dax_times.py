@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from conftest import blocked
+from conftest import blocked, kill_while_held
 
 MEG = 1 << 20
 RIG = {"daxd": {"window": "16M", "queues": 2}, "settings": {"attr_timeout": 3600, "entry_timeout": 3600}}
@@ -167,12 +167,7 @@ def test_look_that_is_killed(rig, share):
     assert share(WRITE) == "OK"
     rig.daxd.hold("SETATTR")
     look = rig.guest.spawn("exec stat /mnt/file")
-    rig.daxd.wait_for_held()
-    blocked(rig.guest, look)
-    look.kill()
-    assert look.wait().rc == 128 + signal.SIGKILL
-    rig.daxd.clear_faults()
-    rig.daxd.release()
+    kill_while_held(rig, look)
     os.utime(rig.tree / "file", (LONG_AGO, LONG_AGO))
     assert share(LOOKS["stat"]) == "OK"
     assert modified(rig) > LONG_AGO

@@ -2,11 +2,10 @@
 """Set-id bits and capabilities that a file loses when somebody changes it, whoever takes them away, and what that costs."""
 
 import os
-import signal
 
 import pytest
 from aio import SOURCE
-from conftest import blocked
+from conftest import kill_while_held
 from guest import Share
 from test_acl import as_1000
 from test_namespace import PRELUDE
@@ -264,12 +263,7 @@ def test_killed_while_capabilities_are_asked_for(rig, window, agreed):
     assert rig.hand.do(f"os.setxattr('/mnt/file', 'security.capability', {CAPABILITY})") == "OK"
     rig.daxd.hold("GETXATTR")
     task = rig.guest.spawn_python("import os; os.pwrite(os.open('/mnt/file', os.O_RDWR), b'killed', 0)")
-    rig.daxd.wait_for_held()
-    blocked(rig.guest, task)
-    task.kill()
-    assert task.wait().rc == 128 + signal.SIGKILL
-    rig.daxd.clear_faults()
-    rig.daxd.release()
+    kill_while_held(rig, task)
     assert (rig.tree / "file").read_bytes() == contents
     assert rig.hand.do(WROTE) == "OK"
     assert "security.capability" not in os.listxattr(rig.tree / "file")
