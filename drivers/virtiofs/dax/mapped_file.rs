@@ -4,8 +4,8 @@
 
 use super::{
     copies::CopiesOf,
-    times::Times,
-    window::State, //
+    state::State,
+    times::Times, //
 };
 use crate::{
     forget::Known,

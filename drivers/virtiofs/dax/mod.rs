@@ -5,6 +5,7 @@
 //! - [`mode`]: which files.
 //! - [`keeper`]: who has the window, for interrupts.
 //! - [`mapped_file`]: what it knows of a file.
+//! - [`state`]: what the window lock guards: ranges, and what is under way for them.
 //! - [`window`]: what the window shows, and the requests that change that.
 //! - [`io`]: read(2) and write(2).
 //! - [`fault`]: mappings of files into memory.
@@ -26,6 +27,7 @@ mod mapped_file;
 mod mode;
 mod outstanding;
 mod reclaim;
+mod state;
 mod times;
 mod wait;
 mod window;
@@ -49,6 +51,7 @@ pub(crate) use mode::{
     Holder, //
 };
 pub(crate) use outstanding::MapRequest;
+pub(crate) use state::Run;
 pub(crate) use times::{
     catch_up,
     stored,
@@ -56,7 +59,6 @@ pub(crate) use times::{
 };
 pub(crate) use window::{
     LostMapping,
-    Run,
     Window,
     IDLE_CHECK, //
 };

@@ -8,10 +8,8 @@
 
 use super::{
     mapped_file::MappedFile,
-    window::{
-        Ending,
-        Window, //
-    },
+    state::Ending,
+    window::Window, //
 };
 use crate::{
     device::Instance,

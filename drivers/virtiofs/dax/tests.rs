@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the ends of requests do to the table of ranges. A part of [`window`](super), of which it sees what others do not.
+//! What the ends of requests do to the table of ranges. A part of [`state`](super), of which it sees what others do not.
 
 use super::*;
+use crate::dax::layout::bytes_of;
 
 const OWNER: Owner = Owner(7);
 const ENDINGS: [Ending; 4] = [
@@ -52,7 +53,7 @@ fn counts(state: &State) -> (u32, u32, u32, u32) {
     (usage.idle, usage.busy, usage.retired, usage.ranges)
 }
 
-#[kunit_tests(virtiofs_dax_window)]
+#[kunit_tests(virtiofs_dax_state)]
 mod suite {
     use super::*;
 
@@ -130,7 +131,7 @@ mod suite {
     /// The daemon's words: an error is one, and what makes no sense may be anything.
     #[test]
     fn words_of_the_daemon() {
-        let of = |done| ending_of(&done);
+        let of = |done| Ending::of(&done);
         assert!(matches!(of(Ok(())), Ending::Done));
         let error = fuse_proto::ReplyError::Errno(-12);
         assert!(matches!(of(Err(error)), Ending::Refused));

@@ -11,6 +11,12 @@ use super::{
     layout::bytes_of,
     mapped_file::MappedFile,
     outstanding::Outstanding,
+    state::{
+        Ending,
+        Run,
+        State,
+        TICK, //
+    },
     wait::{
         Awaited,
         Changes, //
@@ -22,28 +28,14 @@ use crate::{
     superblock::VirtioFs, //
 };
 use dax_map::{
-    buddy::Block,
-    policy,
     Access,
     Advice,
-    Config,
     Extent,
-    Geometry,
-    Ghost,
     Hit,
-    Motion,
     Need,
-    Order,
-    Owner,
     Plan,
-    ReclaimToken,
     Refused,
-    RemapToken,
-    ReserveToken,
-    Slot,
     SlotId,
-    Stale,
-    Stream,
     Wait,
     Wake, //
 };
@@ -63,234 +55,19 @@ use kernel::{
             Atomic, //
         },
         Arc,
-        LockedBy,
         SpinLock, //
     },
     time::msecs_to_jiffies, //
 };
-use kernel_ext::{
-    dax::Memory,
-    siphash::SipHash, //
-};
+use kernel_ext::dax::Memory;
 use vfs::{
     dax::Patience,
-    time::{
-        jiffies_64,
-        monotonic_ns, //
-    },
+    time::monotonic_ns,
     Inode, //
 };
 
-/// Milliseconds between two ticks of the window's clock. With each, ranges are tried again that had to stay because somebody has
-/// pinned pages of them: whoever lets go of a page wakes those who wait for this very page (`free_zone_device_folio()`), and a task
-/// that needs a range waits for whichever of many comes first.
-const TICK: u32 = 1000;
 /// How often ranges that nobody uses are looked for, in milliseconds.
 pub(crate) const IDLE_CHECK: u32 = 20 * TICK;
-/// Parts of files that are remembered for each range.
-const GHOSTS_PER_RANGE: usize = 8;
-/// Fewest ranges that there are. An instruction that copies from one mapping to another needs as many at the same time, where it lies
-/// across two ranges in both: with fewer, it would have one taken for the other for ever. So none is larger than such a part of the
-/// window.
-const FEWEST_RANGES: usize = 4;
-/// Wishes for a range that are not granted after the daemon has refused one.
-const PAUSE: u32 = 32;
-
-#[cfg(VIRTIOFS_KUNIT)]
-#[path = "tests.rs"]
-mod tests;
-
-type Table = dax_map::Window<KVVec<Block>, KVVec<Slot>, KVVec<Ghost>>;
-
-/// What the window has to be told about a request that is under way.
-enum Duty {
-    Map(ReserveToken),
-    Remap(RemapToken),
-    Remove(ReclaimToken),
-}
-
-/// How a request for ranges ended.
-#[derive(Clone, Copy)]
-pub(super) enum Ending {
-    /// It was carried out.
-    Done,
-    /// It was not sent.
-    NotSent,
-    /// The daemon refused it.
-    Refused,
-    /// There is no telling.
-    Unknown,
-}
-
-pub(super) struct State {
-    pub(super) table: Table,
-    /// For each range whose it is.
-    pub(super) files: KVVec<Option<Arc<MappedFile>>>,
-    /// For each range what is under way.
-    duties: KVVec<Option<Duty>>,
-    /// No range is made, and none is used any more.
-    pub(super) closed: bool,
-    /// The daemon cannot map.
-    unable: bool,
-    /// Wishes for ranges that are not granted.
-    pause: u32,
-    next_tick: u64,
-    /// Nanoseconds that tasks have waited for others' ranges.
-    pub(super) waited: u64,
-}
-
-impl State {
-    /// That of a window of `len` bytes, see [`Window::new`].
-    fn new(len: u64, alignment: u64, ranges: usize) -> Result<Self> {
-        let part = len
-            .checked_div(FEWEST_RANGES as u64)
-            .and_then(Order::within);
-        let largest = part.ok_or(EINVAL)?.min(policy::MAX_ORDER);
-        let geometry = Geometry::new(len, alignment, largest).map_err(|_| EINVAL)?;
-        let blocks = usize::try_from(geometry.blocks())?;
-        let ranges = ranges.max(FEWEST_RANGES).min(blocks);
-        let table = Table::new(
-            Config {
-                geometry,
-                seed: SipHash::random().of(0),
-            },
-            KVVec::from_elem(Block::default(), blocks, GFP_KERNEL)?,
-            KVVec::from_elem(Slot::default(), ranges, GFP_KERNEL)?,
-            KVVec::from_elem(
-                Ghost::default(),
-                ranges.saturating_mul(GHOSTS_PER_RANGE),
-                GFP_KERNEL,
-            )?,
-        )
-        .map_err(|_| EINVAL)?;
-        let mut files = KVVec::with_capacity(ranges, GFP_KERNEL)?;
-        let mut duties = KVVec::with_capacity(ranges, GFP_KERNEL)?;
-        for _ in 0..ranges {
-            files.push(None, GFP_KERNEL)?;
-            duties.push(None, GFP_KERNEL)?;
-        }
-        Ok(Self {
-            table,
-            files,
-            duties,
-            closed: false,
-            unable: false,
-            pause: 0,
-            next_tick: 0,
-            waited: 0,
-        })
-    }
-
-    /// The range for an access, if it is ready and easy to find, and what is to be mapped ahead; or what the access means.
-    #[inline]
-    fn hit(&mut self, run: &Run, access: &Access) -> Result<(Hit, Option<Plan>), Motion> {
-        let max = self.table.geometry().max();
-        let motion = run.0.access_mut(self).note(access, max);
-        let hit = self.table.hit(access, motion).ok_or(motion)?;
-        let next = run.0.access_mut(self).found(access, motion, &hit, max);
-        let ahead = next.and_then(|offset| self.table.plan_ahead(access, offset));
-        Ok((hit, ahead))
-    }
-
-    /// What else is to be done with it. The lock guards the stream as well, so that it is copied.
-    fn advise(&mut self, run: &Run, access: &Access, motion: Motion) -> Advice {
-        let mut stream = *run.0.access(self);
-        let advice = self.table.advise(&mut stream, access, motion);
-        *run.0.access_mut(self) = stream;
-        advice
-    }
-
-    /// Whether the daemon cannot map.
-    pub(super) fn is_unable(&self) -> bool {
-        self.unable
-    }
-
-    pub(super) fn file(&self, slot: SlotId) -> Option<&Arc<MappedFile>> {
-        self.files.get(slot.get() as usize)?.as_ref()
-    }
-
-    /// A request is about to be sent for a range.
-    fn undertake(&mut self, slot: SlotId, duty: Duty) {
-        if let Some(place) = self.duties.get_mut(slot.get() as usize) {
-            *place = Some(duty);
-        }
-    }
-
-    /// REMOVEMAPPING is about to be sent for a range, and for those of the same file that `another` picks, so many at most: these,
-    /// and their file. `extents` has room for them.
-    pub(super) fn undertake_removals(
-        &mut self,
-        token: ReclaimToken,
-        most: usize,
-        extents: &mut KVec<Extent>,
-        another: impl Fn(&mut Table, Owner) -> Option<ReclaimToken>,
-    ) -> Option<Arc<MappedFile>> {
-        let first = self.undertake_removal(token);
-        let _ = extents.push_within_capacity(first);
-        while extents.len() < most {
-            let Some(token) = another(&mut self.table, first.owner) else {
-                break;
-            };
-            let _ = extents.push_within_capacity(self.undertake_removal(token));
-        }
-        self.file(first.slot).cloned()
-    }
-
-    /// REMOVEMAPPING is about to be sent for a range.
-    pub(super) fn undertake_removal(&mut self, token: ReclaimToken) -> Extent {
-        let extent = *token.extent();
-        self.undertake(extent.slot, Duty::Remove(token));
-        extent
-    }
-
-    /// Whether the daemon has refused to map lately, or cannot, so that it is not asked for this.
-    fn grants_nothing(&mut self, access: &Access) -> bool {
-        let either = access.need == Need::Either;
-        if !self.unable && (self.pause == 0 || !either) {
-            return false;
-        }
-        if either {
-            self.pause = self.pause.saturating_sub(1);
-            self.table.count_bypass(access.write);
-        }
-        true
-    }
-
-    /// Whether it can be asked for what is to be mapped ahead.
-    fn grants_ahead(&self) -> bool {
-        !self.unable && self.pause == 0
-    }
-
-    fn fulfil(&mut self, slot: SlotId, ending: Ending) -> Wake {
-        let index = slot.get() as usize;
-        let Some(duty) = self.duties.get_mut(index).and_then(Option::take) else {
-            return Wake::default();
-        };
-        let table = &mut self.table;
-        let (wake, shows) = match (duty, ending) {
-            (Duty::Map(token), Ending::Done) => (table.commit(token, false), true),
-            (Duty::Map(token), Ending::Unknown) => (table.setup_unknown(token), false),
-            (Duty::Map(token), _) => (table.setup_failed(token), false),
-            (Duty::Remap(token), Ending::Done) => (table.remap_done(token), true),
-            (Duty::Remap(token), Ending::NotSent) => (table.remap_cancelled(token), true),
-            (Duty::Remap(token), _) => (table.remap_unknown(token), false),
-            (Duty::Remove(token), Ending::Done) => (table.removed(token), false),
-            (Duty::Remove(token), Ending::NotSent) => (table.remove_cancelled(token), true),
-            (Duty::Remove(token), _) => (table.remove_unknown(token), false),
-        };
-        // After the window was given up, ranges belong to their files until these have gone.
-        let stale = matches!(wake, Err(Stale));
-        if let Some(file) = self.files.get_mut(index).filter(|_| !shows && !stale) {
-            *file = None;
-        }
-        wake.unwrap_or_default()
-    }
-}
-
-/// How an open file has been read and written lately, for its window to know. Protected by the window lock.
-///
-/// It is only ever used with the window that made it, as [`LockedBy`] wants: a file's session stays the same, and so its window.
-pub(crate) struct Run(LockedBy<Stream, State>);
 
 /// The window of a session.
 #[pin_data]
@@ -353,21 +130,13 @@ impl LostMapping {
 
     /// The daemon has answered.
     pub(crate) fn settle(&self, done: Result<(), fuse_proto::ReplyError>) {
-        self.window.settle(&self.slots, ending_of(&done));
-    }
-}
-
-fn ending_of(done: &Result<(), fuse_proto::ReplyError>) -> Ending {
-    match done {
-        Ok(()) => Ending::Done,
-        Err(e) if e.is_malformed() => Ending::Unknown,
-        Err(_) => Ending::Refused,
+        self.window.settle(&self.slots, Ending::of(&done));
     }
 }
 
 impl Window {
-    /// An empty one in `memory`, with ranges aligned to `alignment` bytes, of which there are `ranges` at most, or
-    /// [`FEWEST_RANGES`] if that is more. Sleeps.
+    /// An empty one in `memory`, with ranges aligned to `alignment` bytes, of which there are `ranges` at most, see
+    /// [`State::new`]. Sleeps.
     ///
     /// Errors: `EINVAL` when there is no room for so many, `ENOMEM`.
     pub(crate) fn new(memory: Arc<Memory>, alignment: u64, ranges: usize) -> Result<Arc<Self>> {
@@ -441,7 +210,7 @@ impl Window {
         state.waited = state
             .waited
             .saturating_add(monotonic_ns().saturating_sub(start));
-        let wake = Self::tick_locked(&mut state);
+        let wake = state.tick();
         drop(state);
         self.wake(wake);
         waited
@@ -458,34 +227,14 @@ impl Window {
     /// Lets the window's clock move on, if it is time.
     pub(super) fn tick(&self) {
         let mut state = self.state.lock();
-        let wake = Self::tick_locked(&mut state);
+        let wake = state.tick();
         drop(state);
         self.wake(wake);
     }
 
-    #[inline]
-    fn tick_locked(state: &mut State) -> Wake {
-        let now = jiffies_64();
-        match now.checked_sub(state.next_tick) {
-            Some(late) => Self::tick_late(state, now, late),
-            None => Wake::default(),
-        }
-    }
-
-    /// It is `now`, and has been time for so long.
-    #[inline(never)]
-    fn tick_late(state: &mut State, now: u64, late: u64) -> Wake {
-        let tick = msecs_to_jiffies(TICK) as u64;
-        let missed = late.checked_div(tick).unwrap_or(0);
-        state.next_tick = now.saturating_add(tick);
-        let ticks = u32::try_from(missed).unwrap_or(u32::MAX);
-        state.table.tick(ticks.saturating_add(1))
-    }
-
     /// For a file of this window that was opened just now. Errors: `ENOMEM`.
     pub(crate) fn new_run(&self) -> Result<KBox<Run>> {
-        let stream = LockedBy::new(&self.state, Stream::new());
-        Ok(KBox::new(Run(stream), GFP_KERNEL)?)
+        Run::new(&self.state)
     }
 
     /// What to do with an access, and what to map ahead of it. `run` is of this window.
@@ -498,7 +247,7 @@ impl Window {
         if state.closed {
             return (bypass(access.len), None);
         }
-        let wake = Self::tick_locked(&mut state);
+        let wake = state.tick();
         // Together they are as dax_map::Window::access(). Most are a hit, which goes no further.
         let motion = match state.hit(run, access) {
             Ok((hit, ahead)) => {
@@ -516,7 +265,7 @@ impl Window {
             dax_map::Step::Map(plan) => Step::Map(plan),
             dax_map::Step::Remap(plan) => Step::Remap(plan),
             dax_map::Step::Wait(wait) => Step::Wait(self.awaited(wait)),
-            dax_map::Step::Bypass { .. } if access.need == Need::Page && !state.unable => {
+            dax_map::Step::Bypass { .. } if access.need == Need::Page && !state.is_unable() => {
                 Step::Copy
             }
             dax_map::Step::Bypass { len } => bypass(len),
@@ -556,14 +305,7 @@ impl Window {
                 return Err(ENODEV);
             }
             let refused = match state.table.reserve(&plan) {
-                Ok(token) => {
-                    let extent = *token.extent();
-                    if let Some(place) = state.files.get_mut(extent.slot.get() as usize) {
-                        *place = Some(file.clone());
-                    }
-                    state.undertake(extent.slot, Duty::Map(token));
-                    break extent;
-                }
+                Ok(token) => break state.undertake_map(token, file),
                 Err(refused) => refused,
             };
             if let (Refused::Wait(wait), true) = (refused, must) {
@@ -634,11 +376,7 @@ impl Window {
             return Err(ENODEV);
         }
         let extent = match state.table.begin_remap(plan) {
-            Ok(token) => {
-                let extent = *token.extent();
-                state.undertake(extent.slot, Duty::Remap(token));
-                extent
-            }
+            Ok(token) => state.undertake_remap(token),
             Err(Refused::Wait(wait)) if must => {
                 let awaited = self.awaited(wait);
                 drop(state);
@@ -697,10 +435,7 @@ impl Window {
     /// SETUPMAPPING has failed.
     fn refused(&self, session: &Session, e: Error) {
         let unable = e == ENOSYS || e == EOPNOTSUPP;
-        let mut state = self.state.lock();
-        state.unable |= unable;
-        state.pause = PAUSE;
-        drop(state);
+        self.state.lock().refused(unable);
         if self.complained.xchg(1, ordering::Relaxed) == 0 {
             let tag = session.instance().tag();
             pr_warn!("{tag:?}: the daemon does not map files into the window: {e:?}\n");
@@ -766,7 +501,7 @@ impl Window {
         })?;
         match sent.judge(op, outcome) {
             Some(done) => {
-                self.settle(slots, ending_of(&done));
+                self.settle(slots, Ending::of(&done));
                 Ok(done.map_err(|e| Error::from_errno(e.to_errno())))
             }
             None => {
