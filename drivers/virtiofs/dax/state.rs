@@ -154,22 +154,29 @@ impl State {
         })
     }
 
-    /// The range for an access, if it is ready and easy to find, and what is to be mapped ahead; or what the access means.
+    /// What an access means for its open file.
+    #[inline]
+    pub(super) fn note(&mut self, run: &Run, access: &Access) -> Motion {
+        let max = self.table.geometry().max();
+        run.0.access_mut(self).note(access, max)
+    }
+
+    /// The range for an access that was [noted](Self::note), if it is ready and easy to find, and what is to be mapped ahead.
     #[inline]
     pub(super) fn hit(
         &mut self,
         run: &Run,
         access: &Access,
-    ) -> Result<(Hit, Option<Plan>), Motion> {
+        motion: Motion,
+    ) -> Option<(Hit, Option<Plan>)> {
+        let hit = self.table.hit(access, motion)?;
         let max = self.table.geometry().max();
-        let motion = run.0.access_mut(self).note(access, max);
-        let hit = self.table.hit(access, motion).ok_or(motion)?;
         let next = run.0.access_mut(self).found(access, motion, &hit, max);
         let ahead = next.and_then(|offset| self.table.plan_ahead(access, offset));
-        Ok((hit, ahead))
+        Some((hit, ahead))
     }
 
-    /// What else is to be done with it. The lock guards the stream as well, so that it is copied.
+    /// What to do with an access that did not [hit](Self::hit). The lock guards the stream as well, so that it is copied.
     pub(super) fn advise(&mut self, run: &Run, access: &Access, motion: Motion) -> Advice {
         let mut stream = *run.0.access(self);
         let advice = self.table.advise(&mut stream, access, motion);

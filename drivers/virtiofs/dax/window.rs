@@ -249,15 +249,13 @@ impl Window {
         }
         let wake = state.tick();
         // Together they are as dax_map::Window::access(). Most are a hit, which goes no further.
-        let motion = match state.hit(run, access) {
-            Ok((hit, ahead)) => {
-                let ahead = ahead.filter(|_| state.grants_ahead());
-                drop(state);
-                self.wake(wake);
-                return (Step::Use(Pinned { window: self, hit }), ahead);
-            }
-            Err(motion) => motion,
-        };
+        let motion = state.note(run, access);
+        if let Some((hit, ahead)) = state.hit(run, access, motion) {
+            let ahead = ahead.filter(|_| state.grants_ahead());
+            drop(state);
+            self.wake(wake);
+            return (Step::Use(Pinned { window: self, hit }), ahead);
+        }
         let Advice { step, ahead } = state.advise(run, access, motion);
         let step = match step {
             dax_map::Step::Use(hit) => Step::Use(Pinned { window: self, hit }),
