@@ -346,6 +346,12 @@ def parsed(parser, drivers, rounds, small):
     """The arguments, with defaults for what was not said: `rounds` with --quick and without, `small` the scale with --quick."""
     args = parser.parse_args()
     args.case, args.driver = args.case or ["*"], args.driver or list(drivers)
+    if args.json:
+        try:
+            Path(args.json).touch()
+        except OSError as error:
+            # Rather than after all was measured. What is outside the checkout and /tmp, the build root does not have.
+            parser.error(f"--json: {error}")
     args.rounds = args.rounds or rounds[not args.quick]
     # Real processors are quicker: as many operations as under the emulator would take too little time to be measured.
     scale = 4.0 if guests.accelerator(args.instructions)[1] == "kvm" else 1.0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the bench makes of its measurements: medians, ratios, verdicts, and the tables that show them."""
 
+import math
 import statistics
 
 # A difference counts when the rounds agree on its direction and their median is at least this far from one.
@@ -14,9 +15,22 @@ ENOUGH = 5
 MEASURES = ("kicks", "interrupts", "map_us", "unmap_us", "KiB")
 
 
+def left_out(count):
+    """How many of so many rounds may be left out at each end, so that the median of all rounds that could be had lies between the
+    others as surely as it lies between `ENOUGH` rounds (sign test): none of up to eight, one of nine.
+    """
+    unsure = 2 / 2**ENOUGH
+    out = 0
+    while 2 * sum(math.comb(count, less) for less in range(out + 2)) / 2**count <= unsure:
+        out += 1
+    return out
+
+
 def spread(values):
-    """(median, least, greatest)."""
-    return statistics.median(values), min(values), max(values)
+    """(median, least, greatest), without rounds of which there are enough others, see `left_out`."""
+    out = left_out(len(values))
+    ordered = sorted(values)
+    return statistics.median(values), ordered[out], ordered[-1 - out]
 
 
 def ratios(ours, theirs):

@@ -29,6 +29,15 @@ def test_verdict_needs_agreement():
     assert table.verdict([0.5, 0.5]) == ""
 
 
+def test_many_rounds_outvote_a_few():
+    """What one round says weighs less the more there are; five have to agree."""
+    assert [table.left_out(count) for count in (1, 5, 8, 9, 11, 12, 30)] == [0, 0, 0, 1, 1, 2, 9]
+    assert table.spread([1.2, 0.5, 1.1, 1.3, 1.4]) == (1.2, 0.5, 1.4)
+    assert table.spread([1.2] * 7 + [0.5, 9.0]) == (1.2, 1.2, 1.2)
+    assert table.verdict([1.2] * 8 + [0.9]) == "slower"
+    assert table.verdict([1.2] * 7 + [0.9] * 2) == "="
+
+
 def test_ratios_pair_rounds():
     """The ratio is taken within a round, and a failed run has none."""
     result = times(ours=[100, 1000, None], C=[200, 2000, 10])
