@@ -4,7 +4,7 @@
 import math
 import statistics
 
-# A difference counts when the rounds agree on its direction and their median is at least this far from one.
+# A difference counts when the rounds that are not left out agree on its direction and the median is at least this far from one.
 MARGIN = 0.05
 # With fewer rounds there is no verdict.
 LEAST = 3
