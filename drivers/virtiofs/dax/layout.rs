@@ -96,3 +96,29 @@ pub(super) fn bytes_of(extent: &Extent) -> Result<(i64, i64)> {
         start.checked_add(len).ok_or(EOVERFLOW)?.saturating_sub(1),
     ))
 }
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_dax_layout)]
+mod tests {
+    use super::*;
+
+    /// The bytes of a file that a range stands for.
+    #[test]
+    fn bytes() -> Result {
+        let extent = |file_offset, len| Extent {
+            file_offset,
+            len,
+            ..Extent::default()
+        };
+        assert_eq!(bytes_of(&extent(0, 4096))?, (0, 4095));
+        assert_eq!(
+            bytes_of(&extent(2 << 20, 65536))?,
+            (2 << 20, (2 << 20) + 65535)
+        );
+        let last = i64::MAX as u64 - 4095;
+        assert!(bytes_of(&extent(last, 4096)).is_err());
+        assert!(bytes_of(&extent(last, 4095)).is_ok());
+        assert!(bytes_of(&extent(u64::MAX, 1)).is_err());
+        Ok(())
+    }
+}

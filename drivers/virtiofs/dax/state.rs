@@ -3,7 +3,7 @@
 //! What the window lock guards: the table of ranges, whose they are, and what is under way for them.
 //!
 //! What to do is decided by `dax_map`. While a request is under way a range has a *duty*: the token that says how it ended.
-//! Nothing here sleeps.
+//! Nothing that is done with the lock held sleeps or allocates.
 
 use super::mapped_file::MappedFile;
 use dax_map::{

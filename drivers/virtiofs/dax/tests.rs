@@ -3,7 +3,6 @@
 //! What the ends of requests do to the table of ranges. A part of [`state`](super), of which it sees what others do not.
 
 use super::*;
-use crate::dax::layout::bytes_of;
 
 const OWNER: Owner = Owner(7);
 const ENDINGS: [Ending; 4] = [
@@ -179,26 +178,6 @@ mod suite {
         assert!(largest(1 << 30, 4 << 20).is_err());
         assert_eq!(State::new(1 << 30, 4096, 0)?.files.len(), FEWEST_RANGES);
         assert_eq!(State::new(2 << 20, 4096, 100)?.files.len(), 32);
-        Ok(())
-    }
-
-    /// The bytes of a file that a range stands for.
-    #[test]
-    fn bytes() -> Result {
-        let extent = |file_offset, len| Extent {
-            file_offset,
-            len,
-            ..Extent::default()
-        };
-        assert_eq!(bytes_of(&extent(0, 4096))?, (0, 4095));
-        assert_eq!(
-            bytes_of(&extent(2 << 20, 65536))?,
-            (2 << 20, (2 << 20) + 65535)
-        );
-        let last = i64::MAX as u64 - 4095;
-        assert!(bytes_of(&extent(last, 4096)).is_err());
-        assert!(bytes_of(&extent(last, 4095)).is_ok());
-        assert!(bytes_of(&extent(u64::MAX, 1)).is_err());
         Ok(())
     }
 }

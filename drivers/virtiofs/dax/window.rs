@@ -3,8 +3,7 @@
 //! The window of a session: what of which file it shows, and the requests that change that.
 //!
 //! What to do is decided by `dax_map`, under one spinlock, the window lock; this module sends the requests, sleeps and wakes.
-//! While a request is under way the range has a *duty*: the token that says how it ended. A task that is killed leaves its
-//! duty behind, and the late reply fulfils it.
+//! A task that is killed leaves its duty (see [`state`](super::state)) behind, and the late reply fulfils it.
 
 use super::{
     copies::Copies,
