@@ -129,6 +129,16 @@ def test_exit_code():
     assert wrong(ours=[100] * 3, C=[110, None, 110]) == (False, False)
 
 
+def test_numbers_that_cannot_be_saved(monkeypatch, capsys, tmp_path):
+    """It is said before anything is measured."""
+    import bench_dax
+
+    monkeypatch.setattr(sys, "argv", ["bench_dax.py", "--json", str(tmp_path / "missing" / "numbers.json")])
+    with pytest.raises(SystemExit):
+        bench_dax.arguments()
+    assert "--json" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_drivers_of_groups():
     """Only where the goal names them there are runs without DAX; who was not chosen has none."""
     import bench_dax

@@ -185,13 +185,7 @@ def test_killed_while_it_maps(rig, guest):
     guest.mount("daxd", options="dax=always")
     for opcode in ("SETUPMAPPING", "REMOVEMAPPING"):
         rig.daxd.hold(opcode)
-        task = guest.spawn("exec cat /mnt/huge >/dev/null")
-        rig.daxd.wait_for_held()
-        blocked(guest, task)
-        task.kill()
-        assert task.wait().rc != 0
-        rig.daxd.clear_faults()
-        rig.daxd.release()
+        kill_while_held(rig, guest.spawn("exec cat /mnt/huge >/dev/null"))
         assert same(rig, "huge")
     assert rig.daxd.counters()["dax"]["setup_occupied"] == 0
     guest.umount()
