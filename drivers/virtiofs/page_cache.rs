@@ -96,11 +96,10 @@ impl vfs::mapping::Operations for Pages {
     }
 }
 
-fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
+fn fill(inode: &Inode<VirtioFs>, fh: Fh, range: FolioRange) -> Result {
     if range.is_empty() {
         return Ok(());
     }
-    range.finish();
     let session = inode.session()?;
     let offset = u64::try_from(range.pos())?;
     let op = Read {

@@ -145,7 +145,6 @@ fn write_through(
         fault_in(from, max)?;
         collect(inode, iocb.pos(), max, from, &mut range)?;
     }
-    range.finish();
     let asked = range.len();
     let at = |bytes: usize| iocb.pos().saturating_add_unsigned(bytes as u64);
     let sent = send(iocb, Payload::Write(range)).map(|(written, transfer)| {

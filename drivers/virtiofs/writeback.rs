@@ -174,8 +174,7 @@ pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs
 }
 
 /// Sends one request of a writeback. If that fails the range is dropped, which ends its writeback with an error.
-fn store(inode: &Inode<VirtioFs>, fh: Fh, mut range: WritebackRange) {
-    range.finish();
+fn store(inode: &Inode<VirtioFs>, fh: Fh, range: WritebackRange) {
     if keeps(inode) {
         // The daemon's time of modification is going to be another.
         inode.mark_times_dirty();

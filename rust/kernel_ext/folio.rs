@@ -137,11 +137,6 @@ impl FolioRange {
         Ok(())
     }
 
-    /// To be called when all folios are in.
-    pub fn finish(&mut self) {
-        self.sg.finish();
-    }
-
     /// Its position in the file in bytes.
     pub fn pos(&self) -> i64 {
         self.pos

@@ -42,7 +42,6 @@ impl PageBuffer {
             left -= part;
             pages.push(page, GFP_KERNEL)?;
         }
-        sg.finish();
         Ok(Self { pages, sg, len })
     }
 

@@ -14,7 +14,8 @@ use kernel::prelude::*;
 ///
 /// # Invariants
 ///
-/// `entries` is empty, or a table initialised by `sg_init_table()` of which the first `used` entries are set.
+/// `entries` is empty, or a table initialised by `sg_init_table()` of which the first `used` entries are set. The end mark is on the
+/// last of these, so that C code never gets to an entry that is not set.
 pub struct Scatterlist {
     entries: KVec<bindings::scatterlist>,
     used: usize,
@@ -48,7 +49,7 @@ impl Scatterlist {
 
     /// Appends `len` bytes at `offset` of `page`; contiguous pages may be one segment.
     ///
-    /// `E2BIG` when there is no room.
+    /// `E2BIG` when there is no room, `EINVAL` when there are no bytes, which a device need not take.
     ///
     /// # Safety
     ///
@@ -60,24 +61,24 @@ impl Scatterlist {
         len: usize,
     ) -> Result {
         let (offset, bytes) = (u32::try_from(offset)?, u32::try_from(len)?);
-        let entry = self.entries.get_mut(self.used).ok_or(E2BIG)?;
-        // SAFETY: By the type invariant `entry` is an initialised entry; the caller vouches for the page.
-        unsafe { bindings::sg_set_page(entry, page.as_ptr(), bytes, offset) };
-        self.used += 1;
-        self.bytes += len;
-        Ok(())
-    }
-
-    /// Ends the list after the segments pushed so far. To be called once, when all are in.
-    pub fn finish(&mut self) {
-        if let Some(last) = self
-            .used
-            .checked_sub(1)
-            .and_then(|i| self.entries.get_mut(i))
-        {
-            // SAFETY: `last` is an initialised entry by the type invariant.
-            unsafe { bindings::sg_mark_end(last) };
+        let total = self.bytes.checked_add(len).ok_or(E2BIG)?;
+        if len == 0 {
+            return Err(EINVAL);
         }
+        let (before, rest) = self.entries.split_at_mut(self.used);
+        let entry = rest.first_mut().ok_or(E2BIG)?;
+        // SAFETY: By the type invariant these are initialised entries; the caller vouches for the page.
+        unsafe {
+            bindings::sg_set_page(entry, page.as_ptr(), bytes, offset);
+            // INVARIANT: The mark moves on with the last entry.
+            bindings::sg_mark_end(entry);
+            if let Some(last) = before.last_mut() {
+                bindings::sg_unmark_end(last);
+            }
+        }
+        self.used += 1;
+        self.bytes = total;
+        Ok(())
     }
 
     /// Whether no segment was pushed.
@@ -127,17 +128,32 @@ mod tests {
             list.push(raw, 100, 28)?;
             assert!(matches!(list.push(raw, 0, 1), Err(e) if e == E2BIG));
         }
-        list.finish();
         assert_eq!(list.segments(), 2);
         assert!(list.pages().eq([raw, raw]));
         assert_eq!(list.len_bytes(), 128);
         Ok(())
     }
 
+    /// C code that walks the list meets the segments pushed so far and no entry behind them, whenever it does.
+    #[test]
+    fn always_ended() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let raw = NonNull::new(page.as_ptr()).ok_or(EINVAL)?;
+        let mut list = Scatterlist::new(4, GFP_KERNEL)?;
+        for count in 1..=3 {
+            // SAFETY: As above.
+            unsafe {
+                list.push(raw, 0, 100)?;
+                assert!(matches!(list.push(raw, 0, 0), Err(e) if e == EINVAL));
+                assert_eq!(bindings::sg_nents(list.as_ptr().cast_mut()), count);
+            }
+        }
+        Ok(())
+    }
+
     #[test]
     fn empty() -> Result {
-        let mut list = Scatterlist::new(0, GFP_KERNEL)?;
-        list.finish();
+        let list = Scatterlist::new(0, GFP_KERNEL)?;
         assert!(list.is_empty());
         assert_eq!(list.len_bytes(), 0);
         Ok(())

@@ -118,7 +118,6 @@ impl UserPages {
             unsafe { bindings::iov_iter_revert(iter, this.len()) };
             return Ok(None);
         }
-        this.sg.finish();
         Ok(Some(this))
     }
 

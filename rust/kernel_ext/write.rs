@@ -221,11 +221,6 @@ impl WriteRange {
         self.parts.len() == self.parts.capacity()
     }
 
-    /// To be called when all folios are in.
-    pub fn finish(&mut self) {
-        self.sg.finish();
-    }
-
     /// Its size in bytes.
     pub fn len(&self) -> usize {
         self.sg.len_bytes()
@@ -460,7 +455,6 @@ impl WritebackRange {
                 })?;
             }
         }
-        rest.finish();
         if self.ended.xchg(1, ordering::Full) != 0 {
             return Err(EALREADY);
         }
@@ -471,11 +465,6 @@ impl WritebackRange {
         // INVARIANT: It was our duty, which we have given up above.
         rest.ended.store(0, ordering::Relaxed);
         Ok(rest)
-    }
-
-    /// To be called when all folios are in.
-    pub fn finish(&mut self) {
-        self.sg.finish();
     }
 
     /// Its position in the file in bytes.
