@@ -382,7 +382,7 @@ impl Instance {
             Request::new(op.opcode(), unique, op.node()),
         )?;
         transfer.owner_mut().purpose = purpose;
-        transfer.set_payload(payload, direction);
+        transfer.set_payload(payload, direction)?;
         op.encode(unique, caller, transfer.message_mut())
             .map_err(encode_error)?;
         Ok(transfer)

@@ -28,9 +28,10 @@ const AT_ONCE: usize = 32;
 ///
 /// # Invariants
 ///
-/// Each segment lies in one page, which we have pinned.
+/// Each segment lies in one page, which we have pinned, to be written to if `writable`.
 pub struct UserPages {
     sg: Scatterlist,
+    writable: bool,
 }
 
 impl UserPages {
@@ -45,7 +46,7 @@ impl UserPages {
         max_pages: usize,
     ) -> Result<Option<Self>> {
         // SAFETY: `as_raw` is a valid iterator, borrowed for this call.
-        unsafe { Self::extract(iter.as_raw(), max_bytes, max_pages) }
+        unsafe { Self::extract(iter.as_raw(), true, max_bytes, max_pages) }
     }
 
     /// As [`UserPages::of_destination`], to be read by a device. `EFAULT` when it cannot be read.
@@ -55,14 +56,15 @@ impl UserPages {
         max_pages: usize,
     ) -> Result<Option<Self>> {
         // SAFETY: `as_raw` is a valid iterator, borrowed for this call.
-        unsafe { Self::extract(iter.as_raw(), max_bytes, max_pages) }
+        unsafe { Self::extract(iter.as_raw(), false, max_bytes, max_pages) }
     }
 
     /// # Safety
     ///
-    /// `iter` is a valid iterator that nobody else uses meanwhile.
+    /// `iter` is a valid iterator that nobody else uses meanwhile, and of a destination if `writable`.
     unsafe fn extract(
         iter: *mut bindings::iov_iter,
+        writable: bool,
         max_bytes: usize,
         max_pages: usize,
     ) -> Result<Option<Self>> {
@@ -74,6 +76,7 @@ impl UserPages {
         let max_pages = max_pages.min(max_bytes.div_ceil(PAGE_SIZE) + 1);
         let mut this = Self {
             sg: Scatterlist::new(max_pages, GFP_KERNEL)?,
+            writable,
         };
         // Each extraction ends with a segment of the buffer, if not before.
         while this.len() < max_bytes && this.sg.segments() < max_pages {
@@ -144,8 +147,16 @@ impl UserPages {
         &self.sg
     }
 
-    /// Marks the pages as written to, after a device has written. Sleeps.
+    /// Whether they were pinned to be written to, and not to be read.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Marks the pages as written to, after a device has written. Sleeps. Those that were pinned to be read stay as they are.
     pub fn mark_dirty(&self) {
+        if !self.writable {
+            return;
+        }
         for page in self.sg.pages() {
             // SAFETY: The page is pinned by the type invariant, so it is alive.
             unsafe { bindings::virtiofs_helper_set_page_dirty_lock(page.as_ptr()) };

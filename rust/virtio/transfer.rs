@@ -136,6 +136,18 @@ impl Payload {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Which way it can go; [`None`] for either. A device must not write to what others may only read, nor read what nobody has
+    /// filled.
+    fn direction(&self) -> Option<Direction> {
+        match self {
+            Payload::None | Payload::Pages(_) => None,
+            Payload::Folios(_) => Some(Direction::FromDevice),
+            Payload::Write(_) | Payload::Writeback(_) => Some(Direction::ToDevice),
+            Payload::User(pages) if pages.is_writable() => Some(Direction::FromDevice),
+            Payload::User(_) => Some(Direction::ToDevice),
+        }
+    }
 }
 
 /// Which way the payload goes.
@@ -433,11 +445,16 @@ impl<O: Owner> NewTransfer<O> {
         ))
     }
 
-    /// Memory that goes with it.
-    pub fn set_payload(&mut self, payload: Payload, direction: Direction) {
+    /// Memory that goes with it. `EINVAL` when it can't go that way: a user's buffer goes the way that it was pinned for, folios that
+    /// are read go from the device, and those that are written to it.
+    pub fn set_payload(&mut self, payload: Payload, direction: Direction) -> Result {
+        if payload.direction().is_some_and(|only| only != direction) {
+            return Err(EINVAL);
+        }
         let this = self.0.as_mut().project();
         *this.payload = payload;
         *this.direction = direction;
+        Ok(())
     }
 
     /// The message, to be filled in.
@@ -505,14 +522,19 @@ mod tests {
         fn broken(_queue: &()) {}
     }
 
+    impl Witness {
+        fn new() -> Self {
+            Self {
+                returned: Atomic::new(0),
+                aborted: Atomic::new(0),
+                late: Atomic::new(0),
+                unsent: Atomic::new(0),
+            }
+        }
+    }
+
     fn pending(message: usize, reply: usize) -> Result<Arc<Transfer<Witness>>> {
-        let witness = Witness {
-            returned: Atomic::new(0),
-            aborted: Atomic::new(0),
-            late: Atomic::new(0),
-            unsent: Atomic::new(0),
-        };
-        let mut new = NewTransfer::new(message, reply, witness)?;
+        let mut new = NewTransfer::new(message, reply, Witness::new())?;
         new.message_mut().fill(7);
         Ok(new.into_pending(&Connection::new()).into_arc())
     }
@@ -602,6 +624,38 @@ mod tests {
         Transfer::unsent(&transfer, &());
         assert_eq!(transfer.wait(|| {}), Ok(Outcome::Aborted));
         assert_eq!(ends(&transfer), (0, 1, 0, 0));
+        Ok(())
+    }
+
+    /// The device does not get to write to folios that are written, nor to read those that are to be filled.
+    #[test]
+    fn one_way() -> Result {
+        use Direction::{FromDevice, ToDevice};
+        let refused = |payload, direction| -> Result<bool> {
+            let witness = Witness::new();
+            let mut new = NewTransfer::new(40, 16, witness)?;
+            Ok(new.set_payload(payload, direction) == Err(EINVAL))
+        };
+        for (payload, direction, wrong) in [
+            (Payload::Folios(FolioRange::new(0, 1)?), FromDevice, false),
+            (Payload::Folios(FolioRange::new(0, 1)?), ToDevice, true),
+            (Payload::Write(WriteRange::new(0, 1)?), ToDevice, false),
+            (Payload::Write(WriteRange::new(0, 1)?), FromDevice, true),
+            (
+                Payload::Writeback(WritebackRange::new(0, 1)?),
+                ToDevice,
+                false,
+            ),
+            (
+                Payload::Writeback(WritebackRange::new(0, 1)?),
+                FromDevice,
+                true,
+            ),
+            (Payload::Pages(PageBuffer::new(1)?), ToDevice, false),
+            (Payload::Pages(PageBuffer::new(1)?), FromDevice, false),
+        ] {
+            assert_eq!(refused(payload, direction)?, wrong);
+        }
         Ok(())
     }
 
