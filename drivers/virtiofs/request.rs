@@ -177,9 +177,7 @@ impl virtio::Owner for Request {
                 if filled.is_ok_and(|bytes| bytes < fill.expected) {
                     fill.freshness.expire();
                 }
-                if let Payload::Folios(folios) = transfer.payload() {
-                    folios.end_read(filled);
-                }
+                transfer.end_read(filled);
             }
             (Purpose::Store(store), outcome) => {
                 lane.background_ends();

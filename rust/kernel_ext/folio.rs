@@ -64,20 +64,11 @@ impl LockedFolio {
             unsafe { bindings::folio_zero_segment(self.0.as_ptr(), from, size) };
         }
     }
-
-    /// Ends the read: up to date when `success`, and unlocked. Callable from any context.
-    pub fn end_read(self, success: bool) {
-        // SAFETY: The folio is locked for reading by the type invariant, and the lock is given up here, once.
-        unsafe { bindings::folio_end_read(self.0.as_ptr(), success) };
-        let folio = core::mem::ManuallyDrop::new(self);
-        // SAFETY: The reference of the type invariant is given up here, once.
-        unsafe { bindings::folio_put(folio.0.as_ptr()) };
-    }
 }
 
 impl Drop for LockedFolio {
     fn drop(&mut self) {
-        // SAFETY: As in `end_read`, which forgets `self` and so excludes this.
+        // SAFETY: Locked for reading and referenced by the type invariant; both end here.
         unsafe {
             bindings::folio_end_read(self.0.as_ptr(), false);
             bindings::folio_put(self.0.as_ptr());
@@ -159,7 +150,11 @@ impl FolioRange {
 
     /// Ends the read of all folios, once: with `Ok(bytes)` the rest is zeroed and they are up to date, with `Err` they
     /// are not. Callable from any context; only the first call has an effect.
-    pub fn end_read(&self, outcome: Result<usize>) {
+    ///
+    /// # Safety
+    ///
+    /// With `Ok(bytes)` a device has filled so many, and writes no more to any of them.
+    pub unsafe fn end_read(&self, outcome: Result<usize>) {
         if self.ended.xchg(1, ordering::Full) != 0 {
             return;
         }
@@ -183,7 +178,8 @@ impl FolioRange {
 
 impl Drop for FolioRange {
     fn drop(&mut self) {
-        self.end_read(Err(EIO));
+        // SAFETY: Nothing is said of their contents.
+        unsafe { self.end_read(Err(EIO)) };
         for folio in &self.folios {
             // SAFETY: We hold a reference by the type invariant, given up here.
             unsafe { bindings::folio_put(folio.as_ptr()) };

@@ -270,6 +270,26 @@ impl<O: Owner> Transfer<O> {
         }
     }
 
+    /// Ends the read of the folios that are its payload, once: see [`FolioRange::end_read`]. Callable from any context.
+    ///
+    /// As long as the device may write to them the outcome is `EBUSY`, whatever `outcome` says; and no more bytes count as read than
+    /// the device has written, as the rest of the folios is memory that nobody has filled.
+    pub fn end_read(&self, outcome: Result<usize>) {
+        if let Payload::Folios(folios) = &self.payload {
+            // SAFETY: With `Ok` the device has returned them, having written so many bytes.
+            unsafe { folios.end_read(self.filled(outcome)) };
+        }
+    }
+
+    /// How many bytes of the payload the device has written, of those that `outcome` says.
+    fn filled(&self, outcome: Result<usize>) -> Result<usize> {
+        let written = match self.state.load(ordering::Acquire) {
+            RETURNED | LATE => self.written.load(ordering::Relaxed),
+            _ => return outcome.and(Err(EBUSY)),
+        };
+        outcome.map(|bytes| bytes.min(written.saturating_sub(self.writable.len)))
+    }
+
     /// Sleeps until it has ended. A fatal signal ends the wait with `EINTR`, and the transfer is abandoned:
     /// `before_abandoning` runs just before, while the transfer may still end in any way.
     pub fn wait(&self, before_abandoning: impl FnOnce()) -> Result<Outcome> {
@@ -574,6 +594,24 @@ mod tests {
         assert_eq!(reply::<32>(&transfer), Ok(16));
         assert_eq!(reply::<6>(&transfer), Ok(6));
         assert_eq!(ends(&transfer), (1, 0, 0, 0));
+        Ok(())
+    }
+
+    /// A read counts when the device has returned it, with as many bytes as it has written behind the reply.
+    #[test]
+    fn no_more_than_written() -> Result {
+        let transfer = pending(40, 16)?;
+        assert_eq!(transfer.filled(Ok(8)), Err(EBUSY));
+        assert_eq!(transfer.filled(Err(ENOMEM)), Err(ENOMEM));
+        give_back(&transfer, 16 + 100);
+        assert_eq!(transfer.filled(Ok(8)), Ok(8));
+        assert_eq!(transfer.filled(Ok(101)), Ok(100));
+        assert_eq!(transfer.filled(Err(ENOMEM)), Err(ENOMEM));
+
+        let transfer = pending(40, 16)?;
+        Transfer::abort(&transfer, &());
+        give_back(&transfer, 16 + 100);
+        assert_eq!(transfer.filled(Ok(8)), Err(EBUSY));
         Ok(())
     }
 
