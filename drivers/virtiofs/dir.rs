@@ -24,6 +24,10 @@ use crate::{
         Mount,
         VirtioFs, //
     },
+    walks::{
+        self,
+        Before, //
+    },
 };
 use fuse_proto::{
     Entry,
@@ -69,9 +73,13 @@ impl vfs::inode::DirectoryOperations for Directory {
     fn lookup(
         dir: &Inode<VirtioFs>,
         dentry: &LookupDentry<VirtioFs>,
-        _flags: LookupFlags,
+        flags: LookupFlags,
     ) -> Result<Option<ARef<Inode<VirtioFs>>>> {
-        find(dir, dentry)
+        let found = find(dir, dentry)?;
+        if found.is_none() && !flags.revalidate() && is_doubtful(dir, dentry.name()) {
+            return Err(ESTALE);
+        }
+        Ok(found)
     }
 
     fn mknod(
@@ -171,6 +179,24 @@ pub(crate) fn find(
     }
 }
 
+/// Whether `name` may be missing in `dir` only because the walk came there by what the host has replaced since, see [`walks`].
+///
+/// Sleeps: right after a symbolic link the daemon is asked whether `dir` is still there. Otherwise, one LOOKUP is all that a missing
+/// name costs.
+pub(crate) fn is_doubtful(dir: &Inode<VirtioFs>, name: &[u8]) -> bool {
+    if dir.nlink() == 0 {
+        return true;
+    }
+    match walks::before(name) {
+        Before::Nowhere => false,
+        Before::LinkToName => true,
+        Before::Link => match dir.refresh(None) {
+            Ok(()) => dir.nlink() == 0,
+            Err(e) => e == ENOENT || e == ESTALE,
+        },
+    }
+}
+
 /// The name is good for `ttl`, unless it has come into doubt since it was `asked` for. Without any it is looked up before each use, so
 /// that to keep it while nobody uses it is of no use, and would keep an inode of the daemon with it.
 pub(crate) fn grant(dentry: &Dentry<VirtioFs>, ttl: Ttl, asked: Asked) {
@@ -180,6 +206,15 @@ pub(crate) fn grant(dentry: &Dentry<VirtioFs>, ttl: Ttl, asked: Asked) {
     };
     dentry.set_time(until.word());
     dentry.set_delete(until == Deadline::NEVER);
+}
+
+/// A file or directory that was opened by this name is closed. If the name is good no more, it goes with its last user, and the
+/// inode's place at the daemon, too: that may keep what the host has removed. (A name that is looked up is good afterwards, so that
+/// only who has held one for longer comes here. C keeps it until memory is short.)
+pub(crate) fn closed(dentry: &Dentry<VirtioFs>) {
+    if !Deadline::from_word(dentry.time()).is_ahead() {
+        dentry.set_delete(true);
+    }
 }
 
 /// Asks the daemon what `name` in `dir` is. `ENOENT` is an answer: nothing, not to be remembered.
@@ -215,6 +250,18 @@ pub(crate) fn instantiate(
     )
 }
 
+/// Whether a name is looked up however good it is.
+///
+/// open(2) with `O_CREAT` promises that what is written is found under the name: what has it may have been removed on the host, or have
+/// got another name, which would then be written to or emptied. That costs a LOOKUP where the name was good still, and is more than C
+/// does. If there was nothing, CREATE looks.
+fn must_ask(flags: LookupFlags, exists: bool) -> bool {
+    flags.revalidate()
+        || flags.exclusive()
+        || flags.rename_target()
+        || exists && flags.open() && flags.create()
+}
+
 /// What the VFS asks of dentries.
 pub(crate) struct Entries;
 
@@ -233,7 +280,7 @@ impl vfs::dentry::Operations for Entries {
             return Ok(false);
         }
         let good = Deadline::from_word(dentry.time()).is_ahead();
-        if good && !flags.revalidate() && !flags.exclusive() && !flags.rename_target() {
+        if good && !must_ask(flags, inode.is_some()) {
             return Ok(true);
         }
         // A name that did not exist is looked up anew by the VFS, in one request.
@@ -258,9 +305,23 @@ impl vfs::dentry::Operations for Entries {
                 dir.data().names_wanted();
                 Ok(true)
             }
-            Ok(LookupReply::Negative(_)) => Ok(false),
-            Err(e) if e == ENOMEM || e == EINTR || e == ENOTCONN => Err(e),
-            Err(_) => Ok(false),
+            Ok(LookupReply::Negative(_))
+                if flags.revalidate() || flags.exclusive() || flags.rename_target() =>
+            {
+                Ok(false)
+            }
+            Ok(LookupReply::Negative(_)) => {
+                // It was there. What it was reached by may be gone as well: the VFS is to look at that, too, and not to come here again.
+                dentry.invalidate();
+                if flags.open() {
+                    walks::repeats_open();
+                }
+                Err(ESTALE)
+            }
+            // What the name is looked up in, or what it leads to, is gone.
+            Err(e) if e == ESTALE => Ok(false),
+            // No answer, so that the name may well be there, and something be mounted on it.
+            Err(e) => Err(e),
         }
     }
 
@@ -271,8 +332,9 @@ impl vfs::dentry::Operations for Entries {
         flags: LookupFlags,
     ) -> Result<bool> {
         let good = Deadline::from_word(dentry.time()).is_ahead();
-        let stale = dentry.inode().is_some_and(RcuInode::is_stale);
-        if good && !stale && !flags.revalidate() && !flags.exclusive() && !flags.rename_target() {
+        let inode = dentry.inode();
+        let stale = inode.is_some_and(RcuInode::is_stale);
+        if good && !stale && !must_ask(flags, inode.is_some()) {
             return Ok(true);
         }
         Err(ECHILD)

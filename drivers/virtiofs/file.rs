@@ -8,6 +8,7 @@ use crate::{
         Faults,
         Run, //
     },
+    dir::closed,
     direct,
     forget::insist,
     gate::Held,
@@ -25,6 +26,10 @@ use crate::{
     superblock::{
         caller,
         VirtioFs, //
+    },
+    walks::{
+        self,
+        Before, //
     },
     write,
     writeback, //
@@ -93,6 +98,15 @@ pub(crate) fn call_open(
         Ok(reply) => Ok(Some(reply)),
         Err(e) if e == ENOSYS && can_do_without(session, op.dir) => Ok(None),
         Err(e) => Err(e),
+    }
+}
+
+/// Whether a directory that a symbolic link has just led to is one that the host has removed, and maybe replaced. What it is asked
+/// now would be answered with `ENOENT`. Sleeps.
+fn is_removed(inode: &Inode<VirtioFs>) -> bool {
+    match walks::before(b"") {
+        Before::Nowhere => false,
+        _ => inode.refresh(None).is_ok() && inode.nlink() == 0,
     }
 }
 
@@ -213,6 +227,11 @@ impl Handle {
         let opcode = if dir { Opcode::Opendir } else { Opcode::Open };
         let session = inode.session()?;
         let node = inode.node_id()?;
+        let repeated = walks::is_repeated_open();
+        if dir && !repeated && is_removed(inode) {
+            walks::repeats_open();
+            return Err(ESTALE);
+        }
         // What must not fail later: without memory for the handle there is no OPEN.
         let mut handle = Self::new()?;
         if can_do_without(session, dir) && session.lacks(opcode) {
@@ -251,6 +270,14 @@ impl Handle {
             killpriv::mode_may_have_changed(inode);
         }
         drop(locked);
+        let opened = opened.map_err(|e| match e == ENOENT && !repeated {
+            // The inode is gone, and its name maybe another's: the VFS looks it up.
+            true => {
+                walks::repeats_open();
+                ESTALE
+            }
+            false => e,
+        });
         if let Some(reply) = opened? {
             handle.opened(reply);
             handle.truncated = truncate;
@@ -377,18 +404,27 @@ impl vfs::file::Operations for RegularFiles {
     const LEASES: bool = true;
 
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
+        let had_name = inode.nlink() > 0;
         let mut handle = Handle::open(inode, file, false)?;
         if let Err(e) = handle.join(inode, file.flags()) {
             handle.release(inode, false, file.flags(), 0);
             return Err(e);
         }
         handle.finish_open(inode, file);
+        if had_name && inode.nlink() == 0 {
+            // The host has removed it, as has turned out just now: its name is looked up once more. If that leads here again, it is
+            // opened: then it had no name before.
+            handle.part(inode, file.flags(), 0);
+            walks::repeats_open();
+            return Err(ESTALE);
+        }
         Ok(handle)
     }
 
     /// What is dirty is written back first, while there is a handle for it. Who is killed does not wait for that.
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
         let (flags, owner) = (file.flags(), file.lock_owner());
+        closed(file.dentry());
         match handle.leave_writers(inode) {
             Ok(()) => handle.release(inode, false, flags, owner),
             Err(_) => Parting::later(inode, flags, owner, handle),
@@ -579,6 +615,7 @@ impl vfs::file::DirectoryOperations for DirectoryFiles {
     }
 
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
+        closed(file.dentry());
         handle.release(inode, true, file.flags(), file.lock_owner());
     }
 

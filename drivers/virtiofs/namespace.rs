@@ -10,7 +10,8 @@ use crate::{
     dir::{
         find,
         grant,
-        instantiate, //
+        instantiate,
+        is_doubtful, //
     },
     file::Handle,
     freshness::Asked,
@@ -21,6 +22,7 @@ use crate::{
         creator,
         VirtioFs, //
     },
+    walks, //
 };
 use fuse_proto::{
     Caller,
@@ -353,8 +355,21 @@ pub(crate) fn atomic_open(
     dentry: &LookupDentry<VirtioFs>,
     request: &OpenRequest<'_>,
 ) -> Result<Opened<VirtioFs>> {
+    let repeated = walks::is_repeated_open();
+    // Whether the VFS is to look once more for what is not here.
+    let look_again = || -> bool {
+        let again = !repeated && is_doubtful(dir, dentry.name());
+        if again {
+            walks::repeats_open();
+        }
+        again
+    };
     if !request.creates() {
-        return Ok(Opened::Found(find(dir, dentry)?));
+        let found = find(dir, dentry)?;
+        if found.is_none() && look_again() {
+            return Err(ESTALE);
+        }
+        return Ok(Opened::Found(found));
     }
     for _ in 0..ATTEMPTS {
         let refused = match create(dir, dentry, request) {
@@ -368,6 +383,9 @@ pub(crate) fn atomic_open(
         // Not every daemon looks for the file first. If there is one, it can be opened all the same.
         if let Some(inode) = find(dir, dentry)? {
             return Ok(Opened::Found(Some(inode)));
+        }
+        if refused == ENOENT && look_again() {
+            return Err(ESTALE);
         }
         if refused != EEXIST {
             return Err(refused);

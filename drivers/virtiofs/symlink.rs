@@ -11,6 +11,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    walks::follows, //
 };
 use fuse_proto::{
     link_target,
@@ -40,6 +41,7 @@ impl_inode_operations!(Symlink);
 impl vfs::inode::SymlinkOperations for Symlink {
     fn get_link(inode: &Inode<VirtioFs>) -> Result<Link<'_>> {
         if let Some(target) = inode.data().target.as_ref() {
+            follows(target.to_bytes());
             return Ok(Link::Borrowed(target));
         }
         let session = inode.session()?;
@@ -59,6 +61,7 @@ impl vfs::inode::SymlinkOperations for Symlink {
             session.complain(&op, e);
             Error::from_errno(e.to_errno())
         })?;
+        follows(checked);
         if session.has(InitFlags::CACHE_SYMLINKS) {
             let text = CStr::from_bytes_with_nul(&target).map_err(|_| EIO)?;
             inode.data().target.populate(CString::try_from(text)?);
@@ -72,6 +75,7 @@ impl vfs::inode::SymlinkOperations for Symlink {
             .target
             .as_ref()
             .map(|target| &**target)
+            .inspect(|target| follows(target.to_bytes()))
             .ok_or(ECHILD)
     }
 }

@@ -31,6 +31,7 @@
 //! - [`dax`]: contents that are mapped from the device's window.
 //! - [`aio`]: those of them that nobody waits for.
 //! - [`symlink`]: targets of symbolic links.
+//! - [`walks`]: path walks that are repeated.
 //! - [`mod@write`]: contents that are written.
 //! - [`writeback`]: contents that are written later.
 //! - [`killpriv`]: set-id bits and capabilities that go.
@@ -65,6 +66,7 @@ mod session;
 mod setattr;
 mod superblock;
 mod symlink;
+mod walks;
 mod write;
 mod writeback;
 mod writers;

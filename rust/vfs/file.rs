@@ -278,6 +278,12 @@ unsafe fn release<T: FileSystem>(
 pub struct Released<'a, T: FileSystem>(*mut bindings::file, PhantomData<&'a File<T>>);
 
 impl<T: FileSystem> Released<'_, T> {
+    /// The name that it was opened by. The file's reference to it goes next.
+    pub fn dentry(&self) -> &Dentry<T> {
+        // SAFETY: Valid by the type invariant; the file holds a reference until it has been released.
+        unsafe { Dentry::from_raw((*self.0).__bindgen_anon_1.f_path.dentry) }
+    }
+
     /// The open flags (`O_*`).
     pub fn flags(&self) -> u32 {
         // SAFETY: Valid by the type invariant.

@@ -60,6 +60,8 @@ mod setattr;
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]
 mod symlink;
+#[path = "../../drivers/virtiofs/walks.rs"]
+mod walks;
 #[path = "../../drivers/virtiofs/write.rs"]
 mod write;
 #[path = "../../drivers/virtiofs/writeback.rs"]

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Names that are good for a while in the guest, and that the host removes or replaces meanwhile."""
+
+import os
+import shutil
+
+import pytest
+
+HOUR = {"entry_timeout": 3600, "attr_timeout": 3600}
+RIG = {"settings": HOUR}
+
+
+def files(tree):
+    """What is shared."""
+    tree.file("plain/file", "x")
+
+
+@pytest.fixture
+def mounted(rig):
+    """The share on /mnt, with names and attributes that are good for an hour, and an empty directory for the test."""
+    shutil.rmtree(rig.tree / "t", ignore_errors=True)
+    os.mkdir(rig.tree / "t")
+    rig.guest.mount("daxd", "/mnt")
+    yield rig
+    rig.daxd.clear_faults()
+    rig.guest.umount("/mnt")
+    rig.unmounted()
+
+
+def do(rig, statement):
+    """Runs a statement in the guest that must succeed; what it was."""
+    assert rig.hand.do(statement) == "OK", statement
+    return rig.hand.value
+
+
+def requests(rig, *opcodes):
+    """How many requests of each kind there were since the last time this was asked."""
+    seen = [rig.daxd.count(opcode) for opcode in opcodes]
+    rig.daxd.reset_counters()
+    return seen
+
+
+@pytest.mark.beyond_c("any error of LOOKUP undoes mounts below the name")
+@pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "EIO", "EACCES", "ENOMEM", "EPERM", "EINTR"])
+def test_error_of_lookup_is_no_answer(mounted, error):
+    """A daemon that cannot look a name up has not said that it is gone: who asks gets the error, and what is mounted on it stays."""
+    os.mkdir(mounted.tree / "t/dir")
+    mounted.daxd.configure(entry_timeout=0)
+    do(mounted, "os.stat('/mnt/t/dir')")
+    mounted.guest.run("mount -t tmpfs below /mnt/t/dir && echo kept >/mnt/t/dir/file")
+    mounted.daxd.set_fault("error", "LOOKUP", errno=error)
+    assert mounted.hand.do("os.stat('/mnt/t/dir/file')") == error
+    mounted.daxd.clear_faults()
+    assert mounted.guest.out("cat /mnt/t/dir/file") == "kept"
+    mounted.guest.run("umount /mnt/t/dir")
+
+
+def test_removed_name_undoes_mounts(mounted):
+    """What is mounted on a directory goes with it, when the host has removed or replaced it."""
+    for number, again in enumerate([False, True]):
+        path = mounted.tree / f"t/dir{number}"
+        os.mkdir(path)
+        mounted.daxd.configure(entry_timeout=0)
+        do(mounted, f"os.stat('/mnt/t/dir{number}')")
+        mounted.guest.run(f"mount -t tmpfs below /mnt/t/dir{number}")
+        os.rename(path, mounted.tree / f"t/other{number}")
+        if again:
+            os.mkdir(path)
+        assert mounted.hand.do(f"os.stat('/mnt/t/dir{number}')") == ("OK" if again else "ENOENT")
+        assert mounted.guest.out("grep -c ' /mnt/t/' /proc/mounts || true") == "0"
+
+
+# What the host does to a file that the guest knows, and what is found under its name before the guest opens it.
+SAVED = {"removed": "ENOENT", "moved": "ENOENT", "replaced": "of another"}
+
+
+@pytest.mark.beyond_c("writes to what had the name")
+@pytest.mark.parametrize("flags", ["O_CREAT | os.O_TRUNC", "O_CREAT", "O_CREAT | os.O_APPEND"])
+@pytest.mark.parametrize("how", SAVED)
+def test_what_is_saved_has_the_name(mounted, how, flags):
+    """What a program saves by open(2) with O_CREAT is found under that name, whatever the host has done to what had it, however long
+    the name is good; and what had the name keeps its contents."""
+    name, aside = mounted.tree / "t/doc", mounted.tree / "t/aside"
+    name.write_text("first\n")
+    os.link(name, mounted.tree / "t/link")
+    do(mounted, "read('/mnt/t/doc')")
+    if how == "moved":
+        os.rename(name, aside)
+    elif how == "removed":
+        os.unlink(name)
+    else:
+        aside.write_text("")
+        os.rename(aside, name)
+    do(mounted, f"fd = os.open('/mnt/t/doc', os.{flags} | os.O_WRONLY)")
+    do(mounted, "os.write(fd, b'second\\n')")
+    do(mounted, "os.close(fd)")
+    assert name.read_text() == "second\n"
+    assert (mounted.tree / "t/link").read_text() == "first\n"
+
+
+def test_requests_of_creating_opens(mounted):
+    """open(2) with O_CREAT of a name that is good has it looked up once; no other open has, and a new file is made by one request."""
+    (mounted.tree / "t/doc").write_text("first\n")
+    do(mounted, "os.stat('/mnt/t/doc')")
+    asked = ("LOOKUP", "OPEN", "CREATE")
+    requests(mounted)
+    do(mounted, "os.close(os.open('/mnt/t/doc', os.O_CREAT | os.O_WRONLY))")
+    assert requests(mounted, *asked) == [1, 1, 0]
+    do(mounted, "os.close(os.open('/mnt/t/doc', os.O_WRONLY))")
+    assert requests(mounted, *asked) == [0, 1, 0]
+    do(mounted, "os.close(os.open('/mnt/t/new', os.O_CREAT | os.O_WRONLY))")
+    assert requests(mounted, *asked) == [0, 0, 1]
+
+
+def volume(mounted, version, keys=("key", "other")):
+    """As a Kubernetes volume is updated: the new version in a directory of its own, one rename of the link, the old one removed."""
+    top = mounted.tree / "t"
+    old = os.readlink(top / "..data") if os.path.lexists(top / "..data") else None
+    new = f"..2026_{version}"
+    os.mkdir(top / new)
+    for key in keys:
+        (top / new / key).write_text(f"{version}\n")
+        if not os.path.lexists(top / key):
+            os.symlink(f"..data/{key}", top / key)
+    os.symlink(new, top / "..tmp")
+    os.rename(top / "..tmp", top / "..data")
+    if old:
+        shutil.rmtree(top / old)
+
+
+READ = "open('/mnt/t/{key}').read()"
+
+
+@pytest.mark.beyond_c("trusts each component of a path for itself")
+@pytest.mark.parametrize(
+    "before",
+    [
+        "open('/mnt/t/key').read()",
+        "os.stat('/mnt/t/..data/.'), os.lstat('/mnt/t/other')",
+        "os.lstat('/mnt/t/..data'), os.lstat('/mnt/t/other')",
+        "os.lstat('/mnt/t/..data'), os.lstat('/mnt/t/other'), os.lstat('/mnt/t/..2026_1')",
+        "os.listdir('/mnt/t')",
+    ],
+    ids=["key", "directory", "link", "link-and-directory", "listed"],
+)
+@pytest.mark.parametrize(
+    ("use", "is_new"),
+    [
+        ("open('/mnt/t/other').read()", "2\n"),
+        ("os.stat('/mnt/t/other').st_size", 2),
+        ("sorted(os.listdir('/mnt/t/..data/'))", ["key", "other"]),
+        ("open('/mnt/t/..data/more', 'w').close() or os.path.basename(os.path.realpath('/mnt/t/..data'))", "..2026_2"),
+    ],
+    ids=["open", "stat", "list", "create"],
+)
+def test_replaced_volume(mounted, before, use, is_new):
+    """What a volume always has is found right after the host has replaced it, however much of the path to it is good still."""
+    volume(mounted, 1)
+    do(mounted, f"({before}) and None")
+    volume(mounted, 2)
+    assert do(mounted, use) == is_new
+
+
+def test_missing_names_cost_one_request(mounted):
+    """A name that is not there costs one LOOKUP, as shells and compilers look for many; after a symbolic link, one GETATTR more."""
+    os.symlink("../plain", mounted.tree / "t/link")
+    do(mounted, "os.stat('/mnt/plain'), os.stat('/mnt/t/link/.') and None")
+    mounted.guest.run("true")
+    assert mounted.hand.do("os.stat('/mnt/plain/nothing')") == "ENOENT"
+    requests(mounted)
+    for call in ("os.stat('{}')", "os.open('{}', os.O_RDONLY)", "os.open('{}', os.O_PATH)", "os.unlink('{}')"):
+        assert mounted.hand.do(call.format("/mnt/plain/nothing")) == "ENOENT"
+        assert requests(mounted, "LOOKUP", "GETATTR", "READLINK") == [1, 0, 0]
+    assert mounted.hand.do("os.stat('/mnt/t/link/nothing')") == "ENOENT"
+    assert requests(mounted, "LOOKUP", "GETATTR", "READLINK") == [1, 1, 1]
+
+
+def test_name_that_is_gone(mounted):
+    """A name that was there and is gone is ENOENT, for each call, and so is everything in a directory that the host has removed."""
+    for call in ("os.stat('{}')", "os.open('{}', os.O_RDONLY)", "os.unlink('{}')", "os.rename('{}', '/mnt/t/b')", "os.truncate('{}', 0)"):
+        (mounted.tree / "t/a").write_text("a")
+        mounted.daxd.configure(entry_timeout=0)
+        do(mounted, "os.stat('/mnt/t/a')")
+        os.unlink(mounted.tree / "t/a")
+        assert mounted.hand.do(call.format("/mnt/t/a")) == "ENOENT", call
+    os.mkdir(mounted.tree / "t/dir")
+    do(mounted, "os.chdir('/mnt/t/dir')")
+    os.rmdir(mounted.tree / "t/dir")
+    for call in ("os.stat('a')", "os.open('a', os.O_RDONLY)", "os.open('a', os.O_RDWR | os.O_CREAT)", "os.mkdir('a')", "os.stat('a')"):
+        assert mounted.hand.do(call) == "ENOENT", call
+    do(mounted, "os.chdir('/')")
+
+
+def test_daemon_that_cannot_open(mounted):
+    """A file whose OPEN is answered with ENOENT is looked up once more; if it is there, that is the error."""
+    (mounted.tree / "t/a").write_text("a")
+    do(mounted, "os.stat('/mnt/t/a')")
+    mounted.daxd.set_fault("error", "OPEN", errno="ENOENT")
+    for _ in range(3):
+        requests(mounted)
+        assert mounted.hand.do("os.open('/mnt/t/a', os.O_RDONLY)") == "ENOENT"
+        assert requests(mounted, "OPEN") == [2]
+    mounted.daxd.clear_faults()
+    mounted.daxd.set_fault("error", "OPEN", errno="ENOENT", count=1)
+    assert do(mounted, "open('/mnt/t/a').read()") == "a"
+
+
+@pytest.mark.beyond_c("the name stays until memory is short")
+def test_closed_after_its_time(mounted):
+    """A name that was held for longer than it was good for goes with its last user, and with it the inode's place at the daemon."""
+    (mounted.tree / "t/a").write_text("a")
+    mounted.daxd.configure(entry_timeout=0.05)
+    do(mounted, "fd = os.open('/mnt/t/a', os.O_RDONLY)")
+    do(mounted, "__import__('time').sleep(0.2)")
+    os.unlink(mounted.tree / "t/a")
+    # Nobody has asked for the name since.
+    do(mounted, "os.close(fd)")
+    mounted.daxd.wait_until(lambda now: not any(path.endswith("/a") for path in paths(mounted)), "the file is forgotten")
+
+
+def paths(rig):
+    """Of the inodes that the daemon keeps."""
+    return [str(inode.get("path")) for inode in rig.daxd.live()["inodes"]]
