@@ -50,7 +50,9 @@ use kernel_ext::{
     workqueue::OwnedQueue, //
 };
 use virtio::{
+    BoundDevice,
     Connection,
+    Probe,
     QueueSet,
     Virtqueue, //
 };
@@ -134,7 +136,8 @@ impl Instance {
             .cloned()
     }
 
-    fn new(dev: &virtio::Device) -> Result<Arc<Self>> {
+    fn new(probe: Probe<'_, Request>) -> Result<Arc<Self>> {
+        let dev = probe.device();
         let tag = read_tag(dev)?;
         let offered = u32::from_le_bytes(dev.read_config(NUM_REQUEST_QUEUES_OFFSET));
         if offered == 0 {
@@ -156,14 +159,14 @@ impl Instance {
             wanted.push((name, lane), GFP_KERNEL)?;
         }
         // The hiprio queue shares no CPU's interrupt.
-        let queues = QueueSet::new(dev, wanted, 1).inspect_err(|e| {
+        let queues = QueueSet::new(probe, wanted, 1).inspect_err(|e| {
             dev_err!(
                 dev.device(),
                 "{tag:?}: its {} queues cannot be set up: {e:?}\n",
                 FIRST_REQUEST + requests
             );
         })?;
-        let queue_of_cpu = map_cpus(dev, requests)?;
+        let queue_of_cpu = map_cpus(&queues, requests)?;
         let memory = window_memory(dev, &tag)?;
         Ok(Arc::new(
             Self {
@@ -271,7 +274,7 @@ impl Instance {
 }
 
 /// Reads and checks the tag: 1 to 36 bytes, and no newline, which sysfs and uevents could not show.
-fn read_tag(dev: &virtio::Device) -> Result<CString> {
+fn read_tag(dev: BoundDevice<'_>) -> Result<CString> {
     parse_tag(&dev.read_config(0)).inspect_err(|_| {
         dev_err!(
             dev.device(),
@@ -281,18 +284,19 @@ fn read_tag(dev: &virtio::Device) -> Result<CString> {
 }
 
 /// The memory of the device's window. What is no window is said in the log, and the device does without.
-fn window_memory(dev: &virtio::Device, tag: &CStr) -> Result<Option<Arc<Memory>>> {
-    let Some((start, len)) = dev.shared_memory(WINDOW) else {
+fn window_memory(dev: BoundDevice<'_>, tag: &CStr) -> Result<Option<Arc<Memory>>> {
+    let Some(region) = dev.shared_memory(WINDOW) else {
         return Ok(None);
     };
-    match Memory::new(start, len, c"virtiofs") {
+    let (start, len) = (region.start(), region.len());
+    match Memory::new(region, c"virtiofs") {
         Ok(memory) => {
             dev_info!(
                 dev.device(),
                 "{tag:?}: a window of {} MiB\n",
                 memory.len() >> 20
             );
-            Ok(Some(Arc::new(memory, GFP_KERNEL)?))
+            Ok(Some(memory))
         }
         Err(e) if e == ENOMEM => Err(e),
         Err(e) => {
@@ -327,12 +331,12 @@ fn spread(cpus: usize, requests: usize) -> Result<KVec<usize>> {
 }
 
 /// Which queue each CPU uses: the one whose interrupt it gets, or one of an even spread.
-fn map_cpus(dev: &virtio::Device, requests: usize) -> Result<KVec<usize>> {
+fn map_cpus(queues: &QueueSet<Request>, requests: usize) -> Result<KVec<usize>> {
     let cpus = cpu::id_limit();
     let mut map = spread(cpus, requests)?;
     let mut by_interrupt = KVec::from_elem(0, cpus, GFP_KERNEL)?;
     let all = (FIRST_REQUEST..FIRST_REQUEST + requests).all(|index| {
-        dev.for_each_cpu_of_queue(index as u32, |cpu| {
+        queues.for_each_cpu_of(index, |cpu| {
             if let Some(queue) = by_interrupt.get_mut(cpu) {
                 *queue = index;
             }
@@ -430,13 +434,10 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    fn new(dev: &virtio::Device) -> Result<Self> {
-        let instance = Instance::new(dev)?;
-        let bound = Self::register(dev, &instance);
-        if bound.is_err() {
-            instance.queues.shut_down();
-        }
-        bound
+    fn new(probe: Probe<'_, Request>) -> Result<Self> {
+        let dev = probe.device();
+        let instance = Instance::new(probe)?;
+        Self::register(&dev, &instance)
     }
 
     /// Makes the device known to mounts and to user space.
@@ -488,20 +489,21 @@ pub(crate) struct Driver;
 
 #[cfg(not(VIRTIOFS_KUNIT))]
 impl virtio::Driver for Driver {
+    type Owner = Request;
     type Data = Bound;
 
     const ID_TABLE: &'static dyn kernel::device_id::IdTable<virtio::DeviceId, ()> = &ID_TABLE;
 
-    fn probe(dev: &virtio::Device) -> impl PinInit<Bound, Error> {
+    fn probe(dev: Probe<'_, Request>) -> impl PinInit<Bound, Error> {
         Bound::new(dev)
     }
 
-    fn remove(dev: &virtio::Device, data: Pin<&Bound>) {
+    fn remove(dev: BoundDevice<'_>, data: Pin<&Bound>) {
         data.shut_down();
         dev_info!(dev.device(), "{:?}: removed\n", data.instance.tag());
     }
 
-    fn reset_prepare(dev: &virtio::Device, data: Pin<&Bound>) {
+    fn reset_prepare(dev: BoundDevice<'_>, data: Pin<&Bound>) {
         data.shut_down();
         dev_warn!(
             dev.device(),

@@ -5,13 +5,21 @@
 //! C headers: [`include/linux/dax.h`](srctree/include/linux/dax.h),
 //! [`include/linux/memremap.h`](srctree/include/linux/memremap.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    static_mutex::StaticMutex, //
+};
 use core::{
     ffi::c_void,
     mem::ManuallyDrop,
     ptr::NonNull, //
 };
 use kernel::{
+    device::{
+        Bound,
+        Device, //
+    },
+    devres,
     error::{
         from_err_ptr,
         to_result, //
@@ -26,9 +34,12 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
-    sync::atomic::{
-        ordering,
-        Atomic, //
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
     },
     types::Opaque, //
 };
@@ -36,9 +47,61 @@ use kernel::{
 /// What the kernel can map and unmap memory by: pages of this size have a table of `struct page` of their own.
 const SECTION: u64 = 2 << 20;
 
+/// Taken by who gives memory back, so that no device is unbound before that is done. Nothing else is taken under it.
+static SHUT_DOWN: StaticMutex<()> =
+    StaticMutex::new(c"kernel_ext::dax::SHUT_DOWN", kernel::static_lock_class!());
+
 const LIVE: i32 = 0;
 const GONE: i32 = 1;
 const LEFT_BEHIND: i32 = 2;
+
+/// Memory of a device that is bound to a driver.
+///
+/// Nothing but what a bus says of its device becomes one:
+///
+/// ```compile_fail,E0133
+/// # use kernel::device::{Bound, Device};
+/// # use kernel_ext::dax::DeviceRegion;
+/// fn any(device: &Device<Bound>) {
+///     DeviceRegion::new(0, 1 << 30, device); // refused
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// It is of the device, which stays bound for the duration of `'a`.
+pub struct DeviceRegion<'a> {
+    start: u64,
+    len: u64,
+    device: &'a Device<Bound>,
+}
+
+impl<'a> DeviceRegion<'a> {
+    /// The `len` bytes at physical address `start`.
+    ///
+    /// # Safety
+    ///
+    /// They are memory of the device, and of nobody else.
+    pub unsafe fn new(start: u64, len: u64, device: &'a Device<Bound>) -> Self {
+        // INVARIANT: As the caller says.
+        Self { start, len, device }
+    }
+
+    /// The physical address.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The bytes there are.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
 
 /// Where the memory is.
 struct Extent {
@@ -67,11 +130,18 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Takes over the memory at physical address `start`: `len` bytes, cut down to what the kernel can map. Sleeps.
+    /// Takes over memory of a device, cut down to what the kernel can map. When the device is unbound it is
+    /// [shut down](Memory::shut_down) at the latest. Sleeps.
     ///
-    /// Errors: `EINVAL` when there is less than 2 MiB or it is not aligned to that, `EBUSY` when somebody has it already, and what
-    /// mapping it says.
-    pub fn new(start: u64, len: u64, name: &'static CStr) -> Result<Self> {
+    /// Errors: `EINVAL` when there is less than 2 MiB or it is not aligned to that, `EBUSY` when somebody has it already, `ENOMEM`,
+    /// and what mapping it says.
+    pub fn new(region: DeviceRegion<'_>, name: &'static CStr) -> Result<Arc<Self>> {
+        let this = Arc::new(Self::map(region.start, region.len, name)?, GFP_KERNEL)?;
+        devres::register(region.device, ShutDown(this.clone()), GFP_KERNEL)?;
+        Ok(this)
+    }
+
+    fn map(start: u64, len: u64, name: &'static CStr) -> Result<Self> {
         let len = len & !(SECTION - 1);
         if len == 0 || start % SECTION != 0 || start.checked_add(len).is_none() {
             return Err(EINVAL);
@@ -141,8 +211,9 @@ impl Memory {
 
     /// Gives the memory back: from here on nothing is copied, and nothing of it can be mapped. Whoever has pages of it in files or
     /// page tables takes them out before; if some are left, the memory stays the kernel's for good, and a line in the log says
-    /// so. Sleeps.
+    /// so. Calls after the first do nothing, but wait for it. Sleeps.
     pub fn shut_down(&self) {
+        let _one_at_a_time = SHUT_DOWN.lock();
         if self
             .state
             .cmpxchg(LIVE, LEFT_BEHIND, ordering::Full)
@@ -242,6 +313,15 @@ impl Drop for Memory {
             ManuallyDrop::drop(&mut self.extent);
             ManuallyDrop::drop(&mut self.pagemap);
         }
+    }
+}
+
+/// Shuts memory down when it is dropped, by the device's being unbound.
+struct ShutDown(Arc<Memory>);
+
+impl Drop for ShutDown {
+    fn drop(&mut self) {
+        self.0.shut_down();
     }
 }
 

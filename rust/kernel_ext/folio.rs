@@ -154,6 +154,13 @@ impl FolioRange {
     /// # Safety
     ///
     /// With `Ok(bytes)` a device has filled so many, and writes no more to any of them.
+    ///
+    /// ```compile_fail,E0133
+    /// # use kernel_ext::folio::FolioRange;
+    /// fn never_filled(range: FolioRange) {
+    ///     range.end_read(Ok(1)); // refused
+    /// }
+    /// ```
     pub unsafe fn end_read(&self, outcome: Result<usize>) {
         if self.ended.xchg(1, ordering::Full) != 0 {
             return;

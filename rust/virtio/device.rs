@@ -2,13 +2,20 @@
 
 //! Devices of the virtio bus.
 
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ops::Deref,
+    ptr::NonNull, //
+};
 use kernel::{
     device,
     sync::aref::AlwaysRefCounted,
     types::Opaque, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    dax::DeviceRegion, //
+};
 
 /// Identifiers of device types: virtio 1.3, section 5.
 pub mod id {
@@ -58,46 +65,104 @@ impl Device {
         unsafe { (*self.as_raw()).index }
     }
 
+    /// The device with the context that the bus's own callbacks have.
+    pub(crate) fn core_internal(&self) -> &device::Device<device::CoreInternal<'_>> {
+        // SAFETY: As in `device`. The type is a marker of the context, which the callers are in.
+        unsafe { &*(&raw const (*self.as_raw()).dev).cast() }
+    }
+}
+
+/// A device while it is bound to a driver: only then does it have a transport that can be asked.
+///
+/// It is lent for the duration of a callback of [`Driver`](crate::Driver), and cannot be kept. What may be kept is a reference to the
+/// [`Device`], which knows its name and number:
+///
+/// ```compile_fail,E0599
+/// # use virtio::{BoundDevice, Device};
+/// fn now(bound: BoundDevice<'_>) -> [u8; 4] {
+///     bound.read_config(0)
+/// }
+/// fn later(kept: &Device) {
+///     let tag: [u8; 4] = kept.read_config(0); // refused
+///     let memory = kept.shared_memory(0); // refused
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use kernel::{prelude::*, sync::Arc};
+/// # use kernel_ext::dax::DeviceRegion;
+/// # use virtio::BoundDevice;
+/// fn keep(bound: BoundDevice<'_>) {
+///     let region = bound.shared_memory(0);
+///     let kept: Option<DeviceRegion<'static>> = region; // refused
+/// }
+/// ```
+#[derive(Clone, Copy)]
+pub struct BoundDevice<'a>(&'a Device);
+
+impl<'a> BoundDevice<'a> {
+    /// # Safety
+    ///
+    /// The device is bound to a driver of this crate, or is being bound or unbound, for the duration of `'a`.
+    pub(crate) unsafe fn new(device: &'a Device) -> Self {
+        Self(device)
+    }
+
     /// Reads `N` bytes of configuration space at `offset` (bytes). Sleeps. What lies beyond the device's space reads as
     /// the transport likes, so nothing may be concluded from it.
     pub fn read_config<const N: usize>(&self, offset: u32) -> [u8; N] {
         let mut bytes = [0; N];
-        // SAFETY: The device is alive, and `bytes` is valid for writes of its length.
+        // SAFETY: The device is bound, and `bytes` is valid for writes of its length.
         unsafe {
             bindings::virtio_cread_bytes(self.as_raw(), offset, bytes.as_mut_ptr().cast(), N)
         };
         bytes
     }
 
-    /// Region `id` of the memory that the device shares: physical address and length in bytes.
-    pub fn shared_memory(&self, id: u8) -> Option<(u64, u64)> {
+    /// Region `id` of the memory that the device shares, as long as it is bound.
+    pub fn shared_memory(&self, id: u8) -> Option<DeviceRegion<'a>> {
         let mut region = bindings::virtio_shm_region::default();
-        // SAFETY: The device is alive, and `region` valid for writes.
-        unsafe { bindings::virtio_get_shm_region(self.as_raw(), &mut region, id) }
-            .then_some((region.addr, region.len))
-    }
-
-    /// Calls `each` with the CPUs that the transport has assigned to the interrupt of queue `index`; `false` when it has
-    /// assigned none.
-    pub fn for_each_cpu_of_queue(&self, index: u32, mut each: impl FnMut(usize)) -> bool {
-        // SAFETY: The device is alive and its queues were found, which the bus guarantees between probe and remove.
-        let mask = unsafe { bindings::virtiofs_helper_vq_affinity(self.as_raw(), index) };
-        let Some(mask) = NonNull::new(mask.cast_mut()) else {
-            return false;
-        };
-        // SAFETY: The transport's mask lives until the queues are deleted.
-        let mask = unsafe { kernel::cpumask::Cpumask::from_raw(mask.as_ptr()) };
-        for cpu in 0..kernel::cpu::nr_cpu_ids() {
-            if kernel::cpu::CpuId::from_u32(cpu).is_some_and(|id| mask.test(id)) {
-                each(cpu as usize);
-            }
+        // SAFETY: The device is bound, and `region` valid for writes. What the transport gives is memory of the device.
+        unsafe {
+            bindings::virtio_get_shm_region(self.as_raw(), &mut region, id)
+                .then(|| DeviceRegion::new(region.addr, region.len, self.0.core_internal()))
         }
-        true
+    }
+}
+
+impl Deref for BoundDevice<'_> {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        self.0
+    }
+}
+
+/// A device that is being bound and whose queues have not been set up: [`QueueSet::new`](crate::QueueSet::new) takes it, so that
+/// they are set up once.
+///
+/// ```compile_fail,E0382
+/// # use kernel::{prelude::*, str::CString};
+/// # use virtio::{Owner, Probe, QueueSet};
+/// fn twice<O: Owner<Queue = ()>>(probe: Probe<'_, O>) -> Result {
+///     QueueSet::new(probe, KVec::<(CString, ())>::new(), 0)?;
+///     QueueSet::new(probe, KVec::<(CString, ())>::new(), 0)?; // refused
+///     Ok(())
+/// }
+/// ```
+pub struct Probe<'a, O>(BoundDevice<'a>, PhantomData<O>);
+
+impl<'a, O> Probe<'a, O> {
+    /// # Safety
+    ///
+    /// The device is being bound, for the duration of `'a`, by a driver whose transfers belong to `O`, and this is made once.
+    pub(crate) unsafe fn new(device: &'a Device) -> Self {
+        // SAFETY: As the caller says.
+        Self(unsafe { BoundDevice::new(device) }, PhantomData)
     }
 
-    /// The device with the context that the bus's own callbacks have.
-    pub(crate) fn core_internal(&self) -> &device::Device<device::CoreInternal<'_>> {
-        // SAFETY: As in `device`. The type is a marker of the context, which the callers are in.
-        unsafe { &*(&raw const (*self.as_raw()).dev).cast() }
+    /// The device.
+    pub fn device(&self) -> BoundDevice<'a> {
+        self.0
     }
 }

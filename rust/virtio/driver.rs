@@ -2,7 +2,15 @@
 
 //! Drivers of the virtio bus.
 
-use crate::device::Device;
+use crate::{
+    device::{
+        BoundDevice,
+        Device,
+        Probe, //
+    },
+    queue::QueueSet,
+    transfer::Owner, //
+};
 use core::{
     marker::PhantomData,
     mem::offset_of,
@@ -52,8 +60,12 @@ macro_rules! virtio_device_table {
 
 /// A virtio driver.
 ///
-/// The bus calls all methods from a task, one at a time for a device.
+/// The bus calls all methods from a task, one at a time for a device. The queues that it set up are shut down when the device is no
+/// longer bound to it, or could not be, whatever the driver does.
 pub trait Driver {
+    /// What it keeps with each transfer.
+    type Owner: Owner;
+
     /// What the driver keeps for a bound device. Dropped after [`Driver::remove`].
     type Data: Send + Sync + 'static;
 
@@ -61,14 +73,14 @@ pub trait Driver {
     const ID_TABLE: &'static dyn IdTable<DeviceId, ()>;
 
     /// Binds a device.
-    fn probe(dev: &Device) -> impl PinInit<Self::Data, Error>;
+    fn probe(dev: Probe<'_, Self::Owner>) -> impl PinInit<Self::Data, Error>;
 
-    /// Unbinds a device. On return the device has been reset.
-    fn remove(dev: &Device, data: Pin<&Self::Data>);
+    /// Unbinds a device, which is reset after this if it was not before.
+    fn remove(dev: BoundDevice<'_>, data: Pin<&Self::Data>);
 
-    /// The transport is about to reset the device, for instance by a function level reset. On return nothing of this
-    /// driver touches it.
-    fn reset_prepare(dev: &Device, data: Pin<&Self::Data>);
+    /// The transport is about to reset the device, for instance by a function level reset. Its queues are shut down after this if
+    /// they were not before, and stay so.
+    fn reset_prepare(dev: BoundDevice<'_>, data: Pin<&Self::Data>);
 }
 
 /// Adapts a [`Driver`] to `struct virtio_driver`, for [`kernel::driver::Registration`].
@@ -114,10 +126,17 @@ impl<T: Driver> Adapter<T> {
     unsafe extern "C" fn probe_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: The bus passes a valid device.
         let dev = unsafe { &*vdev.cast::<Device>() };
-        from_result(|| {
-            dev.core_internal().set_drvdata(T::probe(dev))?;
-            Ok(0)
-        })
+        // SAFETY: The device is being bound, and has no queues yet.
+        let probe = unsafe {
+            QueueSet::<T::Owner>::none(dev);
+            Probe::new(dev)
+        };
+        let bound = dev.core_internal().set_drvdata(T::probe(probe));
+        if bound.is_err() {
+            // SAFETY: The device is being bound still, by `T`, which has given up.
+            unsafe { QueueSet::<T::Owner>::leave(dev) };
+        }
+        from_result(|| bound.map(|()| 0))
     }
 
     /// # Safety
@@ -127,9 +146,15 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The bus passes a valid device.
         let dev = unsafe { &*vdev.cast::<Device>() };
         // SAFETY: The device is bound, so `probe_callback` has stored a `T::Data`.
-        T::remove(dev, unsafe {
-            dev.core_internal().drvdata_borrow::<T::Data>()
-        });
+        let (bound, data) = unsafe {
+            (
+                BoundDevice::new(dev),
+                dev.core_internal().drvdata_borrow::<T::Data>(),
+            )
+        };
+        T::remove(bound, data);
+        // SAFETY: The device is bound still, to `T`, which is done with it.
+        unsafe { QueueSet::<T::Owner>::leave(dev) };
     }
 
     /// # Safety
@@ -139,9 +164,17 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The bus passes a valid device.
         let dev = unsafe { &*vdev.cast::<Device>() };
         // SAFETY: The device is bound, so `probe_callback` has stored a `T::Data`.
-        T::reset_prepare(dev, unsafe {
-            dev.core_internal().drvdata_borrow::<T::Data>()
-        });
+        let (bound, data) = unsafe {
+            (
+                BoundDevice::new(dev),
+                dev.core_internal().drvdata_borrow::<T::Data>(),
+            )
+        };
+        T::reset_prepare(bound, data);
+        // SAFETY: The device is bound, to `T`.
+        if let Some(queues) = unsafe { QueueSet::<T::Owner>::of(dev) } {
+            queues.shut_down();
+        }
         0
     }
 

@@ -11,7 +11,10 @@
 
 use crate::{
     connection::Connection,
-    device::Device,
+    device::{
+        Device,
+        Probe, //
+    },
     transfer::{
         token,
         NewTransfer,
@@ -34,9 +37,11 @@ use kernel::{
             ordering,
             Atomic, //
         },
+        new_mutex,
         new_spinlock_irq,
         rcu,
         Arc,
+        Mutex,
         SpinLockIrq, //
     },
 };
@@ -336,22 +341,34 @@ impl<O: Owner> Virtqueue<O> {
 }
 
 /// All virtqueues of a device.
+///
+/// The device has them until it is unbound, and `virtio_device::priv` is a reference to the set: so it outlives its rings. Whoever
+/// keeps it longer has queues that refuse everything.
+#[pin_data]
 pub struct QueueSet<O: Owner> {
     queues: KVec<Pin<KBox<Virtqueue<O>>>>,
     device: ARef<Device>,
     broken: Atomic<i32>,
+    /// Whether the device has the queues: from when they were found to when they are deleted, with the lock held.
+    #[pin]
+    found: Mutex<bool>,
 }
 
 impl<O: Owner> QueueSet<O> {
     /// Finds the device's virtqueues, one for each name and driver's data given, and starts the device. For [`crate::Driver::probe`].
     ///
-    /// The first `reserved` queues get no interrupt of a CPU of their own. The set must be shut down
-    /// ([`QueueSet::shut_down`]) before the device is unbound; dropping it does that.
+    /// The first `reserved` queues get no interrupt of a CPU of their own. Sleeps. Errors: `EINVAL` when there is no name, `ENOMEM`,
+    /// and those of the transport.
     pub fn new(
-        device: &Device,
+        probe: Probe<'_, O>,
         wanted: KVec<(CString, O::Queue)>,
         reserved: u32,
     ) -> Result<Arc<Self>> {
+        let bound = probe.device();
+        let device: &Device = &bound;
+        if wanted.is_empty() {
+            return Err(EINVAL);
+        }
         let mut queues = KVec::with_capacity(wanted.len(), GFP_KERNEL)?;
         for (name, data) in wanted {
             queues.push(
@@ -359,12 +376,13 @@ impl<O: Owner> QueueSet<O> {
                 GFP_KERNEL,
             )?;
         }
-        let this = Arc::new(
-            Self {
+        let this = Arc::pin_init(
+            pin_init!(Self {
                 queues,
                 device: device.into(),
                 broken: Atomic::new(0),
-            },
+                found <- new_mutex!(false, "QueueSet::found"),
+            }),
             GFP_KERNEL,
         )?;
 
@@ -385,18 +403,25 @@ impl<O: Owner> QueueSet<O> {
             pre_vectors: reserved,
             ..Default::default()
         };
-        // SAFETY: The device is being bound, so it is ours. Both arrays have `count` entries. The callback finds this set
-        // through `priv_`, and the set outlives the rings: `Drop` shuts them down.
-        to_result(unsafe {
-            (*device.as_raw()).priv_ = Arc::as_ptr(&this).cast_mut().cast();
+        let number = u32::try_from(count)?;
+        // SAFETY: The device is being bound, so it is ours, and has no queues: `probe` says so. Both arrays have `count` entries. The
+        // callback finds this set through `priv_`, which has a reference to it as long as there are rings.
+        let done = to_result(unsafe {
+            (*device.as_raw()).priv_ = Arc::into_raw(this.clone()).cast_mut().cast();
             bindings::virtio_find_vqs(
                 device.as_raw(),
-                u32::try_from(count)?,
+                number,
                 rings.as_mut_ptr(),
                 infos.as_mut_ptr(),
                 &mut affinity,
             )
-        })?;
+        });
+        if let Err(e) = done {
+            // SAFETY: As above; no ring is left.
+            unsafe { Self::leave(device) };
+            return Err(e);
+        }
+        *this.found.lock() = true;
         for (queue, ring) in this.queues.iter().zip(&rings) {
             queue.state.lock().ring = NonNull::new(*ring);
         }
@@ -453,30 +478,89 @@ impl<O: Owner> QueueSet<O> {
         was_open
     }
 
-    /// Resets the device and ends every transfer; later ones fail with `ENODEV`. Sleeps. Calls after the first do nothing.
+    /// Calls `each` with the CPUs that the transport has assigned to the interrupt of queue `index`; `false` when it has
+    /// assigned none, or there is no such queue any more. Sleeps; `each` must not shut the queues down.
+    pub fn for_each_cpu_of(&self, index: usize, mut each: impl FnMut(usize)) -> bool {
+        let found = self.found.lock();
+        let index = match u32::try_from(index) {
+            Ok(number) if *found && index < self.queues.len() => number,
+            _ => return false,
+        };
+        // SAFETY: The device has the queue as long as the lock is held.
+        let mask = unsafe { bindings::virtiofs_helper_vq_affinity(self.device.as_raw(), index) };
+        let Some(mask) = NonNull::new(mask.cast_mut()) else {
+            return false;
+        };
+        // SAFETY: The transport's mask lives until the queues are deleted.
+        let mask = unsafe { kernel::cpumask::Cpumask::from_raw(mask.as_ptr()) };
+        for cpu in 0..kernel::cpu::nr_cpu_ids() {
+            if kernel::cpu::CpuId::from_u32(cpu).is_some_and(|id| mask.test(id)) {
+                each(cpu as usize);
+            }
+        }
+        true
+    }
+
+    /// The device has no queues yet.
     ///
-    /// To be called with the device still bound: in [`crate::Driver::remove`] at the latest.
+    /// # Safety
+    ///
+    /// To be called by the bus's callbacks, for a device that is being bound.
+    pub(crate) unsafe fn none(device: &Device) {
+        // SAFETY: The device is being bound, so it is the driver's.
+        unsafe { (*device.as_raw()).priv_ = core::ptr::null_mut() };
+    }
+
+    /// The device's queues, if they were set up.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the bus's callbacks, for a device that is bound to a driver whose transfers belong to `O`.
+    pub(crate) unsafe fn of(device: &Device) -> Option<&Self> {
+        // SAFETY: `new` has set it to a set of this type, to which it is a reference, or it is null.
+        unsafe { (*device.as_raw()).priv_.cast::<Self>().as_ref() }
+    }
+
+    /// The device is no longer bound: it has no queues any more.
+    ///
+    /// # Safety
+    ///
+    /// To be called for a device that is being bound or unbound, by or from a driver whose transfers belong to `O`.
+    pub(crate) unsafe fn leave(device: &Device) {
+        // SAFETY: As the caller says. After the queues were shut down no callback comes that would look for the set.
+        unsafe {
+            let Some(this) = Self::of(device) else { return };
+            this.shut_down();
+            Self::none(device);
+            drop(Arc::from_raw(this));
+        }
+    }
+
+    /// Resets the device and ends every transfer; later ones fail with `ENODEV`. Sleeps. Calls after the first do nothing, but wait
+    /// for it. When the device is unbound it has been done.
     pub fn shut_down(&self) {
+        // The device is not unbound before the lock is dropped.
+        let mut found = self.found.lock();
+        if !*found {
+            return;
+        }
         // No new transfer from here on.
-        let mut open = false;
         for queue in &self.queues {
             let mut parked = List::new();
             let mut state = queue.state.lock();
-            open |= state.ring.take().is_some();
+            state.ring = None;
             parked.push_all_back(&mut state.parked);
             drop(state);
             queue.end_unsent(parked);
         }
-        if !open {
-            return;
-        }
         let device = self.device.as_raw();
-        // SAFETY: The device is bound, see above. After the reset it touches no memory of ours, and no callback runs.
+        // SAFETY: The device has the queues, so it is bound. After the reset it touches no memory of ours, and no callback runs.
         unsafe { bindings::virtio_reset_device(device) };
         // Whoever saw a ring before it was taken out is done with it after this.
         rcu::synchronize_rcu();
         // SAFETY: The queues were found, in `new`, and nobody uses them any more.
         unsafe { bindings::virtiofs_helper_detach_and_del_vqs(device) };
+        *found = false;
         for queue in &self.queues {
             let mut in_flight = List::new();
             in_flight.push_all_back(&mut queue.state.lock().in_flight);
@@ -492,19 +576,13 @@ impl<O: Owner> QueueSet<O> {
     ///
     /// To be called by the transport alone, with a ring of a device whose queues [`QueueSet::new`] found.
     unsafe extern "C" fn used_callback(ring: *mut bindings::virtqueue) {
-        // SAFETY: `new` has set `priv_` to the set, which lives until the rings are deleted.
+        // SAFETY: `new` has set `priv_` to the set, which it is a reference to until the rings are deleted.
         let (this, index) = unsafe { (&*(*(*ring).vdev).priv_.cast::<Self>(), (*ring).index) };
         if let Some(queue) = this.get(index as usize) {
             if !queue.reap() {
                 this.break_off(queue);
             }
         }
-    }
-}
-
-impl<O: Owner> Drop for QueueSet<O> {
-    fn drop(&mut self) {
-        self.shut_down();
     }
 }
 

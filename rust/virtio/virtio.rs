@@ -22,7 +22,11 @@ pub mod queue;
 pub mod transfer;
 
 pub use connection::Connection;
-pub use device::Device;
+pub use device::{
+    BoundDevice,
+    Device,
+    Probe, //
+};
 pub use driver::{
     Adapter,
     DeviceId,

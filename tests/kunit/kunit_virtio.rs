@@ -16,7 +16,11 @@ pub mod queue;
 #[path = "../../rust/virtio/transfer.rs"]
 pub mod transfer;
 
-pub use device::Device;
+pub use device::{
+    BoundDevice,
+    Device,
+    Probe, //
+};
 pub use driver::{
     DeviceId,
     Driver, //
