@@ -297,7 +297,7 @@ impl vfs::dentry::Operations for Entries {
                 }
                 known.looked_up();
                 match inode.update(&entry.attr, entry.attr_ttl, asked) {
-                    Ok(()) => {}
+                    Ok(_) => {}
                     Err(e) if e == ESTALE => return Ok(false),
                     Err(e) => return Err(e),
                 }

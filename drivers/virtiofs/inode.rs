@@ -97,6 +97,8 @@ pub(crate) struct Node {
     /// Which inode of the daemon this is. Set before anybody can find it.
     known: SetOnce<Arc<Known>>,
     generation: Atomic<u64>,
+    /// As the daemon said it: see [`Node::blksize`].
+    blksize: Atomic<u32>,
     freshness: Arc<Freshness>,
     #[pin]
     writers: Writers,
@@ -126,6 +128,7 @@ impl Node {
         try_pin_init!(Self {
             known: SetOnce::new(),
             generation: Atomic::new(0),
+            blksize: Atomic::new(0),
             freshness: Arc::new(
                 Freshness::new(), GFP_KERNEL)?,
             writers <- Writers::new(),
@@ -149,6 +152,13 @@ impl Node {
     /// How the window knows it, if it is mapped from there.
     pub(crate) fn mapped(&self) -> Option<&Arc<MappedFile>> {
         self.mapped.as_ref()
+    }
+
+    /// The preferred size of an access in bytes, if the daemon has one. Not that of the kernel (`i_blkbits`), which is a page: DAX
+    /// relies on it.
+    fn blksize(&self) -> Option<u32> {
+        let told = self.blksize.load(ordering::Relaxed);
+        told.checked_ilog2().map(|bits| 1 << bits)
     }
 
     /// How long the attributes are good.
@@ -275,6 +285,15 @@ impl Node {
     }
 }
 
+/// What has become of attributes that the daemon sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The inode has them, or later ones.
+    Over,
+    /// They are older than a change through this kernel: the inode does not have all of them.
+    Overtaken,
+}
+
 /// What the rest of the driver asks of an inode.
 pub(crate) trait NodeInode {
     /// The session it belongs to.
@@ -285,9 +304,12 @@ pub(crate) trait NodeInode {
     fn node_id(&self) -> Result<NodeId>;
     /// Whether an entry that the daemon sent is this inode, at the same generation.
     fn is_same(&self, entry: &Entry) -> bool;
-    /// Takes over attributes that the daemon sent.
-    fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result;
-    /// Asks the daemon for the attributes, of the open file `fh` if there is one. Sleeps.
+    /// Takes over attributes that the daemon sent, and says what has become of them. Sleeps.
+    fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result<Taken>;
+    /// Asks the daemon for the attributes once, of the open file `fh` if there is one. They are returned if the inode does not have
+    /// all of them. Sleeps.
+    fn ask(&self, fh: Option<Fh>) -> Result<Option<Attr>>;
+    /// Asks the daemon for the attributes, of the open file `fh` if there is one, until the inode has them. Sleeps.
     fn refresh(&self, fh: Option<Fh>) -> Result;
     /// Whether the attributes are good, so that `refresh_if_expired` does not ask.
     fn is_fresh(&self) -> bool;
@@ -318,7 +340,7 @@ impl NodeInode for Inode<VirtioFs> {
             && u32::from(self.file_type().mode()) == entry.attr.kind.mode()
     }
 
-    fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result {
+    fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result<Taken> {
         if u32::from(self.file_type().mode()) != attr.kind.mode() {
             // Another file has taken its place.
             self.mark_stale();
@@ -326,8 +348,11 @@ impl NodeInode for Inode<VirtioFs> {
         }
         let size = i64::try_from(attr.size)?;
         let mut locked = self.lock();
-        if self.data().is_out_of_date(asked) || self.data().knows_later(asked) {
-            return Ok(());
+        if self.data().knows_later(asked) {
+            return Ok(Taken::Over);
+        }
+        if self.data().is_out_of_date(asked) {
+            return Ok(Taken::Overtaken);
         }
         let (old_size, old_mtime) = (self.size(), self.mtime());
         let doubted = self.data().is_doubted();
@@ -335,7 +360,7 @@ impl NodeInode for Inode<VirtioFs> {
         set_attributes(&mut attrs, attr);
         self.data().answered(asked);
         if self.data().is_overtaken(asked) {
-            return Ok(());
+            return Ok(Taken::Overtaken);
         }
         let ahead = writeback::is_ahead(self);
         if ahead {
@@ -368,7 +393,7 @@ impl NodeInode for Inode<VirtioFs> {
             if changed {
                 dax::outdate_by_host(self);
             }
-            return Ok(());
+            return Ok(Taken::Over);
         }
         if attr.kind == FileType::Regular && !ahead && self.has_pages() {
             // What was read of the end of a file of another length ends in zeroes. Where writes are kept here, what has made it longer
@@ -382,18 +407,26 @@ impl NodeInode for Inode<VirtioFs> {
                 let _ = self.invalidate_pages();
             }
         }
-        Ok(())
+        Ok(Taken::Over)
     }
 
-    fn refresh(&self, fh: Option<Fh>) -> Result {
+    fn ask(&self, fh: Option<Fh>) -> Result<Option<Attr>> {
         let op = Getattr {
             node: self.node_id()?,
             fh,
         };
+        let asked = Asked::now();
+        let reply = self.session()?.call(&op, &caller(self.super_block()))?;
+        Ok(match self.update(&reply.attr, reply.ttl, asked)? {
+            Taken::Over => None,
+            Taken::Overtaken => Some(reply.attr),
+        })
+    }
+
+    fn refresh(&self, fh: Option<Fh>) -> Result {
         for _ in 0..MAX_REFRESHES {
             let asked = Asked::now();
-            let reply = self.session()?.call(&op, &caller(self.super_block()))?;
-            self.update(&reply.attr, reply.ttl, asked)?;
+            self.ask(fh)?;
             if !self.data().is_out_of_date(asked) {
                 break;
             }
@@ -432,9 +465,7 @@ pub(crate) fn set_attributes(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {
     attrs.set_owner(attr.uid, attr.gid);
     attrs.set_nlink(attr.nlink);
     attrs.set_atime(timespec(attr.atime));
-    if attr.blksize.is_power_of_two() {
-        attrs.set_blksize_bits(attr.blksize.trailing_zeros() as u8);
-    }
+    attrs.data().blksize.store(attr.blksize, ordering::Relaxed);
 }
 
 /// The inode for `known`, with attributes that the daemon sent. The lookup that was counted for it is kept, or
@@ -695,22 +726,39 @@ pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSy
             done => return done,
         }
     }
-    match sync {
-        _ if caught_up => {}
-        StatSync::Force => inode.refresh(None)?,
-        StatSync::Default if stat.request().access_time() && inode.data().was_read() => {
-            inode.refresh(None)?;
+    let asks = match sync {
+        _ if caught_up => false,
+        StatSync::Force => true,
+        StatSync::Default => {
+            !inode.is_fresh() || stat.request().access_time() && inode.data().was_read()
         }
-        StatSync::Default => inode.refresh_if_expired(None)?,
-        StatSync::DontSync => {}
-    }
-    fill(inode, stat);
+        StatSync::DontSync => false,
+    };
+    let told = if asks { inode.ask(None)? } else { None };
+    fill(inode, stat, told.as_ref());
     Ok(())
 }
 
-/// Fills in what is known of an inode.
-fn fill(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) {
+/// Fills in what is known of an inode. What the daemon has `told` just now, and was not to be kept, is the answer all the same: else
+/// a file that is written, or a directory whose names change, all the time would show its old times all the time.
+fn fill(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, told: Option<&Attr>) {
     stat.fill(inode);
+    if let Some(blksize) = inode.data().blksize() {
+        stat.set_blksize(blksize);
+    }
+    // Where writes are kept here, this kernel knows better.
+    if let Some(attr) = told.filter(|_| !writeback::keeps(inode)) {
+        stat.set_permissions(attr.permissions);
+        stat.set_owner(inode.super_block(), attr.uid, attr.gid);
+        stat.set_nlink(attr.nlink);
+        stat.set_size(i64::try_from(attr.size).unwrap_or(i64::MAX));
+        stat.set_blocks(attr.blocks);
+        stat.set_times(
+            timespec(attr.atime),
+            timespec(attr.mtime),
+            timespec(attr.ctime),
+        );
+    }
     if writeback::keeps(inode) && inode.has_dirty_pages() {
         // What is not written yet has no blocks yet. That must not look like a hole to who copies files.
         let all = (inode.size().unsigned_abs()).div_ceil(512);
@@ -728,11 +776,15 @@ fn statx(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) -> Result {
     };
     let asked = Asked::now();
     let reply = inode.session()?.call(&op, &caller(inode.super_block()))?;
-    match &reply.attr {
-        Some(attr) => inode.update(attr, reply.ttl, asked)?,
-        None => inode.refresh_if_expired(None)?,
-    }
-    fill(inode, stat);
+    let told = match &reply.attr {
+        Some(attr) => match inode.update(attr, reply.ttl, asked)? {
+            Taken::Over => None,
+            Taken::Overtaken => Some(*attr),
+        },
+        None if inode.is_fresh() => None,
+        None => inode.ask(None)?,
+    };
+    fill(inode, stat, told.as_ref());
     if let Some(time) = reply.btime {
         stat.set_birth_time(timespec(time));
     }

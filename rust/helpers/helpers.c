@@ -64,11 +64,19 @@ struct folio *virtiofs_helper_folio_of(struct page *page)
 	return page_folio(page);
 }
 
-/* The folio to write to: locked, made if need be, of about len bytes. */
-struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping, pgoff_t index,
-						size_t len)
+/* The folio to write to: not locked, made if need be, of about len bytes. */
+struct folio *virtiofs_helper_write_folio(struct address_space *mapping, pgoff_t index,
+					  size_t len)
 {
-	return __filemap_get_folio(mapping, index, FGP_WRITEBEGIN | fgf_set_order(len),
+	return __filemap_get_folio(mapping, index,
+				   FGP_WRITE | FGP_CREAT | FGP_FOR_MMAP | fgf_set_order(len),
+				   mapping_gfp_mask(mapping));
+}
+
+/* The folio to read: not locked, made if need be. */
+struct folio *virtiofs_helper_read_folio(struct address_space *mapping, pgoff_t index)
+{
+	return __filemap_get_folio(mapping, index, FGP_CREAT | FGP_FOR_MMAP | FGP_ACCESSED,
 				   mapping_gfp_mask(mapping));
 }
 
@@ -100,6 +108,13 @@ gid_t virtiofs_helper_iattr_gid(struct mnt_idmap *idmap, struct user_namespace *
 				const struct iattr *attr)
 {
 	return from_kgid(ns, from_vfsgid(idmap, ns, attr->ia_vfsgid));
+}
+
+void virtiofs_helper_stat_owner(struct kstat *stat, struct mnt_idmap *idmap,
+				struct user_namespace *ns, uid_t uid, gid_t gid)
+{
+	stat->uid = vfsuid_into_kuid(make_vfsuid(idmap, ns, make_kuid(ns, uid)));
+	stat->gid = vfsgid_into_kgid(make_vfsgid(idmap, ns, make_kgid(ns, gid)));
 }
 
 /* The group of a directory if the task is in it, but not as its fsgid; else -1. */

@@ -13,6 +13,7 @@ struct iattr;
 struct inode;
 struct kmem_cache;
 struct kobject;
+struct kstat;
 struct mnt_idmap;
 struct page;
 struct super_block;
@@ -29,8 +30,9 @@ const struct cpumask *virtiofs_helper_vq_affinity(struct virtio_device *vdev, un
 void virtiofs_helper_set_page_dirty_lock(struct page *page);
 bool virtiofs_helper_page_is_dirty(struct page *page);
 struct folio *virtiofs_helper_folio_of(struct page *page);
-struct folio *virtiofs_helper_write_begin_folio(struct address_space *mapping,
-						unsigned long index, size_t len);
+struct folio *virtiofs_helper_write_folio(struct address_space *mapping, unsigned long index,
+					  size_t len);
+struct folio *virtiofs_helper_read_folio(struct address_space *mapping, unsigned long index);
 struct folio *virtiofs_helper_data_folio(struct address_space *mapping, unsigned long index,
 					 bool create);
 bool virtiofs_helper_reserve_memory(resource_size_t start, resource_size_t len, const char *name);
@@ -51,6 +53,8 @@ uid_t virtiofs_helper_iattr_uid(struct mnt_idmap *idmap, struct user_namespace *
 				const struct iattr *attr);
 gid_t virtiofs_helper_iattr_gid(struct mnt_idmap *idmap, struct user_namespace *ns,
 				const struct iattr *attr);
+void virtiofs_helper_stat_owner(struct kstat *stat, struct mnt_idmap *idmap,
+				struct user_namespace *ns, uid_t uid, gid_t gid);
 gid_t virtiofs_helper_supplementary_group(struct mnt_idmap *idmap, const struct inode *dir);
 bool virtiofs_helper_in_group_or_capable(struct mnt_idmap *idmap, const struct inode *inode);
 void virtiofs_helper_make_acls_passive(struct inode *inode);

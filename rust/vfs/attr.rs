@@ -10,6 +10,7 @@ use crate::{
     file::File,
     filesystem::FileSystem,
     inode::Inode,
+    super_block::SuperBlock,
     time::Timespec, //
 };
 use core::marker::PhantomData;
@@ -201,6 +202,31 @@ impl<'a> Stat<'a> {
     pub fn set_nlink(&mut self, nlink: u32) {
         // SAFETY: Valid and ours by the type invariant.
         unsafe { (*self.stat).nlink = nlink };
+    }
+
+    /// Sets the preferred size of an access in bytes.
+    pub fn set_blksize(&mut self, blksize: u32) {
+        // SAFETY: Valid and ours by the type invariant.
+        unsafe { (*self.stat).blksize = blksize };
+    }
+
+    /// Sets the owner, whose ids are those of the user namespace of `sb`, mapped as the mount says.
+    pub fn set_owner<T: FileSystem>(&mut self, sb: &SuperBlock<T>, uid: u32, gid: u32) {
+        // SAFETY: `stat` is valid and ours by the type invariant; the user namespace of a superblock lives as long as it does.
+        unsafe {
+            let ns = (*sb.as_raw()).s_user_ns;
+            bindings::virtiofs_helper_stat_owner(self.stat, self.idmap.as_raw(), ns, uid, gid);
+        }
+    }
+
+    /// Sets the times of the last access, modification and change.
+    pub fn set_times(&mut self, atime: Timespec, mtime: Timespec, ctime: Timespec) {
+        // SAFETY: Valid and ours by the type invariant.
+        unsafe {
+            (*self.stat).atime = atime.to_raw();
+            (*self.stat).mtime = mtime.to_raw();
+            (*self.stat).ctime = ctime.to_raw();
+        }
     }
 
     /// Sets the permission bits; the type stays.

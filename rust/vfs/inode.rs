@@ -489,6 +489,12 @@ impl<'a, T: FileSystem> RcuInode<'a, T> {
 pub struct AttrsMut<'a, T: FileSystem>(*mut bindings::inode, PhantomData<&'a mut Inode<T>>);
 
 impl<T: FileSystem> AttrsMut<'_, T> {
+    /// The filesystem's data of the inode.
+    pub fn data(&self) -> &T::InodeData {
+        // SAFETY: The inode is valid by the type invariant, and its data are initialised before it has attributes.
+        unsafe { &*InodeBox::<T>::data_of(self.0) }
+    }
+
     /// Sets the permission bits; the type stays.
     pub fn set_permissions(&mut self, mode: u16) {
         let permissions = mode & !(bindings::S_IFMT as u16);
@@ -543,12 +549,6 @@ impl<T: FileSystem> AttrsMut<'_, T> {
     pub fn set_blocks(&mut self, blocks: u64) {
         // SAFETY: Ours to change by the type invariant.
         unsafe { (*self.0).i_blocks = blocks };
-    }
-
-    /// Sets the preferred size of an access to two to the power of `bits`, at least 512 bytes.
-    pub fn set_blksize_bits(&mut self, bits: u8) {
-        // SAFETY: Ours to change by the type invariant.
-        unsafe { (*self.0).i_blkbits = bits.clamp(9, 31) };
     }
 
     /// Sets the time of the last access.

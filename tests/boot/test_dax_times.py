@@ -200,3 +200,19 @@ def test_cut_that_fails(rig, share):
     rig.daxd.clear_faults()
     assert share(LOOKS["stat"]) == "OK"
     assert modified(rig) > LONG_AGO
+
+
+@pytest.mark.parametrize("told", [512, 128 << 10])
+def test_preferred_size(rig, told):
+    """What is stored to a file is written back whatever size of an access the daemon prefers."""
+    rig.daxd.set_fault("set", ["LOOKUP", "GETATTR", "SETATTR"], fields={"attr.blksize": told})
+    rig.guest.mount("daxd", options="dax=always")
+    hand = rig.hand.do
+    assert hand("fd = os.open('/mnt/file', os.O_RDWR); area = mmap.mmap(fd, 0); area[4096] = 5; None") == "OK"
+    assert hand("area.flush(); os.fsync(fd); os.sync()") == "OK"
+    assert (rig.tree / "file").read_bytes()[4096] == 5
+    assert hand("area.close(); os.close(fd)") == "OK"
+    assert hand("os.stat('/mnt/file').st_blksize") == "OK" and rig.hand.value == told
+    rig.daxd.clear_faults()
+    rig.guest.umount()
+    rig.unmounted()

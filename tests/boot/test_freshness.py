@@ -176,3 +176,53 @@ def test_written_after_the_kill(rig):
     rig.guest.umount("/mnt")
     rig.unmounted()
     shutil.rmtree(rig.tree / "late")
+
+
+# A change through this kernel that overtakes an answer, of a file and of a directory, and where it is looked.
+OVERTAKEN = {
+    "written": ("/mnt/told/file", "fd = os.open('/mnt/told/file', os.O_WRONLY); os.write(fd, b'x' * 5000); os.close(fd)"),
+    "made": ("/mnt/told", "open('/mnt/told/new', 'x').close()"),
+}
+
+
+@pytest.mark.parametrize("change", OVERTAKEN)
+def test_overtaken_answer(mounted, change):
+    """stat(2) says what the daemon says, also where a change through this kernel overtakes the reply; the next one asks again."""
+    path, overtakes = OVERTAKEN[change]
+    mounted.tree.file("told/file", b"x")
+    do(mounted, f"os.stat('{path}'); os.stat('/mnt/told/file')")
+    mounted.daxd.set_fault("set", "GETATTR", fields={"attr.mtime": 12345, "attr.nlink": 77, "attr.uid": 4711})
+    mounted.daxd.hold("GETATTR")
+    looker = mounted.guest.spawn_python(FORCED.replace("buffer[5]", "[buffer[14], buffer[2] & 0xffffffff, buffer[2] >> 32]") + f"print(*forced('{path}'))")
+    mounted.daxd.wait_for_held()
+    mounted.daxd.clear_faults()
+    do(mounted, overtakes)
+    mounted.daxd.release()
+    assert looker.wait().stdout.split() == ["12345", "77", "4711"]
+    on_host = os.stat(mounted.tree / path[5:])
+    assert do(mounted, f"(lambda s: [s.st_mtime_ns, s.st_nlink, s.st_uid])(os.stat('{path}'))") == [on_host.st_mtime_ns, on_host.st_nlink, on_host.st_uid]
+    shutil.rmtree(mounted.tree / "told")
+
+
+@pytest.mark.parametrize("path", ["/mnt/busy", "/mnt/busy/file"], ids=["directory", "file"])
+def test_overtaken_all_the_while(mounted, path):
+    """So it is of what changes all the while: each stat(2) asks once, and none shows times from before it."""
+    mounted.tree.file("busy/file", b"x")
+    writer = """
+import os
+fd, number = os.open("/mnt/busy/file", os.O_RDWR), 0
+while True:
+    number += 1
+    os.pwrite(fd, b"%d" % number, 0)
+    os.mkdir("/mnt/busy/new")
+    os.rmdir("/mnt/busy/new")
+"""
+    do(mounted, "os.stat('/mnt/busy/file')")
+    task = mounted.guest.spawn_python(writer)
+    mounted.daxd.wait_for_count("RMDIR", 3)
+    for _ in range(20):
+        before = os.stat(mounted.tree / path[5:]).st_mtime_ns
+        assert do(mounted, f"os.stat('{path}').st_mtime_ns") >= before
+    task.kill()
+    task.wait()
+    shutil.rmtree(mounted.tree / "busy")

@@ -92,3 +92,24 @@ def test_time_of_access(rig, asked):
     # Who does not want to know it does not ask.
     asked("read_direct('/mnt/file')")
     assert asked("birth('/mnt/file', 0x200)")[1:] == (0, 0)
+
+
+@pytest.mark.parametrize("told", [0, 512, 4096, 5000, 1 << 20])
+def test_preferred_size(rig, asked, told):
+    """The preferred size of an access is the daemon's, as the power of two below; without one it is a page."""
+    rig.daxd.set_fault("set", ["LOOKUP", "GETATTR"], fields={"attr.blksize": told})
+    rig.guest.mount("daxd")
+    expected = 1 << told.bit_length() - 1 if told else 4096
+    assert asked("os.stat('/mnt/file').st_blksize")[0] == expected
+    assert asked("read('/mnt/file') and os.stat('/mnt/file').st_blksize")[0] == expected
+
+
+def test_how_current(rig, asked):
+    """AT_STATX_FORCE_SYNC asks however good the attributes are, and AT_STATX_DONT_SYNC does not however old they are."""
+    rig.guest.mount("daxd")
+    asked("os.stat('/mnt/file')")
+    assert asked(f"birth('/mnt/file', 0x7df, {FORCE_SYNC})")[1:] == (0, 1)
+    rig.daxd.configure(attr_timeout=0)
+    asked(f"birth('/mnt/file', 0x7df, {FORCE_SYNC})")
+    assert asked(f"birth('/mnt/file', 0x7df, {DONT_SYNC})")[1:] == (0, 0)
+    assert asked("birth('/mnt/file', 0x7df)")[1:] == (0, 1)

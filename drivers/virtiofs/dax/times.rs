@@ -148,7 +148,8 @@ fn set_to_now(inode: &Inode<VirtioFs>) -> Result {
     op.mtime = Some(SetTime::Now);
     let asked = Asked::now();
     let reply = inode.session()?.call(&op, &Caller::default())?;
-    inode.update(&reply.attr, reply.ttl, asked)
+    inode.update(&reply.attr, reply.ttl, asked)?;
+    Ok(())
 }
 
 /// The time of modification is about to be set, whatever was stored before: whether it was behind. The inode is locked (`i_rwsem`).
