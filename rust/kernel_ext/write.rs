@@ -40,19 +40,44 @@ use kernel::{
 pub struct WriteFolio(NonNull<bindings::folio>);
 
 impl WriteFolio {
-    /// Gets the folio at `pos` (bytes), made when there is none, if possible as large as `len` bytes. Sleeps.
+    /// Gets the folio at `pos` (bytes), made when there is none, if possible as large as `len` bytes. Sleeps; a fatal signal ends
+    /// the wait for one that is read or written back with `EINTR`.
+    ///
+    /// C: `__filemap_get_folio()` with `FGP_WRITEBEGIN`, whose waits no signal ends.
     ///
     /// # Safety
     ///
     /// `mapping` is the page cache of an inode in use.
     pub unsafe fn get(mapping: *mut bindings::address_space, pos: i64, len: usize) -> Result<Self> {
-        let pos = usize::try_from(pos)?;
-        // SAFETY: The mapping is valid as the caller says.
-        let folio = from_err_ptr(unsafe {
-            bindings::virtiofs_helper_write_begin_folio(mapping, pos >> bindings::PAGE_SHIFT, len)
-        })?;
-        // INVARIANT: It was returned locked, with a reference.
-        NonNull::new(folio).map(Self).ok_or(ENOMEM)
+        let index = usize::try_from(pos)? >> bindings::PAGE_SHIFT;
+        loop {
+            // SAFETY: The mapping is valid as the caller says. The folio is returned with a reference, which is given up where it
+            // is not kept.
+            unsafe {
+                let folio =
+                    from_err_ptr(bindings::virtiofs_helper_write_folio(mapping, index, len))?;
+                let folio = NonNull::new(folio).ok_or(ENOMEM)?;
+                if bindings::folio_lock_killable(folio.as_ptr()) != 0 {
+                    bindings::folio_put(folio.as_ptr());
+                    return Err(EINTR);
+                }
+                // INVARIANT: It was just locked, and comes with a reference.
+                let locked = Self(folio);
+                // It may have been dropped or split before it was locked.
+                let is_there = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping
+                    == mapping
+                    && bindings::folio_contains(folio.as_ptr(), index);
+                if !is_there {
+                    continue;
+                }
+                if bindings::mapping_stable_writes(mapping)
+                    && bindings::folio_wait_writeback_killable(folio.as_ptr()) != 0
+                {
+                    return Err(EINTR);
+                }
+                return Ok(locked);
+            }
+        }
     }
 
     /// Its position in the file in bytes.

@@ -424,20 +424,53 @@ impl<T: FileSystem> Inode<T> {
 
     /// Has the folio at `pos` (bytes) read through `file`, if it is not up to date. Sleeps; a fatal signal ends it with `EINTR`.
     ///
-    /// C: `read_cache_folio()`.
+    /// C: `read_cache_folio()`, where no signal ends the wait for a folio that somebody else reads.
     pub fn read_in(&self, file: &File<T>, pos: i64) -> Result {
         let index = usize::try_from(pos)? >> bindings::PAGE_SHIFT;
-        // SAFETY: Both are valid; the folio is returned with a reference, which is given up.
-        unsafe {
-            let folio = from_err_ptr(bindings::read_cache_folio(
-                self.mapping(),
-                index,
-                None,
-                file.as_raw(),
-            ))?;
-            bindings::folio_put(folio);
+        loop {
+            // SAFETY: The mapping is valid; the folio is returned with a reference, which is given up.
+            let read = unsafe {
+                let folio =
+                    from_err_ptr(bindings::virtiofs_helper_read_folio(self.mapping(), index))?;
+                let read = self.read_folio(file, folio);
+                bindings::folio_put(folio);
+                read
+            };
+            if read? {
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    /// Reads a folio through `file` if it is not up to date; `false` if it was dropped from the page cache. As
+    /// [`read_in`](Inode::read_in).
+    ///
+    /// # Safety
+    ///
+    /// Somebody holds a reference to the folio.
+    unsafe fn read_folio(&self, file: &File<T>, folio: *mut bindings::folio) -> Result<bool> {
+        // SAFETY: The folio is valid as the caller says, and locked by us when it is to be read: that unlocks it.
+        unsafe {
+            if bindings::folio_test_uptodate(folio) {
+                return Ok(true);
+            }
+            to_result(bindings::folio_lock_killable(folio)).map_err(|_| EINTR)?;
+            let is_there = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == self.mapping();
+            if !is_there || bindings::folio_test_uptodate(folio) {
+                bindings::folio_unlock(folio);
+                return Ok(is_there);
+            }
+            let Some(read_folio) = (*(*self.mapping()).a_ops).read_folio else {
+                bindings::folio_unlock(folio);
+                return Err(EIO);
+            };
+            to_result(read_folio(file.as_raw(), folio))?;
+            to_result(bindings::folio_wait_locked_killable(folio)).map_err(|_| EINTR)?;
+            match bindings::folio_test_uptodate(folio) {
+                true => Ok(true),
+                false => Err(EIO),
+            }
+        }
     }
 
     /// Waits where there are too many dirty pages. To be called by who dirties some, with no folio locked. Sleeps.

@@ -548,3 +548,39 @@ print(name(os.fsync), name(os.close))
     # Unless the file was closed before the first one looked.
     rig.guest.run("umount /mnt", check=False)
     assert rig.guest.run("mountpoint -q /mnt", check=False).rc == 32
+
+
+# Writes to a file that it has open, as soon as it is told to.
+WRITE_LATER = """
+import os, time
+fd = os.open("/mnt/file", os.O_WRONLY)
+open("/run/opened", "w")
+while not os.path.exists("/run/store"):
+    time.sleep(0.01)
+os.pwrite(fd, b"y", 10)
+"""
+
+
+@pytest.mark.beyond_c("its tasks cannot be killed while they wait")
+@pytest.mark.parametrize("flags", ["", "+WRITEBACK_CACHE"], ids=["through", "later"])
+def test_writer_behind_a_reader(rig, flags):
+    """Who writes to a page that somebody else reads waits for that, and can be killed."""
+    rig.tree.file("file", b"x" * 2 * PAGE)
+    rig.daxd.configure(init_flags=flags)
+    rig.guest.mount("daxd", "/mnt")
+    rig.guest.run("rm -f /run/opened /run/store")
+    writer = rig.guest.spawn_python(WRITE_LATER)
+    wait_for(rig, "/run/opened")
+    rig.daxd.hold("READ")
+    reader = rig.guest.spawn_python("import os; print(os.pread(os.open('/mnt/file', os.O_RDONLY), 1, 0))")
+    rig.daxd.wait_for_held()
+    rig.guest.run("touch /run/store")
+    blocked(rig.guest, writer)
+    writer.kill()
+    assert writer.wait().rc == 128 + signal.SIGKILL
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    assert reader.wait().rc == 0
+    rig.guest.umount("/mnt")
+    rig.unmounted()
+    assert (rig.tree / "file").read_bytes() == b"x" * 2 * PAGE
