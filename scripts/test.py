@@ -30,6 +30,7 @@ PYTEST_DIRECTORIES = ("tests/docs", "tests/build", "tests/daxd", "tests/bench")
 DEBUG_FILES = [
     "test_dax.py",
     "test_failed_writes.py",
+    "test_memory.py",
     "test_names.py",
     "test_namespace.py",
     "test_read.py",
