@@ -34,6 +34,7 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
+    str::CString,
     sync::{
         atomic::{
             ordering,
@@ -116,11 +117,13 @@ struct Extent {
 /// # Invariants
 ///
 /// `dax` is a device with [`OPERATIONS`], of which we hold a reference; its private data is `extent`. As long as it is alive,
-/// `pagemap` is mapped, `extent` says where, and its range of physical addresses is reserved for us.
+/// `pagemap` is mapped, `extent` says where, and its range of physical addresses is reserved for us, by the name `name`.
 pub struct Memory {
     dax: NonNull<bindings::dax_device>,
     extent: ManuallyDrop<KBox<Extent>>,
     pagemap: ManuallyDrop<KBox<Opaque<bindings::dev_pagemap>>>,
+    /// What `/proc/iomem` shows: of memory that is left behind also when this module is gone.
+    name: ManuallyDrop<CString>,
     state: Atomic<i32>,
 }
 
@@ -135,13 +138,13 @@ impl Memory {
     ///
     /// Errors: `EINVAL` when there is less than 2 MiB or it is not aligned to that, `EBUSY` when somebody has it already, `ENOMEM`,
     /// and what mapping it says.
-    pub fn new(region: DeviceRegion<'_>, name: &'static CStr) -> Result<Arc<Self>> {
+    pub fn new(region: DeviceRegion<'_>, name: &CStr) -> Result<Arc<Self>> {
         let this = Arc::new(Self::map(region.start, region.len, name)?, GFP_KERNEL)?;
         devres::register(region.device, ShutDown(this.clone()), GFP_KERNEL)?;
         Ok(this)
     }
 
-    fn map(start: u64, len: u64, name: &'static CStr) -> Result<Self> {
+    fn map(start: u64, len: u64, name: &CStr) -> Result<Self> {
         let len = len & !(SECTION - 1);
         if len == 0 || start % SECTION != 0 || start.checked_add(len).is_none() {
             return Err(EINVAL);
@@ -184,10 +187,11 @@ impl Memory {
                 return Err(e);
             }
         };
+        let dax = NonNull::new(dax).ok_or(ENOMEM)?;
         // INVARIANT: As set up above; from here on `shut_down` gives the region back.
-        core::mem::forget(region);
         Ok(Self {
-            dax: NonNull::new(dax).ok_or(ENOMEM)?,
+            dax,
+            name: ManuallyDrop::new(region.keep()),
             extent: ManuallyDrop::new(extent),
             pagemap: ManuallyDrop::new(pagemap),
             state: Atomic::new(LIVE),
@@ -232,12 +236,12 @@ impl Memory {
             pr_err!("DAX memory at {start:#x} is still in use: it is left behind\n");
             return;
         }
-        // SAFETY: No page is in use, and none can be any more.
-        unsafe { bindings::memunmap_pages(self.pagemap.get()) };
-        drop(Region {
-            start,
-            len: bytes as u64,
-        });
+        // SAFETY: No page is in use, and none can be any more. The region is reserved for us by the type invariants, which is at
+        // its end here.
+        unsafe {
+            bindings::memunmap_pages(self.pagemap.get());
+            release(start, bytes as u64);
+        }
         self.state.store(GONE, ordering::Release);
     }
 
@@ -312,6 +316,7 @@ impl Drop for Memory {
             bindings::put_dax(self.as_raw());
             ManuallyDrop::drop(&mut self.extent);
             ManuallyDrop::drop(&mut self.pagemap);
+            ManuallyDrop::drop(&mut self.name);
         }
     }
 }
@@ -364,29 +369,51 @@ pub fn fault_in(iter: &mut IovIterDest<'_>, len: usize) -> Result {
 ///
 /// # Invariants
 ///
-/// It is, and for us.
+/// It is, for us and by this name.
 struct Region {
     start: u64,
     len: u64,
+    name: ManuallyDrop<CString>,
 }
 
 impl Region {
-    fn reserve(start: u64, len: u64, name: &'static CStr) -> Result<Self> {
-        // SAFETY: The name is static.
+    fn reserve(start: u64, len: u64, name: &CStr) -> Result<Self> {
+        let name = ManuallyDrop::new(CString::try_from(name)?);
+        // SAFETY: The name stays until the region is released.
         let reserved =
             unsafe { bindings::virtiofs_helper_reserve_memory(start, len, name.as_char_ptr()) };
+        if !reserved {
+            drop(ManuallyDrop::into_inner(name));
+            return Err(EBUSY);
+        }
         // INVARIANT: It was reserved.
-        reserved.then_some(Self { start, len }).ok_or(EBUSY)
+        Ok(Self { start, len, name })
+    }
+
+    /// Leaves it reserved, until [`release`], and after that the name can be dropped.
+    fn keep(self) -> CString {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used, nor dropped, after this.
+        unsafe { ManuallyDrop::take(&mut this.name) }
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: Reserved for us by the type invariant.
+        // SAFETY: Reserved for us by the type invariant, and with a name that is dropped here alone, afterwards.
         unsafe {
-            bindings::__release_region(&raw mut bindings::iomem_resource, self.start, self.len)
-        };
+            release(self.start, self.len);
+            ManuallyDrop::drop(&mut self.name);
+        }
     }
+}
+
+/// # Safety
+///
+/// The range is reserved for the caller.
+unsafe fn release(start: u64, len: u64) {
+    // SAFETY: As the caller says.
+    unsafe { bindings::__release_region(&raw mut bindings::iomem_resource, start, len) };
 }
 
 const OPERATIONS: bindings::dax_operations = bindings::dax_operations {
