@@ -263,6 +263,9 @@ impl Session {
     /// The window shows something: from here on it is looked now and then whether it is used. Not called any more once the last
     /// superblock [left](Session::leave).
     pub(crate) fn keep_time(self: &Arc<Self>) {
+        if !self.is_connected() {
+            return;
+        }
         let delay = msecs_to_jiffies(dax::IDLE_CHECK);
         // It may run already.
         let _ = self
@@ -437,7 +440,13 @@ impl Session {
         self.forgets.flush(&self.instance, &self.connection);
         // What a work item has taken off the lists must be sent before DESTROY, too.
         self.instance.work().flush();
-        if self.connection.close() {
+        let was_open = self.connection.close();
+        // A late reply may have had more forgotten since. Who saw the connection open is done with it after this, and no work is
+        // put off any more: this module can go with the last superblock, and what runs later would run without it.
+        self.instance.work().flush();
+        cancel_delayed::<_, CLOCK>(self);
+        cancel_delayed::<_, FLUSH>(self);
+        if was_open {
             // The daemon may be gone as well; then there is nobody to part from.
             let _ = self.instance.destroy();
         }
