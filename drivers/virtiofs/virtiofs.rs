@@ -106,7 +106,7 @@ struct Module {
     _filesystem: vfs::Registration<VirtioFs>,
     /// The type's name in the first virtio-fs kernels.
     #[pin]
-    _old_filesystem: vfs::Registration<VirtioFs>,
+    _old_filesystem: vfs::Alias<VirtioFs>,
     #[pin]
     _driver: driver::Registration<virtio::Adapter<device::Driver>>,
     _presence: device::Presence,
@@ -117,7 +117,7 @@ impl kernel::InPlaceModule for Module {
         try_pin_init!(Self {
             _presence: device::Presence::new()?,
             _driver <- driver::Registration::new(<Self as kernel::ModuleMetadata>::NAME, module),
-            _old_filesystem <- vfs::Registration::named(c"virtio_fs", module),
+            _old_filesystem <- vfs::Alias::new(c"virtio_fs", module),
             _filesystem <- vfs::Registration::new(module),
         })
     }

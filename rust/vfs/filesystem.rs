@@ -36,6 +36,7 @@ use kernel::{
         to_result,
         VTABLE_DEFAULT_ERROR, //
     },
+    ffi::c_int,
     prelude::*,
     seq_file::SeqFile,
     sync::{
@@ -252,13 +253,8 @@ unsafe impl<T: FileSystem> Sync for Registration<T> {}
 impl<T: FileSystem> Registration<T> {
     /// Registers the filesystem `T`. May sleep. Errors: `EBUSY` when the name is taken, `ENOMEM`.
     pub fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        Self::named(T::NAME, module)
-    }
-
-    /// As [`new`](Registration::new), under another name: a filesystem can have more than one.
-    pub fn named(name: &'static CStr, module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            inodes: InodeBox::<T>::new_cache(name)?,
+            inodes: InodeBox::<T>::new_cache(T::NAME)?,
             // On error the cache is destroyed below: this struct is not dropped then.
             fs <- {
                 let cache = CacheGuard(*inodes);
@@ -267,7 +263,7 @@ impl<T: FileSystem> Registration<T> {
                     unsafe {
                         fs.write(pin_init::zeroed());
                         (*fs).owner = module.as_ptr();
-                        (*fs).name = name.as_char_ptr();
+                        (*fs).name = T::NAME.as_char_ptr();
                         (*fs).fs_flags = T::FLAGS.0 as i32;
                         (*fs).init_fs_context = Some(context::init_fs_context_callback::<T>);
                         (*fs).parameters = T::PARAMETERS.specs().cast();
@@ -313,6 +309,75 @@ impl<T: FileSystem> PinnedDrop for Registration<T> {
         // SAFETY: Registered by the type invariant.
         unsafe { bindings::unregister_filesystem(self.fs.get()) };
         drop(CacheGuard(self.inodes));
+    }
+}
+
+/// Another name that the filesystem `T` can be mounted by. What is mounted is of the type `T`, and shares its superblocks:
+/// [`FileSystem::same`] finds those of mounts by either name.
+///
+/// # Invariants
+///
+/// `fs` is registered.
+#[pin_data(PinnedDrop)]
+pub struct Alias<T: FileSystem> {
+    #[pin]
+    fs: Opaque<bindings::file_system_type>,
+    _p: PhantomData<T>,
+}
+
+// SAFETY: May be dropped by any task.
+unsafe impl<T: FileSystem> Send for Alias<T> {}
+// SAFETY: Nothing changes through a shared reference.
+unsafe impl<T: FileSystem> Sync for Alias<T> {}
+
+impl<T: FileSystem> Alias<T> {
+    /// Registers `name`, by which nothing is mounted before `T` has been [registered](Registration::new). May sleep. Errors: `EBUSY`
+    /// when the name is taken.
+    pub fn new(name: &'static CStr, module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            fs <- Opaque::try_ffi_init(move |fs: *mut bindings::file_system_type| {
+                // SAFETY: `fs` is valid for writes and pinned. It is filled in when it is registered, and stays until `drop`, which
+                // unregisters it.
+                unsafe {
+                    fs.write(pin_init::zeroed());
+                    (*fs).owner = module.as_ptr();
+                    (*fs).name = name.as_char_ptr();
+                    (*fs).init_fs_context = Some(Self::init_fs_context);
+                    to_result(bindings::register_filesystem(fs))
+                }
+            }),
+            _p: PhantomData,
+        })
+    }
+
+    /// Makes it a context of `T`, as cpuset's does of cgroup's.
+    ///
+    /// # Safety
+    ///
+    /// Called by the VFS, for a new context of this type.
+    unsafe extern "C" fn init_fs_context(context: *mut kernel::bindings::fs_context) -> c_int {
+        // CAST: The `kernel` crate has the type without its fields.
+        let fc = context.cast::<bindings::fs_context>();
+        // SAFETY: The context is valid, and nobody else uses it yet. Its reference to the module of its type becomes one to that of
+        // the type found, which comes with one.
+        unsafe {
+            let fs = bindings::get_fs_type(T::NAME.as_char_ptr());
+            let Some(init) = fs.as_ref().and_then(|fs| fs.init_fs_context) else {
+                return ENODEV.to_errno();
+            };
+            bindings::module_put((*(*fc).fs_type).owner);
+            (*fc).fs_type = fs;
+            (*fc).log.prefix = (*fs).name;
+            init(context)
+        }
+    }
+}
+
+#[pinned_drop]
+impl<T: FileSystem> PinnedDrop for Alias<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Registered by the type invariant.
+        unsafe { bindings::unregister_filesystem(self.fs.get()) };
     }
 }
 

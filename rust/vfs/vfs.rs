@@ -57,6 +57,7 @@ pub use context::Context;
 pub use dentry::Dentry;
 pub use file::File;
 pub use filesystem::{
+    Alias,
     FileSystem,
     Registration, //
 };
