@@ -30,6 +30,7 @@
 #include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/statfs.h>
+#include <linux/task_io_accounting_ops.h>
 #include <linux/uio.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -50,6 +51,7 @@ const unsigned long RUST_CONST_HELPER_SB_NOEXEC = SB_NOEXEC;
 const unsigned long RUST_CONST_HELPER_SB_POSIXACL = SB_POSIXACL;
 const unsigned long RUST_CONST_HELPER_SB_NOSEC = SB_NOSEC;
 const unsigned long RUST_CONST_HELPER_SB_ACTIVE = SB_ACTIVE;
+const unsigned long RUST_CONST_HELPER_SB_I_VERSION = SB_I_VERSION;
 const unsigned int RUST_CONST_HELPER_LOOKUP_FOLLOW = LOOKUP_FOLLOW;
 const unsigned int RUST_CONST_HELPER_LOOKUP_DIRECTORY = LOOKUP_DIRECTORY;
 const unsigned int RUST_CONST_HELPER_LOOKUP_AUTOMOUNT = LOOKUP_AUTOMOUNT;

@@ -25,6 +25,7 @@ use kernel::{
     },
     ffi::{
         c_int,
+        c_uint,
         c_void, //
     },
     fmt,
@@ -271,6 +272,9 @@ impl<T: FileSystem> Callbacks<T> {
         let context = unsafe { Context::<T>::from_raw(fc) };
         // SAFETY: A reconfiguration has a root, whose superblock is one of `T` and filled.
         let sb = unsafe { SuperBlock::from_raw((*(*fc).root).d_sb) };
+        // As for a mount: the VFS takes over what is left of the flags afterwards.
+        // SAFETY: Initialised, and ours until this returns.
+        unsafe { (*fc).sb_flags &= !(bindings::SB_I_VERSION as c_uint) };
         from_result(|| {
             T::reconfigure(sb, context)?;
             Ok(0)

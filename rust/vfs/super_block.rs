@@ -29,7 +29,8 @@ use kernel::{
     },
     ffi::{
         c_int,
-        c_long, //
+        c_long,
+        c_uint, //
     },
     prelude::*,
     seq_file::SeqFile,
@@ -127,6 +128,8 @@ impl<T: FileSystem> NewSuperBlock<T> {
         // SAFETY: As the caller says.
         let new = unsafe {
             (*sb).s_op = &Callbacks::<T>::VTABLE;
+            // Inodes of this crate have no version of their own, which mount(8) may ask for.
+            (*sb).s_flags &= !bindings::SB_I_VERSION;
             (*sb).s_xattr = T::Xattrs::table();
             bindings::set_default_d_op(sb, dentry::vtable::<T::Dentries>());
             &mut *sb.cast::<Self>()
@@ -213,19 +216,30 @@ impl<T: FileSystem> NewSuperBlock<T> {
 
     /// Gives it a backing device of its own, with a readahead window of `pages`, and with at most `dirty_percent` of the dirty
     /// pages that the kernel allows all filesystems together. Who writes more waits, also while the others have few. Root can
-    /// change that (`/sys/class/bdi/*/max_ratio`).
+    /// change that (`/sys/class/bdi/MAJOR:MINOR/max_ratio`, with the superblock's [device number](SuperBlock::dev)).
     ///
     /// Errors: `EBUSY` when it has one, `EINVAL` for more than 100 percent, `ENOMEM`.
     ///
-    /// C: `super_setup_bdi()`, `bdi_set_max_ratio()`, `BDI_CAP_STRICTLIMIT`.
+    /// C: `super_setup_bdi_name()`, `bdi_set_max_ratio()`, `BDI_CAP_STRICTLIMIT`.
     pub fn setup_bdi(&mut self, readahead_pages: usize, dirty_percent: u32) -> Result {
         let sb = self.as_raw();
-        // SAFETY: Valid, and ours while it is being filled.
+        let dev = self.dev();
+        let (major, minor): (c_uint, c_uint) = (
+            dev >> bindings::MINORBITS,
+            dev & ((1 << bindings::MINORBITS) - 1),
+        );
+        // SAFETY: Valid, and ours while it is being filled. The format takes two unsigned integers, and is only read.
         unsafe {
             if (*sb).s_iflags & bindings::SB_I_PERSB_BDI as usize != 0 {
                 return Err(EBUSY);
             }
-            to_result(bindings::super_setup_bdi(sb))?;
+            // Not a number of its own: by this name programs find it for a path, as for other network filesystems.
+            to_result(bindings::super_setup_bdi_name(
+                sb,
+                c"%u:%u".as_char_ptr().cast_mut(),
+                major,
+                minor,
+            ))?;
             (*(*sb).s_bdi).ra_pages = readahead_pages;
             (*(*sb).s_bdi).io_pages = readahead_pages;
             (*(*sb).s_bdi).capabilities |= bindings::BDI_CAP_STRICTLIMIT;

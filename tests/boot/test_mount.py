@@ -85,6 +85,38 @@ def test_first_form(boot, tree):
     assert mount_errno(guest, "none", data=f"tag=other,{data}", fstype="virtio_fs") == "EINVAL"
 
 
+@pytest.mark.ours("the form of the first virtio-fs kernels")
+def test_types_share_a_superblock(boot, tree):
+    """A tag mounted by both names of the type is one filesystem, of the type virtiofs, and one session: it goes on when either ends."""
+    tree.file("file", "content\n")
+    guest = boot(Share(tree.path, "tag"))
+    old = "tag=tag,rootmode=040000,user_id=0,group_id=0"
+    for first, second in (("/run/new", "/run/old"), ("/run/old", "/run/new")):
+        guest.run("mkdir -p /run/old /run/new")
+        for where in (first, second):
+            guest.run(f"mount -t virtio_fs none {where} -o {old}" if where == "/run/old" else f"mount -t virtiofs tag {where}")
+            assert guest.out(f"findmnt -rno SOURCE,FSTYPE {where}").split() == ["tag", "virtiofs"]
+        one, other = guest.out("stat -c %d:%i /run/old/file /run/new/file").split()
+        assert one == other
+        guest.umount(first)
+        assert guest.out(f"cat {second}/file; ls {second}").split() == ["content", "file"]
+        guest.umount(second)
+    guest.unload()
+
+
+def test_backing_device(boot, tree):
+    """/sys/class/bdi has a mount by its device number, where administrators set readahead and the share of dirty pages; it goes with
+    the mount."""
+    guest = boot(Share(tree.path, "tag"))
+    guest.mount("tag")
+    device = guest.out("mountpoint -d /mnt")
+    assert int(guest.out(f"cat /sys/class/bdi/{device}/read_ahead_kb")) > 0
+    guest.run(f"echo 64 >/sys/class/bdi/{device}/read_ahead_kb; echo 50 >/sys/class/bdi/{device}/max_ratio")
+    assert guest.out(f"cd /sys/class/bdi/{device}; cat read_ahead_kb max_ratio").split() == ["64", "50"]
+    guest.umount()
+    assert guest.run(f"test -e /sys/class/bdi/{device}", check=False).rc == 1
+
+
 def test_mounts_of_one_tag_share_a_superblock(boot, tree):
     """Two mounts of one tag are one filesystem: same device number, and the second unmount is the last."""
     tree.file("file", "content\n")
