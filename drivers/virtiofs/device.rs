@@ -471,23 +471,23 @@ impl Bound {
             _debug: debug,
         })
     }
-}
 
-/// Takes the device from mounts, and ends all its requests. Once more, it has no effect.
-fn shut_down(instance: &Arc<Instance>) {
-    let mut instances = INSTANCES.lock();
-    instances
-        .bound
-        .retain(|other| !Arc::ptr_eq(other, instance));
-    drop(instances);
-    instance.shut_down_window();
-    instance.queues.shut_down();
+    /// Takes the device from mounts, and ends all its requests. Once more, it has no effect.
+    fn shut_down(&self) {
+        let mut instances = INSTANCES.lock();
+        instances
+            .bound
+            .retain(|other| !Arc::ptr_eq(other, &self.instance));
+        drop(instances);
+        self.instance.shut_down_window();
+        self.instance.queues.shut_down();
+    }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
         // Also of a device that mounts have seen, and whose probe fails then: nothing is left of it.
-        shut_down(&self.instance);
+        self.shut_down();
     }
 }
 
@@ -506,12 +506,12 @@ impl virtio::Driver for Driver {
     }
 
     fn remove(dev: BoundDevice<'_>, data: Pin<&Bound>) {
-        shut_down(&data.instance);
+        data.shut_down();
         dev_info!(dev.device(), "{:?}: removed\n", data.instance.tag());
     }
 
     fn reset_prepare(dev: BoundDevice<'_>, data: Pin<&Bound>) {
-        shut_down(&data.instance);
+        data.shut_down();
         dev_warn!(
             dev.device(),
             "{:?}: reset; unbind and bind the device to use it again\n",

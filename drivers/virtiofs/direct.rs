@@ -41,6 +41,8 @@ use kernel::{
 };
 use kernel_ext::{
     pages::PageBuffer,
+    source::Taken,
+    task::account_write,
     user_pages::UserPages, //
 };
 use vfs::{
@@ -148,12 +150,14 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
         let pinned = pin_all(len, || UserPages::of_source(from, max, pages))?;
         if !pinned.is_empty() {
             let op = PartOp::Write(write_op(&iocb)?);
+            account_write(len);
             return aio::queue(iocb, op, pinned);
         }
     }
     if iocb.is_nowait() {
         return Err(EAGAIN);
     }
+    account_write(len);
     let written = write_part(&iocb, from, len).map(|(written, _)| written);
     // Readers may have brought in again what was there before. Of what failed nobody knows how much was written.
     let dropped = drop_cached(inode, start, len);
@@ -164,21 +168,23 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
     iocb.write_sync(written)
 }
 
-/// Writes up to `max` bytes of `from` to the position of `iocb`, which stays: how many, and whether these are all. If they are
-/// not, it is not said where `from` stands. The inode is locked. Sleeps.
+/// Writes up to `max` bytes of `from` to the position of `iocb`, which stays: how many, and whether these are all. `from` stands
+/// behind them. The inode is locked. Sleeps.
 pub(crate) fn write_part(
     iocb: &Kiocb<'_, VirtioFs>,
     from: &mut IovIterSource<'_>,
     max: usize,
 ) -> Result<(usize, bool)> {
     let inode = iocb.file().inode();
+    let mut from = Taken::new(from);
     let mut writing = Writing {
-        extends: extends(iocb, from),
+        extends: extends(iocb, from.source()),
         iocb,
-        left: max.min(from.len()),
-        from,
+        left: max.min(from.source().len()),
+        from: from.source(),
     };
     let written = in_parts(inode.session()?, &mut writing);
+    from.keep(written.as_ref().map_or(0, |(bytes, _)| *bytes));
     killpriv::mode_may_have_changed(inode);
     if !matches!(written, Ok((_, true))) {
         // Nobody knows what was written of the rest.

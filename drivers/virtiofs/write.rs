@@ -34,7 +34,11 @@ use kernel::{
     sync::Arc, //
 };
 use kernel_ext::{
-    task::is_killed,
+    source::Taken,
+    task::{
+        account_write,
+        is_killed, //
+    },
     write::{
         fault_in,
         WriteRange, //
@@ -64,6 +68,7 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     if begin(iocb, from)? == 0 {
         return Ok(0);
     }
+    account_write(from.len());
     let mut total: usize = 0;
     while !from.is_empty() {
         match write_through(iocb, from) {
@@ -128,7 +133,8 @@ pub(crate) fn grow(inode: &Inode<VirtioFs>, end: i64) {
     inode.data().freshness().expire();
 }
 
-/// One request of a write through the page cache; returns how many bytes it had, and how many the daemon took.
+/// One request of a write through the page cache; returns how many bytes it had, and how many the daemon took, which `from`
+/// stands behind then.
 fn write_through(
     iocb: &Kiocb<'_, VirtioFs>,
     from: &mut IovIterSource<'_>,
@@ -139,11 +145,12 @@ fn write_through(
     let first = (iocb.pos() % PAGE_SIZE as i64) as usize;
     let pages = (first + max).div_ceil(PAGE_SIZE);
     let mut range = WriteRange::new(iocb.pos(), pages.min(session.max_payload() / PAGE_SIZE))?;
+    let mut from = Taken::new(from);
     while range.is_empty() {
         // The source may be a mapping of this very file: it is brought in while no folio is locked, and then copied without.
         // All of it, as the request ends where it is not in memory.
-        fault_in(from, max)?;
-        collect(inode, iocb.pos(), max, from, &mut range)?;
+        fault_in(from.source(), max)?;
+        collect(inode, iocb.pos(), max, from.source(), &mut range)?;
     }
     let asked = range.len();
     let at = |bytes: usize| iocb.pos().saturating_add_unsigned(bytes as u64);
@@ -158,6 +165,7 @@ fn write_through(
         written
     });
     let written = sent.unwrap_or(0);
+    from.keep(written);
     if written < asked && !is_killed() {
         // Mapped folios still have what the file has not got.
         let _ = inode.invalidate_range(at(written), at(asked).saturating_sub(1));

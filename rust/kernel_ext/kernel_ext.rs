@@ -36,6 +36,7 @@ pub mod pages;
 pub mod ratelimit;
 pub mod scatterlist;
 pub mod siphash;
+pub mod source;
 pub mod static_mutex;
 pub mod task;
 pub mod user_pages;

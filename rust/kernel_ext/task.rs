@@ -32,3 +32,12 @@ pub fn is_dying() -> bool {
             && (&raw const (*(*task).signal).group_exit_code).read_volatile() & SIGNAL != 0
     }
 }
+
+/// The current task has `bytes` written to storage: `write_bytes` of `/proc/PID/io`. Nothing without
+/// `CONFIG_TASK_IO_ACCOUNTING`. The memory management does it for pages that become dirty.
+///
+/// C: `task_io_account_write()`.
+pub fn account_write(bytes: usize) {
+    // SAFETY: It changes a counter of the current task, which nobody else does.
+    unsafe { bindings::task_io_account_write(bytes) };
+}

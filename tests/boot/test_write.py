@@ -128,6 +128,26 @@ if sys.argv[1] == "msync":
         assert sha256((tree / "file").read_bytes()) == told, how
 
 
+COUNTED = """
+import mmap, os
+def written():
+    return int(dict(line.split(":") for line in open("/proc/self/io"))["write_bytes"])
+def counted(flags, size):
+    fd = os.open("/mnt/file", os.O_WRONLY | os.O_CREAT | flags)
+    before = written()
+    assert os.writev(fd, [mmap.mmap(-1, size)]) == size
+    return written() - before
+print(counted(0, 4 << 20), counted(os.O_APPEND, 4096), counted(os.O_DIRECT, 1 << 20))
+"""
+
+
+def test_accounting(mounted):
+    """write_bytes of /proc/PID/io counts what is written, in the cache and past it, once."""
+    counted = [int(word) for word in mounted.python(COUNTED).stdout.split()]
+    # As in the C driver, which counts twice what is written later.
+    assert counted == [4 << 20, 4096, 1 << 20]
+
+
 GROWN = """
 import ctypes, mmap, os
 libc = ctypes.CDLL(None, use_errno=True)

@@ -17,6 +17,8 @@ pub mod ratelimit;
 pub mod scatterlist;
 #[path = "../../rust/kernel_ext/siphash.rs"]
 pub mod siphash;
+#[path = "../../rust/kernel_ext/source.rs"]
+pub mod source;
 #[path = "../../rust/kernel_ext/static_mutex.rs"]
 pub mod static_mutex;
 
