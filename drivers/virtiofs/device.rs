@@ -7,16 +7,18 @@
 //! ```text
 //! /sys/fs/virtiofs/<n>/tag                  n is the number of the virtio device
 //! /sys/fs/virtiofs/<n>/device               link to the virtio device
+//! /sys/fs/virtiofs/<n>/waiting              requests that have not ended (not in the C driver, as fusectl)
+//! /sys/fs/virtiofs/<n>/abort                written to, ends them (the same)
 //! /sys/fs/virtiofs/<n>/mqs/<q>/name         hiprio or requests.<i>
 //! /sys/fs/virtiofs/<n>/mqs/<q>/cpu_list     the CPUs that send requests through this queue
 //! uevent: TAG=<tag>
 //! ```
 //!
-//! Besides, debugfs has what a [window](crate::dax) tells of itself.
+//! Besides, debugfs has what the [requests](crate::control) and the [window](crate::dax) tell of themselves.
 
 use crate::{
+    control,
     dax::{
-        self,
         Holder,
         Keeper,
         Window, //
@@ -206,6 +208,11 @@ impl Instance {
         self.window_holder().lock().release();
     }
 
+    /// Nothing is mapped any more for whoever has the window. Sleeps.
+    pub(crate) fn close_window(&self) {
+        self.window.close();
+    }
+
     /// The device goes, and its window.
     fn shut_down_window(&self) {
         let Some(memory) = &self.memory else { return };
@@ -224,9 +231,14 @@ impl Instance {
             .ok_or(ENODEV)
     }
 
+    /// All queues.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &Virtqueue<Request>> {
+        (0..self.queues.len()).filter_map(|index| self.queues.get(index))
+    }
+
     /// What belongs to each queue.
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        (0..self.queues.len()).filter_map(|index| Some(self.queues.get(index)?.data()))
+        self.queues().map(Virtqueue::data)
     }
 
     /// The queue for FORGET.
@@ -244,9 +256,14 @@ impl Instance {
         self.request_queue().map_or(0, Virtqueue::size)
     }
 
-    /// Whether the device has returned what it never had: then it is asked nothing any more.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.queues.is_broken()
+    /// Whether a connection still sends. Not when it was ended, nor when the device has returned what it never had.
+    pub(crate) fn serves(&self, connection: &Connection) -> bool {
+        self.queues.serves(connection)
+    }
+
+    /// Ends all connections that there are, and their requests with `ENOTCONN`.
+    pub(crate) fn end_connections(&self) {
+        self.queues.abort_all();
     }
 
     /// Closes a connection, and ends its requests with `ENOTCONN`. Whether it was open.
@@ -353,17 +370,23 @@ fn map_cpus(queues: &QueueSet<Request>, requests: usize) -> Result<KVec<usize>> 
 }
 
 /// `/sys/fs/virtiofs/<n>`.
-struct InstanceDirectory {
-    tag: CString,
-}
+struct InstanceDirectory(Arc<Instance>);
 
 impl Directory for InstanceDirectory {
-    const ATTRIBUTES: &'static [Attribute<Self>] = &[Attribute::new(c"tag", |this, page| {
-        write_line(page, &this.tag)
-    })];
+    const ATTRIBUTES: &'static [Attribute<Self>] = &[
+        Attribute::new(c"tag", |this, page| write_line(page, this.0.tag())),
+        Attribute::private(c"waiting", |this, page| {
+            writeln!(page, "{}", this.0.waiting())
+        }),
+        // Whatever is written, as with fusectl.
+        Attribute::action(c"abort", |this, _| {
+            this.0.abort_all();
+            Ok(())
+        }),
+    ];
 
     fn uevent_variable(&self) -> Option<(&'static CStr, &CStr)> {
-        Some((c"TAG", &self.tag))
+        Some((c"TAG", self.0.tag()))
     }
 }
 
@@ -395,12 +418,10 @@ struct Directories {
 impl Directories {
     fn new(
         dev: &virtio::Device,
-        instance: &Instance,
+        instance: &Arc<Instance>,
         kset: &Kset<InstanceDirectory>,
     ) -> Result<Self> {
-        let data = InstanceDirectory {
-            tag: CString::try_from(instance.tag())?,
-        };
+        let data = InstanceDirectory(instance.clone());
         let top = Kobject::in_kset(kset, &numbered(dev.index())?, data)?;
         let mqs = Kobject::in_directory(&top, c"mqs", Plain)?;
         top.link_device(dev.device(), c"device")?;
@@ -430,7 +451,7 @@ impl Directories {
 pub(crate) struct Bound {
     instance: Arc<Instance>,
     _directories: Directories,
-    _debug: Option<dax::Directory>,
+    _debug: Option<control::Directory>,
 }
 
 impl Bound {
@@ -450,12 +471,12 @@ impl Bound {
         }
         let kset = instances.kset.as_ref().ok_or(ENODEV)?;
         let directories = Directories::new(dev, instance, kset)?;
-        let debug = match (&instances.debug, instance.memory()) {
-            (Some(parent), Some(_)) => {
+        let debug = match &instances.debug {
+            Some(parent) => {
                 let name = numbered(dev.index())?;
-                Some(dax::Directory::new(parent, &name, instance)?)
+                Some(control::Directory::new(parent, &name, instance)?)
             }
-            _ => None,
+            None => None,
         };
         instances.bound.push(instance.clone(), GFP_KERNEL)?;
         drop(instances);

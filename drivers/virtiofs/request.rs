@@ -64,11 +64,20 @@ const MAX_REPLY: usize = 384;
 /// How often it is looked whether the daemon has taken everything before DESTROY is sent, a millisecond apart.
 const SETTLE_LOOKS: usize = 2000;
 
+/// What a request is told by.
+#[derive(Clone, Copy)]
+pub(crate) struct Label {
+    /// What is asked for.
+    pub(crate) opcode: Opcode,
+    /// Its number, which the daemon knows it by.
+    pub(crate) unique: u64,
+    /// The inode it is asked of, if it is one alone.
+    pub(crate) node: Option<NodeId>,
+}
+
 /// What the driver keeps with a transfer.
 pub(crate) struct Request {
-    opcode: Opcode,
-    unique: u64,
-    node: Option<NodeId>,
+    label: Label,
     purpose: Purpose,
     /// Set when the waiter was killed, or before it is sent.
     orphaned: SetOnce<Orphan>,
@@ -122,12 +131,12 @@ struct Store {
 impl Request {
     /// What was asked for.
     pub(crate) fn opcode(&self) -> Opcode {
-        self.opcode
+        self.label.opcode
     }
 
     /// Its number, which the daemon knows it by.
     pub(crate) fn unique(&self) -> u64 {
-        self.unique
+        self.label.unique
     }
 
     /// What is to be done at its end.
@@ -142,15 +151,17 @@ impl Request {
 
     /// The inode it was asked of.
     pub(crate) fn node(&self) -> Option<NodeId> {
-        self.node
+        self.label.node
     }
 
     /// One that nobody waits for, until there is a purpose.
     fn new(opcode: Opcode, unique: u64, node: Option<NodeId>) -> impl Init<Self> {
         init!(Self {
-            opcode,
-            unique,
-            node,
+            label: Label {
+                opcode,
+                unique,
+                node,
+            },
             purpose: Purpose::Unwatched,
             orphaned: SetOnce::new(),
         })
@@ -159,6 +170,11 @@ impl Request {
 
 impl virtio::Owner for Request {
     type Queue = Lane;
+    type Label = Label;
+
+    fn label(&self) -> Label {
+        self.label
+    }
 
     fn ended(lane: &Lane, transfer: &Arc<Transfer<Self>>, outcome: Outcome) {
         let request = transfer.owner();
@@ -201,7 +217,7 @@ impl virtio::Owner for Request {
                 Purpose::Waited | Purpose::Mapping(_),
                 outcome @ (Outcome::Late(_) | Outcome::Unsent),
             ) => {
-                if matches!(outcome, Outcome::Late(_)) && may_change(request.opcode) {
+                if matches!(outcome, Outcome::Late(_)) && may_change(request.opcode()) {
                     doubt_everything();
                 }
                 Session::undo_later(transfer, outcome);
@@ -265,7 +281,7 @@ pub(crate) fn judge<O: Operation>(
     let mut buffer = [const { MaybeUninit::uninit() }; MAX_REPLY];
     let reply = transfer.read_reply(&mut buffer)?;
     Ok(op
-        .accept(transfer.owner().unique, reply, used)
+        .accept(transfer.owner().unique(), reply, used)
         .inspect_err(|e| {
             // A refused INIT is a refused mount, whose reason nothing else tells.
             if e.is_malformed() || op.opcode() == Opcode::Init {

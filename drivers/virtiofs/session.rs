@@ -308,7 +308,7 @@ impl Session {
 
     /// Whether the session still goes on.
     pub(crate) fn is_connected(&self) -> bool {
-        self.connection.is_open() && !self.instance.is_broken()
+        self.instance.serves(&self.connection)
     }
 
     /// What its requests are sent by.
@@ -440,13 +440,14 @@ impl Session {
         self.forgets.flush(&self.instance, &self.connection);
         // What a work item has taken off the lists must be sent before DESTROY, too.
         self.instance.work().flush();
+        let may_part = self.is_connected();
         let was_open = self.connection.close();
         // A late reply may have had more forgotten since. Who saw the connection open is done with it after this, and no work is
         // put off any more: this module can go with the last superblock, and what runs later would run without it.
         self.instance.work().flush();
         cancel_delayed::<_, CLOCK>(self);
         cancel_delayed::<_, FLUSH>(self);
-        if was_open {
+        if was_open && may_part {
             // The daemon may be gone as well; then there is nobody to part from.
             let _ = self.instance.destroy();
         }

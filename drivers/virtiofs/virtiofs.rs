@@ -9,6 +9,7 @@
 //! - [`lane`]: a virtqueue and what belongs to it.
 //! - [`forget`]: what the daemon knows of inodes, and giving it back.
 //! - [`device`]: the device: its tag, its queues, its place in sysfs.
+//! - [`control`]: what operators see of requests, and can end.
 //!
 //! What the VFS asks for:
 //!
@@ -42,6 +43,7 @@
 
 mod acl;
 mod aio;
+mod control;
 mod dax;
 mod device;
 mod dir;

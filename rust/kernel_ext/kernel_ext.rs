@@ -10,6 +10,7 @@
 //! - [`dax`]: memory of a device that files are mapped from.
 //! - [`event`]: something to wait for that happens again and again.
 //! - [`folio`]: page-cache folios that a filesystem fills.
+//! - [`jiffies`]: the tick counter.
 //! - [`kobject`]: directories of sysfs.
 //! - [`pages`]: kernel pages as one buffer.
 //! - [`ratelimit`]: a limit on log lines.
@@ -31,6 +32,7 @@ pub mod dax;
 pub mod dirty;
 pub mod event;
 pub mod folio;
+pub mod jiffies;
 pub mod kobject;
 pub mod pages;
 pub mod ratelimit;

@@ -34,11 +34,19 @@ pub trait Directory: Sized + Send + Sync + 'static {
     }
 }
 
-/// A read-only file whose content is made when it is read.
+/// What a file is for.
+enum Access<T> {
+    /// Its content is made when it is read.
+    Show(fn(&T, &mut Page) -> core::fmt::Result),
+    /// Something happens when it is written.
+    Store(fn(&T, &[u8]) -> Result),
+}
+
+/// A file that can be read, or one that can be written.
 #[repr(C)]
 pub struct Attribute<T> {
     raw: bindings::attribute,
-    show: fn(&T, &mut Page) -> core::fmt::Result,
+    access: Access<T>,
 }
 
 // SAFETY: Nothing in an attribute changes after it was made.
@@ -47,10 +55,28 @@ unsafe impl<T> Sync for Attribute<T> {}
 impl<T: Directory> Attribute<T> {
     /// A file `name` that everybody may read, filled in by `show`. Its owner may sleep in there.
     pub const fn new(name: &'static CStr, show: fn(&T, &mut Page) -> core::fmt::Result) -> Self {
+        Self::with_mode(name, 0o444, Access::Show(show))
+    }
+
+    /// As [`Attribute::new`], for root alone to read.
+    pub const fn private(
+        name: &'static CStr,
+        show: fn(&T, &mut Page) -> core::fmt::Result,
+    ) -> Self {
+        Self::with_mode(name, 0o400, Access::Show(show))
+    }
+
+    /// A file `name` that root may write: `store` gets what is written, at most a page, and its error is that of write(2). It
+    /// may sleep.
+    pub const fn action(name: &'static CStr, store: fn(&T, &[u8]) -> Result) -> Self {
+        Self::with_mode(name, 0o200, Access::Store(store))
+    }
+
+    const fn with_mode(name: &'static CStr, mode: u16, access: Access<T>) -> Self {
         let mut raw: bindings::attribute = pin_init::zeroed();
         raw.name = name.to_bytes_with_nul().as_ptr().cast();
-        raw.mode = 0o444;
-        Self { raw, show }
+        raw.mode = mode;
+        Self { raw, access }
     }
 }
 
@@ -119,7 +145,7 @@ impl<T: Directory> Kobject<T> {
 
     const SYSFS_OPS: bindings::sysfs_ops = bindings::sysfs_ops {
         show: Some(Self::show_callback),
-        store: None,
+        store: Some(Self::store_callback),
     };
 
     /// Makes the directory `name` as a member of a kset. Sleeps. `EEXIST` when there is one of that name.
@@ -229,11 +255,37 @@ impl<T: Directory> Kobject<T> {
         let (object, attribute) =
             unsafe { (&*Self::object_of(kobj), &*attr.cast::<Attribute<T>>()) };
         from_result(|| {
+            let Access::Show(show) = attribute.access else {
+                return Err(EIO);
+            };
             let start = NonNull::new(buf.cast()).ok_or(EINVAL)?;
             // INVARIANT: Sysfs passes a page to be filled.
             let mut page = Page { start, used: 0 };
-            (attribute.show)(&object.data, &mut page).map_err(|_| EIO)?;
+            show(&object.data, &mut page).map_err(|_| EIO)?;
             Ok(isize::try_from(page.used)?)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::show_callback`]; `buf` has `len` bytes, which nobody changes during the call.
+    unsafe extern "C" fn store_callback(
+        kobj: *mut bindings::kobject,
+        attr: *mut bindings::attribute,
+        buf: *const c_char,
+        len: usize,
+    ) -> isize {
+        // SAFETY: As in `show_callback`.
+        let (object, attribute) =
+            unsafe { (&*Self::object_of(kobj), &*attr.cast::<Attribute<T>>()) };
+        from_result(|| {
+            let Access::Store(store) = attribute.access else {
+                return Err(EIO);
+            };
+            // SAFETY: The caller guarantees that these are there.
+            let written = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), len) };
+            store(&object.data, written)?;
+            Ok(isize::try_from(len)?)
         })
     }
 }

@@ -48,12 +48,7 @@ impl Timespec {
     }
 }
 
-/// The kernel's tick counter, which never wraps. Callable from any context.
-#[inline]
-pub fn jiffies_64() -> u64 {
-    // SAFETY: No requirements.
-    unsafe { bindings::get_jiffies_64() }
-}
+pub use kernel_ext::jiffies::now as jiffies_64;
 
 /// Nanoseconds on a clock that never goes back, the same for all CPUs. Callable from any context.
 pub fn monotonic_ns() -> u64 {

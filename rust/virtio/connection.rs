@@ -39,6 +39,16 @@ impl Connection {
         self.open.xchg(0, ordering::Full) != 0
     }
 
+    /// Whether it was there when the number was [`count`](Self::count).
+    pub(crate) fn is_before(&self, count: u64) -> bool {
+        self.number < count
+    }
+
+    /// The number of the next one.
+    pub(crate) fn count() -> u64 {
+        COUNT.load(ordering::Relaxed)
+    }
+
     /// What its transfers are known by.
     pub(crate) fn number(&self) -> u64 {
         self.number

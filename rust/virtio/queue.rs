@@ -4,7 +4,7 @@
 //!
 //! Each [`Virtqueue`] has one lock, taken with interrupts off, for the ring and two lists: `in_flight`, the transfers that
 //! are in the ring, and `parked`, those that found it full, in order. Nothing is shared between queues. The lock is the
-//! innermost: while it is held no other lock is taken and no driver code runs.
+//! innermost: while it is held no other lock is taken and no driver code runs but [`Owner::label`].
 //!
 //! A transfer that the device returns is ended in the interrupt itself, so that its waiter needs one wake-up and no work
 //! item in between.
@@ -15,6 +15,8 @@ use crate::{
         Device,
         Probe, //
     },
+    in_flight::Entry,
+    parked::Parked,
     transfer::{
         token,
         NewTransfer,
@@ -55,9 +57,11 @@ struct State<O: Owner> {
     /// The C queue; none before it was found and after it was shut down.
     ring: Option<NonNull<bindings::virtqueue>>,
     in_flight: List<Transfer<O>>,
-    parked: List<Transfer<O>>,
+    parked: Parked<O>,
     /// Nothing is put into the ring any more, see [`QueueSet::break_off`].
     broken: bool,
+    /// Connections before this one send nothing any more, see [`QueueSet::abort_all`].
+    aborted: u64,
 }
 
 // SAFETY: The ring may be used by any task or interrupt that holds the lock around this.
@@ -152,19 +156,6 @@ impl<O: Owner> State<O> {
         // SAFETY: The ring is alive and we hold its lock.
         added && unsafe { bindings::virtqueue_kick_prepare(ring.as_ptr()) }
     }
-
-    /// Takes those that are meant out of the parked transfers, whose order stays.
-    fn take_parked(&mut self, is_meant: impl Fn(&Transfer<O>) -> bool) -> List<Transfer<O>> {
-        let (mut taken, mut others) = (List::new(), List::new());
-        while let Some(transfer) = self.parked.pop_front() {
-            match is_meant(&transfer) {
-                true => taken.push_back(transfer),
-                false => others.push_back(transfer),
-            }
-        }
-        self.parked = others;
-        taken
-    }
 }
 
 /// A virtqueue whose transfers belong to driver `O`.
@@ -184,8 +175,9 @@ impl<O: Owner> Virtqueue<O> {
             state <- new_spinlock_irq!(State {
                 ring: None,
                 in_flight: List::new(),
-                parked: List::new(),
+                parked: Parked::new(),
                 broken: false,
+                aborted: 0,
             }, "Virtqueue::state"),
         })
     }
@@ -225,7 +217,9 @@ impl<O: Owner> Virtqueue<O> {
         let _ring_alive = rcu::read_lock();
         let mut state = self.state.lock();
         // Under the lock: who closes the connection to end what it has sent looks through the queue after that.
-        let ring = match connection.is_open() && !state.broken {
+        let may_send =
+            connection.is_open() && !state.broken && !connection.is_before(state.aborted);
+        let ring = match may_send {
             true => state.ring.ok_or(ENODEV),
             false => Err(ENOTCONN),
         };
@@ -306,11 +300,37 @@ impl<O: Owner> Virtqueue<O> {
         true
     }
 
-    /// Ends every transfer of `connection`, or of all, with [`Outcome::Aborted`](crate::Outcome::Aborted), the parked ones and
-    /// those in flight. The memory of the latter stays with the queue.
-    fn abort(&self, connection: Option<&Connection>) {
-        let is_meant = |t: &Transfer<O>| connection.is_none_or(|connection| t.is_of(connection));
-        let parked = self.state.lock().take_parked(is_meant);
+    /// How many transfers have not ended: the device has them, or they wait for room in the ring. Callable from any context; takes
+    /// as long as the ring has entries.
+    pub fn waiting(&self) -> usize {
+        let state = self.state.lock();
+        let sent = state.in_flight.iter().filter(|t| t.is_awaited()).count();
+        sent.saturating_add(state.parked.len())
+    }
+
+    /// Puts into `entries`, as far as these have room, what the device has not returned and what waits for room in the ring,
+    /// oldest first; how many were left out. Callable from any context; takes as long as `entries` has room and the ring entries.
+    pub fn list(&self, entries: &mut KVec<Entry<O::Label>>) -> usize {
+        let state = self.state.lock();
+        let in_flight = state.in_flight.iter().map(|t| t.entry(false));
+        let parked = state.parked.iter().map(|t| t.entry(true));
+        let room = entries.capacity().saturating_sub(entries.len());
+        let mut put: usize = 0;
+        for entry in Iterator::chain(in_flight, parked).take(room) {
+            // Under the lock nothing is allocated.
+            if entries.push_within_capacity(entry).is_err() {
+                break;
+            }
+            put = put.saturating_add(1);
+        }
+        let sent = state.in_flight.iter().count();
+        sent.saturating_add(state.parked.len()).saturating_sub(put)
+    }
+
+    /// Ends every transfer that is meant with [`Outcome::Aborted`](crate::Outcome::Aborted), the parked ones and those in flight. The
+    /// memory of the latter stays with the queue.
+    fn abort(&self, is_meant: impl Fn(&Transfer<O>) -> bool) {
+        let parked = self.state.lock().parked.take(&is_meant);
         loop {
             let mut batch: [Option<Arc<Transfer<O>>>; BATCH] = [const { None }; BATCH];
             let state = self.state.lock();
@@ -352,6 +372,8 @@ pub struct QueueSet<O: Owner> {
     /// Whether the device has the queues: from when they were found to when they are deleted, with the lock held.
     #[pin]
     found: Mutex<bool>,
+    /// Connections before this one were aborted.
+    aborted: Atomic<u64>,
 }
 
 impl<O: Owner> QueueSet<O> {
@@ -381,6 +403,7 @@ impl<O: Owner> QueueSet<O> {
                 queues,
                 device: device.into(),
                 broken: Atomic::new(0),
+                aborted: Atomic::new(0),
                 found <- new_mutex!(false, "QueueSet::found"),
             }),
             GFP_KERNEL,
@@ -464,7 +487,7 @@ impl<O: Owner> QueueSet<O> {
         O::broken(&culprit.data);
         for queue in &self.queues {
             queue.state.lock().broken = true;
-            queue.abort(None);
+            queue.abort(|_| true);
         }
     }
 
@@ -473,9 +496,36 @@ impl<O: Owner> QueueSet<O> {
     pub fn abort(&self, connection: &Connection) -> bool {
         let was_open = connection.close();
         for queue in &self.queues {
-            queue.abort(Some(connection));
+            queue.abort(|transfer| transfer.is_of(connection));
         }
         was_open
+    }
+
+    /// As [`QueueSet::abort`], for all connections that there are. Later ones may send.
+    pub fn abort_all(&self) {
+        let count = Connection::count();
+        let mut old = self.aborted.load(ordering::Relaxed);
+        // Never back: others may do the same.
+        while old < count {
+            match self.aborted.cmpxchg(old, count, ordering::Full) {
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
+        }
+        for queue in &self.queues {
+            let mut state = queue.state.lock();
+            state.aborted = state.aborted.max(count);
+            drop(state);
+            queue.abort(|transfer| transfer.is_before(count));
+        }
+    }
+
+    /// Whether a connection still sends: it is neither closed nor [aborted](QueueSet::abort_all), and the device is not
+    /// [broken](QueueSet::is_broken). Callable from any context.
+    pub fn serves(&self, connection: &Connection) -> bool {
+        connection.is_open()
+            && !connection.is_before(self.aborted.load(ordering::Relaxed))
+            && !self.is_broken()
     }
 
     /// Calls `each` with the CPUs that the transport has assigned to the interrupt of queue `index`; `false` when it has
@@ -546,10 +596,9 @@ impl<O: Owner> QueueSet<O> {
         }
         // No new transfer from here on.
         for queue in &self.queues {
-            let mut parked = List::new();
             let mut state = queue.state.lock();
             state.ring = None;
-            parked.push_all_back(&mut state.parked);
+            let parked = state.parked.take(|_| true);
             drop(state);
             queue.end_unsent(parked);
         }
@@ -590,13 +639,21 @@ impl<O: Owner> QueueSet<O> {
 #[kunit_tests(virtio_queue)]
 mod tests {
     use super::*;
-    use crate::transfer::Outcome;
+    use crate::{
+        in_flight::Stage,
+        transfer::Outcome, //
+    };
 
     /// Counts how often its transfer ends.
     struct Witness(Arc<Atomic<i32>>);
 
     impl Owner for Witness {
         type Queue = ();
+        type Label = i32;
+
+        fn label(&self) -> i32 {
+            self.0.load(ordering::Relaxed)
+        }
 
         fn ended(_queue: &(), transfer: &Arc<Transfer<Self>>, _outcome: Outcome) {
             transfer.owner().0.fetch_add(1, ordering::Relaxed);
@@ -643,14 +700,83 @@ mod tests {
             let transfer = witnessed(&ends)?.into_pending(sender);
             queue.state.lock().in_flight.push_back(transfer);
         }
-        queue.abort(Some(&mine));
+        assert_eq!(queue.waiting(), 10);
+        queue.abort(|transfer| transfer.is_of(&mine));
         assert_eq!(ends.load(ordering::Relaxed), 4);
-        queue.abort(Some(&mine));
+        queue.abort(|transfer| transfer.is_of(&mine));
         assert_eq!(ends.load(ordering::Relaxed), 4);
         let left = queue.state.lock().parked.iter().count();
         assert_eq!(left, 3);
-        queue.abort(None);
+        assert_eq!(queue.waiting(), 6);
+        queue.abort(|_| true);
         assert_eq!(ends.load(ordering::Relaxed), 10);
+        assert_eq!(queue.waiting(), 0);
+        Ok(())
+    }
+
+    /// A list has the oldest first, says of each how far it got, and what it had no room for.
+    #[test]
+    fn listed() -> Result {
+        let (queue, connection) = (queue()?, Connection::new());
+        let ends = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let pending = || Ok::<_, Error>(witnessed(&ends)?.into_pending(&connection));
+        let (aborted, abandoned) = (pending()?, pending()?);
+        Transfer::abort(aborted.as_arc(), &());
+        abandoned.abandon();
+        let mut state = queue.state.lock();
+        state.in_flight.push_back(aborted);
+        state.in_flight.push_back(abandoned);
+        drop(state);
+        for place in 0..4 {
+            let transfer = pending()?;
+            let mut state = queue.state.lock();
+            match place {
+                0 => state.in_flight.push_back(transfer),
+                _ => state.parked.push_back(transfer),
+            }
+        }
+        assert_eq!(queue.waiting(), 5);
+        let mut entries = KVec::with_capacity(64, GFP_KERNEL)?;
+        assert_eq!(queue.list(&mut entries), 0);
+        let stages = [
+            Stage::Aborted,
+            Stage::Abandoned,
+            Stage::Sent,
+            Stage::Parked,
+            Stage::Parked,
+            Stage::Parked,
+        ];
+        assert!(entries.iter().map(|entry| entry.stage).eq(stages));
+        // Their label is told as it is now.
+        assert!(entries.iter().all(|entry| entry.label == 1));
+        let mut few = KVec::with_capacity(4, GFP_KERNEL)?;
+        let room = few.capacity();
+        assert_eq!(queue.list(&mut few), 6 - room.min(6));
+        assert_eq!(few.len(), room.min(6));
+        assert_eq!(queue.list(&mut few), 6 - (room - few.len()).min(6));
+        queue.abort(|_| true);
+        Ok(())
+    }
+
+    /// A connection that came later may send when all before it may not any more.
+    #[test]
+    fn only_what_was_there() -> Result {
+        let (queue, before) = (queue()?, Connection::new());
+        let count = Connection::count();
+        let after = Connection::new();
+        let ends = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        for sender in [&before, &after] {
+            let transfer = witnessed(&ends)?.into_pending(sender);
+            queue.state.lock().in_flight.push_back(transfer);
+        }
+        queue.state.lock().aborted = count;
+        queue.abort(|transfer| transfer.is_before(count));
+        assert_eq!(ends.load(ordering::Relaxed), 1);
+        let refusal = |sender| Ok::<_, Error>(queue.submit(witnessed(&ends)?, sender).err());
+        assert_eq!(refusal(&before)?, Some(ENOTCONN));
+        // As there is no ring.
+        assert_eq!(refusal(&after)?, Some(ENODEV));
+        queue.abort(|_| true);
         Ok(())
     }
 }

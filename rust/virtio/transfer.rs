@@ -17,7 +17,13 @@
 //! | `ABANDONED` | its waiter was killed                                         | until it is returned    |
 //! | `LATE`      | returned after it was abandoned                               | no                      |
 
-use crate::connection::Connection;
+use crate::{
+    connection::Connection,
+    in_flight::{
+        Entry,
+        Stage, //
+    },
+};
 use core::{
     mem::MaybeUninit,
     pin::Pin,
@@ -48,6 +54,7 @@ use kernel_ext::{
     bindings,
     completion::Completion,
     folio::FolioRange,
+    jiffies,
     pages::PageBuffer,
     scatterlist::Scatterlist,
     user_pages::UserPages,
@@ -86,6 +93,12 @@ pub enum Outcome {
 pub trait Owner: Sized + Send + Sync + 'static {
     /// What the driver keeps with each queue.
     type Queue: Send + Sync + 'static;
+
+    /// What a driver calls a transfer where those in flight are [listed](crate::Virtqueue::list).
+    type Label: Copy + Send + 'static;
+
+    /// The label. Runs with the queue's lock held: it copies, and does nothing else.
+    fn label(&self) -> Self::Label;
 
     /// The transfer has ended. Called once; for an abandoned one not when it is abandoned, but when it comes back or turns out not
     /// to have been sent, and not at all after a reset.
@@ -208,6 +221,10 @@ pub struct Transfer<O: Owner> {
     direction: Direction,
     /// The number of the [`Connection`] that has sent it.
     connection: u64,
+    /// When it was submitted, in [`jiffies`].
+    submitted: u64,
+    /// The task that submitted it.
+    pid: i32,
     owner: O,
     #[pin]
     readable: Buffer<READABLE_INLINE>,
@@ -336,7 +353,7 @@ impl<O: Owner> Transfer<O> {
     }
 
     /// Nobody waits for it any more: `false` when it has ended before.
-    fn abandon(&self) -> bool {
+    pub(crate) fn abandon(&self) -> bool {
         self.state
             .cmpxchg(PENDING, ABANDONED, ordering::Full)
             .is_ok()
@@ -345,6 +362,32 @@ impl<O: Owner> Transfer<O> {
     /// Whether `connection` has sent it.
     pub(crate) fn is_of(&self, connection: &Connection) -> bool {
         self.connection == connection.number()
+    }
+
+    /// Whether a connection has sent it that there was when the number of these was `count`.
+    pub(crate) fn is_before(&self, count: u64) -> bool {
+        self.connection < count
+    }
+
+    /// Whether it has not ended, as far as anybody here is concerned: it is pending, or may still have to be undone.
+    pub(crate) fn is_awaited(&self) -> bool {
+        matches!(self.state.load(ordering::Relaxed), PENDING | ABANDONED)
+    }
+
+    /// What is told of it, one that is in the ring or `parked`. Callable from any context.
+    pub(crate) fn entry(&self, parked: bool) -> Entry<O::Label> {
+        let stage = match self.state.load(ordering::Relaxed) {
+            ABANDONED => Stage::Abandoned,
+            ABORTED => Stage::Aborted,
+            _ if parked => Stage::Parked,
+            _ => Stage::Sent,
+        };
+        Entry {
+            label: self.owner.label(),
+            stage,
+            age_ms: jiffies::millis_since(self.submitted),
+            pid: self.pid,
+        }
     }
 
     /// Whether somebody still wants it done: false for one that was abandoned or aborted before the device had it.
@@ -456,6 +499,8 @@ impl<O: Owner> NewTransfer<O> {
             payload: Payload::None,
             direction: Direction::ToDevice,
             connection: 0,
+            submitted: 0,
+            pid: 0,
             owner <- owner,
             readable <- readable,
             writable <- writable,
@@ -501,7 +546,10 @@ impl<O: Owner> NewTransfer<O> {
 
     /// The message is complete, and `connection` sends it: from here on it belongs to the queue.
     pub(crate) fn into_pending(mut self, connection: &Connection) -> ListArc<Transfer<O>> {
-        *self.0.as_mut().project().connection = connection.number();
+        let this = self.0.as_mut().project();
+        *this.connection = connection.number();
+        *this.submitted = jiffies::now();
+        *this.pid = current!().pid();
         self.0.state.store(PENDING, ordering::Relaxed);
         ListArc::from(self.0)
     }
@@ -527,6 +575,9 @@ mod tests {
 
     impl Owner for Witness {
         type Queue = ();
+        type Label = ();
+
+        fn label(&self) {}
 
         fn ended(_queue: &(), transfer: &Arc<Transfer<Self>>, outcome: Outcome) {
             let this = transfer.owner();

@@ -6,6 +6,7 @@
 //! - [`device`]: a device and its configuration space.
 //! - [`transfer`]: the buffers of one request, reference-counted.
 //! - [`connection`]: who sends them.
+//! - [`in_flight`]: what is told of those that have not come back.
 //! - [`queue`]: typed virtqueues.
 //!
 //! The rule that everything here serves: memory that a device may read or write belongs to the queue until the device
@@ -18,6 +19,8 @@
 pub mod connection;
 pub mod device;
 pub mod driver;
+pub mod in_flight;
+mod parked;
 pub mod queue;
 pub mod transfer;
 
@@ -31,6 +34,10 @@ pub use driver::{
     Adapter,
     DeviceId,
     Driver, //
+};
+pub use in_flight::{
+    Entry,
+    Stage, //
 };
 pub use queue::{
     QueueSet,

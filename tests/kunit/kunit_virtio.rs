@@ -11,6 +11,10 @@ pub mod connection;
 pub mod device;
 #[path = "../../rust/virtio/driver.rs"]
 pub mod driver;
+#[path = "../../rust/virtio/in_flight.rs"]
+pub mod in_flight;
+#[path = "../../rust/virtio/parked.rs"]
+mod parked;
 #[path = "../../rust/virtio/queue.rs"]
 pub mod queue;
 #[path = "../../rust/virtio/transfer.rs"]

@@ -12,6 +12,8 @@
 mod acl;
 #[path = "../../drivers/virtiofs/aio.rs"]
 mod aio;
+#[path = "../../drivers/virtiofs/control.rs"]
+mod control;
 #[path = "../../drivers/virtiofs/dax/mod.rs"]
 mod dax;
 #[path = "../../drivers/virtiofs/device.rs"]

@@ -25,24 +25,19 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The directory of a device.
-pub(crate) struct Directory {
-    _window: Pin<KBox<File<WindowFile>>>,
-    _directory: Dir,
+/// The file of a device that has a window.
+pub(crate) struct WindowEntry {
+    _file: Pin<KBox<File<WindowFile>>>,
 }
 
-impl Directory {
-    /// Makes `name` in `parent`, for a device that has a window. Sleeps. A kernel without debugfs has no directory, and no error.
-    pub(crate) fn new(parent: &Dir, name: &CStr, instance: &Arc<Instance>) -> Result<Self> {
-        let directory = parent.subdir(name);
-        let window = KBox::pin_init(
+impl WindowEntry {
+    /// Makes it in the directory of the device. Sleeps.
+    pub(crate) fn new(directory: &Dir, instance: &Arc<Instance>) -> Result<Self> {
+        let file = KBox::pin_init(
             directory.read_only_file(c"window", WindowFile(instance.clone())),
             GFP_KERNEL,
         )?;
-        Ok(Self {
-            _window: window,
-            _directory: directory,
-        })
+        Ok(Self { _file: file })
     }
 }
 

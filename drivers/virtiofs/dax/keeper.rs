@@ -35,9 +35,7 @@ impl WorkItem for Keeper {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        if let Holder::Session(window) = &*this.holder.lock() {
-            window.close();
-        }
+        this.close();
     }
 }
 
@@ -58,6 +56,13 @@ impl Keeper {
     /// Who has it.
     pub(crate) fn holder(&self) -> &Mutex<Holder> {
         &self.holder
+    }
+
+    /// Closes it, whoever has it. Sleeps.
+    pub(crate) fn close(&self) {
+        if let Holder::Session(window) = &*self.holder.lock() {
+            window.close();
+        }
     }
 
     /// Closes it soon, whoever has it: no answer comes any more that a range waits for. Callable from any context.

@@ -36,7 +36,7 @@ pub(crate) use copies::{
     outdate_by_host,
     outdate_locked, //
 };
-pub(crate) use counters::Directory;
+pub(crate) use counters::WindowEntry;
 pub(crate) use fault::Faults;
 pub(crate) use io::{
     read,
