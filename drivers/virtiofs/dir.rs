@@ -36,13 +36,7 @@ use fuse_proto::{
     Ttl,
     NAME_MAX, //
 };
-use kernel::{
-    prelude::*,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
-};
+use kernel::{prelude::*, sync::Arc};
 use vfs::{
     attr::FileType,
     cred::Idmap,
@@ -60,7 +54,8 @@ use vfs::{
         RenameFlags, //
     },
     Dentry,
-    Inode, //
+    Inode,
+    InodeRef, //
 };
 
 /// What the VFS asks of directories.
@@ -74,7 +69,7 @@ impl vfs::inode::DirectoryOperations for Directory {
         dir: &Inode<VirtioFs>,
         dentry: &LookupDentry<VirtioFs>,
         flags: LookupFlags,
-    ) -> Result<Option<ARef<Inode<VirtioFs>>>> {
+    ) -> Result<Option<InodeRef<VirtioFs>>> {
         let found = find(dir, dentry)?;
         if found.is_none() && !flags.revalidate() && is_doubtful(dir, dentry.name()) {
             return Err(ESTALE);
@@ -89,7 +84,7 @@ impl vfs::inode::DirectoryOperations for Directory {
         file_type: FileType,
         permissions: u16,
         rdev: u32,
-    ) -> Result<ARef<Inode<VirtioFs>>> {
+    ) -> Result<InodeRef<VirtioFs>> {
         namespace::mknod(idmap, dir, dentry, file_type, permissions, rdev)
     }
 
@@ -98,7 +93,7 @@ impl vfs::inode::DirectoryOperations for Directory {
         dir: &Inode<VirtioFs>,
         dentry: &LookupDentry<VirtioFs>,
         permissions: u16,
-    ) -> Result<ARef<Inode<VirtioFs>>> {
+    ) -> Result<InodeRef<VirtioFs>> {
         namespace::mkdir(idmap, dir, dentry, permissions)
     }
 
@@ -107,15 +102,15 @@ impl vfs::inode::DirectoryOperations for Directory {
         dir: &Inode<VirtioFs>,
         dentry: &LookupDentry<VirtioFs>,
         target: &CStr,
-    ) -> Result<ARef<Inode<VirtioFs>>> {
+    ) -> Result<InodeRef<VirtioFs>> {
         namespace::symlink(idmap, dir, dentry, target)
     }
 
     fn link(
-        inode: &Inode<VirtioFs>,
+        inode: &InodeRef<VirtioFs>,
         dir: &Inode<VirtioFs>,
         dentry: &LookupDentry<VirtioFs>,
-    ) -> Result<ARef<Inode<VirtioFs>>> {
+    ) -> Result<InodeRef<VirtioFs>> {
         namespace::link(inode, dir, dentry)
     }
 
@@ -150,7 +145,7 @@ impl vfs::inode::DirectoryOperations for Directory {
         dir: &Inode<VirtioFs>,
         dentry: &LookupDentry<VirtioFs>,
         request: &OpenRequest<'_>,
-    ) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>)> {
+    ) -> Result<(InodeRef<VirtioFs>, KBox<Handle>)> {
         namespace::tmpfile(dir, dentry, request)
     }
 
@@ -163,7 +158,7 @@ impl vfs::inode::DirectoryOperations for Directory {
 pub(crate) fn find(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
-) -> Result<Option<ARef<Inode<VirtioFs>>>> {
+) -> Result<Option<InodeRef<VirtioFs>>> {
     let asked = Asked::now();
     match lookup(dir, dentry.name())? {
         LookupReply::Found(entry) => {
@@ -237,7 +232,7 @@ pub(crate) fn instantiate(
     dir: &Inode<VirtioFs>,
     entry: &Entry,
     asked: Asked,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     let sb = dir.super_block();
     let known = Known::counted(entry.node);
     inode::get(

@@ -24,13 +24,11 @@ use fuse_proto::{
     LookupReply,
     NodeId, //
 };
-use kernel::{
-    prelude::*,
-    sync::aref::ARef, //
-};
+use kernel::prelude::*;
 use vfs::{
     export::FileHandle,
     Inode,
+    InodeRef,
     SuperBlock, //
 };
 
@@ -45,7 +43,7 @@ impl vfs::export::Operations for Handles {
         inode.known().map_or(0, |known| known.node().get())
     }
 
-    fn find(sb: &SuperBlock<VirtioFs>, handle: FileHandle) -> Result<ARef<Inode<VirtioFs>>> {
+    fn find(sb: &SuperBlock<VirtioFs>, handle: FileHandle) -> Result<InodeRef<VirtioFs>> {
         let node = NodeId::new(handle.id).ok_or(ESTALE)?;
         let inode = match inode::find(sb, node) {
             Some(inode) => inode,
@@ -60,13 +58,13 @@ impl vfs::export::Operations for Handles {
         Ok(inode)
     }
 
-    fn parent(dir: &Inode<VirtioFs>) -> Result<ARef<Inode<VirtioFs>>> {
+    fn parent(dir: &Inode<VirtioFs>) -> Result<InodeRef<VirtioFs>> {
         look_up(dir.super_block(), dir.node_id()?, b"..")
     }
 }
 
 /// Asks the daemon for `.` or `..` of an inode that it may have forgotten. Sleeps.
-fn look_up(sb: &SuperBlock<VirtioFs>, node: NodeId, name: &[u8]) -> Result<ARef<Inode<VirtioFs>>> {
+fn look_up(sb: &SuperBlock<VirtioFs>, node: NodeId, name: &[u8]) -> Result<InodeRef<VirtioFs>> {
     let session = sb.data().session()?;
     if !session.has(InitFlags::EXPORT_SUPPORT) {
         return Err(ESTALE);

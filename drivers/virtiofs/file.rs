@@ -76,7 +76,8 @@ use vfs::{
         Whence, //
     },
     File,
-    Inode, //
+    Inode,
+    InodeRef, //
 };
 
 /// Whether files or directories need not be opened at a daemon that does not know how to.
@@ -368,14 +369,15 @@ struct Parting {
 
 impl Parting {
     /// Has it done by a work item. An unmount waits for that. Sleeps for memory alone, if there is some.
-    fn later(inode: &Inode<VirtioFs>, flags: u32, owner: usize, handle: KBox<Handle>) {
-        let (Ok(session), Some(pass)) =
-            (inode.session(), inode.super_block().data().gate().enter())
-        else {
-            return handle.part(inode, flags, owner);
+    fn later(inode: InodeRef<VirtioFs>, flags: u32, owner: usize, handle: KBox<Handle>) {
+        let (Ok(session), Some(pass)) = (
+            inode.session().cloned(),
+            inode.super_block().data().gate().enter(),
+        ) else {
+            return handle.part(&inode, flags, owner);
         };
         let parting = Self {
-            held: Held::new(pass, inode.into()),
+            held: Held::new(pass, inode),
             flags,
             owner,
             handle,
@@ -427,7 +429,7 @@ impl vfs::file::Operations for RegularFiles {
         closed(file.dentry());
         match handle.leave_writers(inode) {
             Ok(()) => handle.release(inode, false, flags, owner),
-            Err(_) => Parting::later(inode, flags, owner, handle),
+            Err(_) => Parting::later(file.hold_inode(), flags, owner, handle),
         }
     }
 

@@ -7,13 +7,12 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
-        aref::ARef,
         Arc,
         SpinLock, //
     },
 };
 use kernel_ext::completion::Completion;
-use vfs::Inode;
+use vfs::InodeRef;
 
 /// Keeps tasks that are no users of a superblock away from it when it is being shut down.
 #[pin_data]
@@ -67,13 +66,13 @@ impl Gate {
 /// An inode in the hands of somebody inside. Dropped in this order.
 pub(crate) struct Held {
     /// The inode.
-    pub(crate) inode: ARef<Inode<VirtioFs>>,
+    pub(crate) inode: InodeRef<VirtioFs>,
     _pass: Pass,
 }
 
 impl Held {
     /// An inode of the superblock whose gate was passed.
-    pub(crate) fn new(pass: Pass, inode: ARef<Inode<VirtioFs>>) -> Self {
+    pub(crate) fn new(pass: Pass, inode: InodeRef<VirtioFs>) -> Self {
         Self { inode, _pass: pass }
     }
 }

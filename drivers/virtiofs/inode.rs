@@ -58,7 +58,6 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
-        aref::ARef,
         atomic::{
             ordering,
             Atomic, //
@@ -82,6 +81,7 @@ use vfs::{
     },
     time::Timespec,
     Inode,
+    InodeRef,
     SuperBlock, //
 };
 
@@ -477,7 +477,7 @@ pub(crate) fn get(
     attr: &Attr,
     ttl: Ttl,
     asked: Asked,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     let node = known.node();
     loop {
         let mine = known.clone();
@@ -513,7 +513,7 @@ pub(crate) fn get(
 }
 
 /// The inode for a nodeid, if it is in the cache. Sleeps.
-pub(crate) fn find(sb: &SuperBlock<VirtioFs>, node: NodeId) -> Option<ARef<Inode<VirtioFs>>> {
+pub(crate) fn find(sb: &SuperBlock<VirtioFs>, node: NodeId) -> Option<InodeRef<VirtioFs>> {
     sb.find_inode(node.get(), |data| data.stands_for(node))
 }
 
@@ -524,7 +524,7 @@ pub(crate) fn root(
     attr: &Attr,
     ttl: Ttl,
     asked: Asked,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     if attr.kind != FileType::Directory {
         pr_err!(
             "{:?}: the root is not a directory\n",
@@ -543,7 +543,7 @@ fn complete(
     attr: &Attr,
     ttl: Ttl,
     asked: Asked,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     inode.set_ino(attr.ino);
     inode.set_generation(inode.data().generation.load(ordering::Relaxed) as u32);
     let mount = inode.super_block().data();

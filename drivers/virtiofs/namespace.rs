@@ -47,11 +47,7 @@ use fuse_proto::{
     Unlink,
     NAME_MAX, //
 };
-use kernel::{
-    fs::file::flags,
-    prelude::*,
-    sync::aref::ARef, //
-};
+use kernel::{fs::file::flags, prelude::*};
 use vfs::{
     cred::{
         supplementary_group,
@@ -68,7 +64,8 @@ use vfs::{
         RenameFlags, //
     },
     security::NewContext,
-    Inode, //
+    Inode,
+    InodeRef, //
 };
 
 /// How often a file that is there and gone again by turns is tried to be made or opened.
@@ -157,7 +154,7 @@ fn make<O: Operation<Reply = Entry>>(
     dentry: &LookupDentry<VirtioFs>,
     op: &O,
     caller: &Caller,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     let asked = Asked::now();
     let reply = dir.session()?.call(op, caller);
     dir.data().changed_names();
@@ -175,7 +172,7 @@ pub(crate) fn mknod(
     file_type: vfs::attr::FileType,
     permissions: u16,
     rdev: u32,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     let maker = Maker::new(dir, idmap, dentry, file_type, permissions)?;
     let context = maker.context();
     let op = Mknod {
@@ -196,7 +193,7 @@ pub(crate) fn mkdir(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
     permissions: u16,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     let maker = Maker::new(
         dir,
         idmap,
@@ -221,7 +218,7 @@ pub(crate) fn symlink(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
     target: &CStr,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     let maker = Maker::new(dir, idmap, dentry, vfs::attr::FileType::Symlink, 0o777)?;
     let context = maker.context();
     let op = Symlink {
@@ -235,10 +232,10 @@ pub(crate) fn symlink(
 
 /// link(2). `EPERM` where the daemon has no such thing, as man-pages have it for filesystems.
 pub(crate) fn link(
-    inode: &Inode<VirtioFs>,
+    inode: &InodeRef<VirtioFs>,
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
-) -> Result<ARef<Inode<VirtioFs>>> {
+) -> Result<InodeRef<VirtioFs>> {
     let op = Link {
         node: inode.node_id()?,
         kind: FileType::from_mode(inode.file_type().mode().into()).ok_or(EIO)?,
@@ -253,7 +250,7 @@ pub(crate) fn link(
     let linked = if inode.is_same(&entry) {
         inode.known()?.looked_up();
         take_over(inode, &entry.attr, entry.attr_ttl, asked, false)?;
-        ARef::from(inode)
+        inode.clone()
     } else {
         // What the guest knew by the old name had been replaced on the host.
         instantiate(dir, &entry, asked)?
@@ -422,7 +419,7 @@ pub(crate) fn tmpfile(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
     request: &OpenRequest<'_>,
-) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>)> {
+) -> Result<(InodeRef<VirtioFs>, KBox<Handle>)> {
     create_and_open(dir, dentry, None, request.flags(), request)
         .map(|(inode, handle, _)| (inode, handle))
         .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })
@@ -435,7 +432,7 @@ fn create_and_open(
     name: Option<&[u8]>,
     flags: u32,
     request: &OpenRequest<'_>,
-) -> Result<(ARef<Inode<VirtioFs>>, KBox<Handle>, Entry)> {
+) -> Result<(InodeRef<VirtioFs>, KBox<Handle>, Entry)> {
     let session = dir.session()?;
     let maker = Maker::new(
         dir,
@@ -463,7 +460,7 @@ fn create_and_open(
     }
     let CreateReply { entry, open } = reply?;
     handle.opened(open);
-    let mut opened = || -> Result<ARef<Inode<VirtioFs>>> {
+    let mut opened = || -> Result<InodeRef<VirtioFs>> {
         let inode = instantiate(dir, &entry, asked)?;
         handle.join(&inode, flags)?;
         Ok(inode)

@@ -47,7 +47,6 @@ use kernel::{
     seq_file::SeqFile,
     seq_print,
     sync::{
-        aref::ARef,
         Arc,
         SetOnce, //
     },
@@ -64,6 +63,7 @@ use vfs::{
     Dentry,
     FileSystem,
     Inode,
+    InodeRef,
     NewSuperBlock,
     SuperBlock, //
 };
@@ -228,7 +228,7 @@ impl FileSystem for VirtioFs {
     fn fill_super(
         sb: &mut NewSuperBlock<Self>,
         context: &mut Context<Self>,
-    ) -> Result<ARef<Inode<Self>>> {
+    ) -> Result<InodeRef<Self>> {
         let mount: Arc<Mount> = sb.data_arc().into();
         let main = context.purpose() == Purpose::Mount;
         if main {
@@ -376,7 +376,7 @@ impl VirtioFs {
         sb: &mut NewSuperBlock<Self>,
         mount: &Mount,
         session: &Arc<Session>,
-    ) -> Result<ARef<Inode<Self>>> {
+    ) -> Result<InodeRef<Self>> {
         let agreed = session.agreed();
         sb.set_magic(MAGIC)
             .set_time_granularity(agreed.time_gran)

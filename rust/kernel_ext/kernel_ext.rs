@@ -19,6 +19,7 @@
 //! - [`static_mutex`]: a mutex that can be a static.
 //! - [`task`]: what is up with the current task.
 //! - [`user_pages`]: pinned memory of a user's buffer.
+//! - [`users`]: who keeps an object from going, counted.
 //! - [`workqueue`]: a work queue of one's own.
 //! - [`mod@write`]: page-cache folios that a filesystem writes out.
 
@@ -42,6 +43,7 @@ pub mod source;
 pub mod static_mutex;
 pub mod task;
 pub mod user_pages;
+pub mod users;
 pub mod workqueue;
 pub mod write;
 

@@ -6,28 +6,27 @@
 
 use crate::{
     dentry::{
-        Dentry,
+        DentryRef,
         LookupDentry, //
     },
     file::DirEmitter,
     filesystem::FileSystem,
     inode::{
         splice,
-        Inode, //
+        InodeRef, //
     },
 };
 use core::ptr::NonNull;
 use kernel::{
     error::from_err_ptr,
-    prelude::*,
-    sync::aref::ARef, //
+    prelude::*, //
 };
 use kernel_ext::bindings;
 
 /// What [`DirEmitter::child`] came up with.
-pub enum Child<T: FileSystem> {
+pub enum Child<'a, T: FileSystem> {
     /// A dentry that was there already.
-    Cached(ARef<Dentry<T>>),
+    Cached(DentryRef<'a, T>),
     /// A new one, which the filesystem has filled.
     Filled,
 }
@@ -43,8 +42,8 @@ impl<T: FileSystem> DirEmitter<'_, T> {
     pub fn child(
         &self,
         name: &[u8],
-        fill: impl FnOnce(&LookupDentry<T>) -> Result<Option<ARef<Inode<T>>>>,
-    ) -> Result<Child<T>> {
+        fill: impl FnOnce(&LookupDentry<T>) -> Result<Option<InodeRef<T>>>,
+    ) -> Result<Child<'_, T>> {
         let parent = self.file().dentry().as_raw();
         let len = u32::try_from(name.len()).map_err(|_| ENAMETOOLONG)?;
         let mut qstr = bindings::qstr {
@@ -61,13 +60,13 @@ impl<T: FileSystem> DirEmitter<'_, T> {
         let found = unsafe { bindings::d_lookup(parent, &qstr) };
         if let Some(found) = NonNull::new(found) {
             // SAFETY: It came with a reference, and is one of the same superblock.
-            return Ok(Child::Cached(unsafe { ARef::from_raw(found.cast()) }));
+            return Ok(Child::Cached(unsafe { DentryRef::from_raw(found) }));
         }
         // SAFETY: As above. `iterate_shared` holds `i_rwsem` of the directory, and is not called for a removed one.
         let dentry = from_err_ptr(unsafe { bindings::d_alloc_parallel(parent, &qstr) })?;
         let dentry = NonNull::new(dentry).ok_or(ENOMEM)?;
         // SAFETY: It came with a reference, and is one of the same superblock.
-        let held: ARef<Dentry<T>> = unsafe { ARef::from_raw(dentry.cast()) };
+        let held: DentryRef<'_, T> = unsafe { DentryRef::from_raw(dentry) };
         // SAFETY: The dentry is valid.
         if unsafe { bindings::d_in_lookup(dentry.as_ptr()) } == 0 {
             return Ok(Child::Cached(held));

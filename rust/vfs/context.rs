@@ -11,7 +11,8 @@ use crate::{
     },
     super_block::{
         NewSuperBlock,
-        SuperBlock, //
+        SuperBlock,
+        SuperData, //
     },
 };
 use core::{
@@ -30,10 +31,7 @@ use kernel::{
     },
     fmt,
     prelude::*,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
+    sync::Arc,
     types::{
         ForeignOwnable,
         Opaque, //
@@ -137,7 +135,7 @@ impl<T: FileSystem> Context<T> {
     }
 
     /// Takes the superblock data that the context holds.
-    fn take_super(&mut self) -> Option<Arc<T::Super>> {
+    fn take_super(&mut self) -> Option<Arc<SuperData<T>>> {
         // SAFETY: Valid by the type invariant.
         let slot = unsafe { &mut (*self.as_raw()).s_fs_info };
         let data = core::mem::replace(slot, ptr::null_mut());
@@ -145,11 +143,13 @@ impl<T: FileSystem> Context<T> {
         (!data.is_null()).then(|| unsafe { Arc::from_raw(data.cast_const().cast()) })
     }
 
-    fn set_super(&mut self, data: Arc<T::Super>) {
+    fn set_super(&mut self, data: Arc<T::Super>) -> Result {
+        let data = SuperData::<T>::new(data)?;
         drop(self.take_super());
         // SAFETY: Valid by the type invariant.
         // INVARIANT: It is from `into_raw`.
         unsafe { (*self.as_raw()).s_fs_info = Arc::into_raw(data).cast_mut().cast() };
+        Ok(())
     }
 }
 
@@ -195,11 +195,11 @@ impl<T: FileSystem> Callbacks<T> {
         // VFS has stopped to call this for it. The context's data has been set by `get_tree`.
         let (existing, candidate) = unsafe {
             (
-                &*(*sb).s_fs_info.cast_const().cast::<T::Super>(),
-                &*(*fc).s_fs_info.cast_const().cast::<T::Super>(),
+                &*(*sb).s_fs_info.cast_const().cast::<SuperData<T>>(),
+                &*(*fc).s_fs_info.cast_const().cast::<SuperData<T>>(),
             )
         };
-        T::same(existing, candidate).into()
+        T::same(&existing.data, &candidate.data).into()
     }
 
     /// # Safety
@@ -214,7 +214,7 @@ impl<T: FileSystem> Callbacks<T> {
                     None
                 } else {
                     let data = T::prepare(context)?;
-                    context.set_super(data);
+                    context.set_super(data)?;
                     if T::HAS_SAME {
                         Some(Self::test)
                     } else {
@@ -249,9 +249,10 @@ impl<T: FileSystem> Callbacks<T> {
         // SAFETY: As the caller says.
         let new = unsafe { NewSuperBlock::<T>::init(sb) };
         let root = T::fill_super(new, context)?;
+        let root = root.hand_over(new)?;
         // SAFETY: `d_make_root()` takes over the reference; `sb` is valid.
         unsafe {
-            (*sb).s_root = bindings::d_make_root(ARef::into_raw(root).as_ptr().cast());
+            (*sb).s_root = bindings::d_make_root(root);
             if (*sb).s_root.is_null() {
                 // Without a root the VFS does not do it.
                 if T::HAS_PUT_SUPER {
@@ -330,11 +331,11 @@ pub(crate) unsafe fn submount<T: FileSystem>(
         bindings::fs_context_for_submount(registration.as_raw(), reference)
     })?;
     // SAFETY: A new context of `T`, used by us only.
-    unsafe { Context::<T>::from_raw(fc) }.set_super(data);
-    // SAFETY: The context is valid and has its data; it is ours to put.
+    let set = unsafe { Context::<T>::from_raw(fc) }.set_super(data);
+    // SAFETY: The context is valid, and is mounted if it has its data; it is ours to put.
     unsafe {
-        let mount = bindings::fc_mount(fc.cast());
+        let mount = set.and_then(|()| from_err_ptr(bindings::fc_mount(fc.cast())));
         bindings::put_fs_context(fc.cast());
-        from_err_ptr(mount)
+        mount
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     inode::{
         self,
         Inode,
+        InodeRef,
         NewInode, //
     },
     mapping::InvalidateGuard, //
@@ -35,7 +36,6 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::aref::ARef,
     types::NotThreadSafe, //
 };
 use kernel_ext::{
@@ -293,7 +293,7 @@ impl<D: Operations> Callbacks<D> {
 
 impl<T: FileSystem> NewInode<T> {
     /// Completes it as a regular file whose contents lie in memory of a device.
-    pub fn into_dax<I, F, D>(mut self) -> ARef<Inode<T>>
+    pub fn into_dax<I, F, D>(mut self) -> InodeRef<T>
     where
         I: inode::Operations<FileSystem = T>,
         F: file::Operations<FileSystem = T>,

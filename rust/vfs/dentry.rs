@@ -19,6 +19,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::NonNull,
     slice, //
@@ -32,10 +33,6 @@ use kernel::{
     },
     prelude::*,
     sync::{
-        aref::{
-            ARef,
-            AlwaysRefCounted, //
-        },
         atomic::{
             Atomic,
             Relaxed, //
@@ -67,8 +64,6 @@ unsafe fn numbers<'a>(dentry: *mut bindings::dentry) -> (&'a Atomic<u64>, &'a At
 
 /// A directory entry of the filesystem `T` that is in use.
 ///
-/// An `ARef<Dentry<T>>` holds a reference as `dget()` takes it. Dropping the last one may sleep.
-///
 /// # Invariants
 ///
 /// The dentry is one of a superblock of `T`, and somebody holds a reference to it.
@@ -80,16 +75,45 @@ unsafe impl<T: FileSystem> Send for Dentry<T> {}
 // SAFETY: As above.
 unsafe impl<T: FileSystem> Sync for Dentry<T> {}
 
-// SAFETY: `dget()` and `dput()` count the references.
-unsafe impl<T: FileSystem> AlwaysRefCounted for Dentry<T> {
-    fn inc_ref(&self) {
-        // SAFETY: There is a reference by the type invariant.
-        unsafe { bindings::dget(self.as_raw()) };
+/// A reference to a dentry, as `dget()` takes it. Dropping the last one may sleep.
+///
+/// It lasts no longer than what keeps the superblock, so that none is left when that is shut down.
+///
+/// # Invariants
+///
+/// The dentry is one of a superblock of `T` that stays for the duration of `'a`, and there is a reference to it for us.
+pub struct DentryRef<'a, T: FileSystem>(NonNull<bindings::dentry>, PhantomData<&'a Dentry<T>>);
+
+impl<T: FileSystem> DentryRef<'_, T> {
+    /// Takes over a reference to a dentry.
+    ///
+    /// # Safety
+    ///
+    /// The reference is the caller's, and the superblock is one of `T` that stays as long as the result.
+    pub(crate) unsafe fn from_raw(dentry: NonNull<bindings::dentry>) -> Self {
+        // INVARIANT: As the caller says.
+        Self(dentry, PhantomData)
     }
 
-    unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: The caller gives up a reference.
-        unsafe { bindings::dput(obj.as_ptr().cast()) };
+    /// The dentry with the reference to it.
+    pub(crate) fn into_raw(self) -> *mut bindings::dentry {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl<T: FileSystem> Deref for DentryRef<'_, T> {
+    type Target = Dentry<T>;
+
+    fn deref(&self) -> &Dentry<T> {
+        // SAFETY: Valid by the type invariant.
+        unsafe { Dentry::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl<T: FileSystem> Drop for DentryRef<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Ours by the type invariant, given up here.
+        unsafe { bindings::dput(self.0.as_ptr()) };
     }
 }
 
@@ -122,11 +146,11 @@ impl<T: FileSystem> Dentry<T> {
     }
 
     /// The directory it is in, or itself for a root.
-    pub fn parent(&self) -> ARef<Dentry<T>> {
+    pub fn parent(&self) -> DentryRef<'_, T> {
         // SAFETY: Valid by the type invariant; the parent comes with a reference, and is not null.
         unsafe {
             let parent = bindings::dget_parent(self.as_raw());
-            ARef::from_raw(NonNull::new_unchecked(parent.cast()))
+            DentryRef::from_raw(NonNull::new_unchecked(parent))
         }
     }
 

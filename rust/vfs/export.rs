@@ -10,7 +10,10 @@
 use crate::{
     dentry::Dentry,
     filesystem::FileSystem,
-    inode::Inode,
+    inode::{
+        Inode,
+        InodeRef, //
+    },
     super_block::{
         NewSuperBlock,
         SuperBlock, //
@@ -22,8 +25,7 @@ use core::{
 };
 use kernel::{
     ffi::c_int,
-    prelude::*,
-    sync::aref::ARef, //
+    prelude::*, //
 };
 use kernel_ext::bindings;
 
@@ -69,12 +71,12 @@ pub trait Operations: Sized + 'static {
     fn find(
         sb: &SuperBlock<Self::FileSystem>,
         handle: FileHandle,
-    ) -> Result<ARef<Inode<Self::FileSystem>>>;
+    ) -> Result<InodeRef<Self::FileSystem>>;
 
     /// The directory that `dir` is in. `ESTALE` when it can't be found.
     ///
     /// May sleep; no lock is held.
-    fn parent(dir: &Inode<Self::FileSystem>) -> Result<ARef<Inode<Self::FileSystem>>>;
+    fn parent(dir: &Inode<Self::FileSystem>) -> Result<InodeRef<Self::FileSystem>>;
 }
 
 impl<T: FileSystem> NewSuperBlock<T> {
@@ -149,15 +151,18 @@ impl<E: Operations> Callbacks<E> {
             return core::ptr::null_mut();
         };
         // SAFETY: As the caller says.
-        let found = E::find(unsafe { SuperBlock::from_raw(sb) }, handle);
-        Self::alias(found)
+        let sb = unsafe { SuperBlock::from_raw(sb) };
+        Self::alias(E::find(sb, handle), sb)
     }
 
     /// A dentry of an inode: one that it has, or a new one without a name.
-    fn alias(inode: Result<ARef<Inode<E::FileSystem>>>) -> *mut bindings::dentry {
-        match inode {
+    fn alias(
+        inode: Result<InodeRef<E::FileSystem>>,
+        sb: &SuperBlock<E::FileSystem>,
+    ) -> *mut bindings::dentry {
+        match inode.and_then(|inode| inode.hand_over(sb)) {
             // SAFETY: The reference to the inode is handed over.
-            Ok(inode) => unsafe { bindings::d_obtain_alias(ARef::into_raw(inode).as_ptr().cast()) },
+            Ok(inode) => unsafe { bindings::d_obtain_alias(inode) },
             Err(e) => e.to_ptr(),
         }
     }
@@ -204,7 +209,10 @@ impl<E: Operations> Callbacks<E> {
     ) -> *mut kernel::bindings::dentry {
         // SAFETY: As the caller says.
         let child = unsafe { Dentry::<E::FileSystem>::from_raw(child) };
-        Self::alias(child.inode().ok_or(ESTALE).and_then(E::parent))
+        Self::alias(
+            child.inode().ok_or(ESTALE).and_then(E::parent),
+            child.super_block(),
+        )
     }
 
     const ENCODE_ONLY: bindings::export_operations = bindings::export_operations {

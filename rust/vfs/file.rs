@@ -39,7 +39,10 @@ pub use operations::{
 use crate::{
     dentry::Dentry,
     filesystem::FileSystem,
-    inode::Inode, //
+    inode::{
+        Inode,
+        InodeRef, //
+    },
 };
 use core::{
     marker::PhantomData,
@@ -128,6 +131,12 @@ impl<T: FileSystem> File<T> {
     pub fn inode(&self) -> &Inode<T> {
         // SAFETY: Set when the file was opened; the file holds a reference.
         unsafe { Inode::from_raw((*self.as_raw()).f_inode) }
+    }
+
+    /// A reference to the inode.
+    pub fn hold_inode(&self) -> InodeRef<T> {
+        // SAFETY: The file holds a reference to the inode, and its mount one to the superblock.
+        unsafe { InodeRef::new(self.inode()) }
     }
 
     /// The contents are about to be modified: drops set-id bits and capabilities where that is due, and updates times.
@@ -282,6 +291,12 @@ impl<T: FileSystem> Released<'_, T> {
     pub fn dentry(&self) -> &Dentry<T> {
         // SAFETY: Valid by the type invariant; the file holds a reference until it has been released.
         unsafe { Dentry::from_raw((*self.0).__bindgen_anon_1.f_path.dentry) }
+    }
+
+    /// A reference to the inode.
+    pub fn hold_inode(&self) -> InodeRef<T> {
+        // SAFETY: The file holds a reference to the inode, and its mount one to the superblock, until it has been released.
+        unsafe { InodeRef::new(Inode::from_raw((*self.0).f_inode)) }
     }
 
     /// The open flags (`O_*`).

@@ -16,7 +16,8 @@ use crate::{
     },
     inode::{
         Inode,
-        InodeBox, //
+        InodeBox,
+        InodeRef, //
     },
     parameter::Parameters,
     super_block::{
@@ -39,10 +40,7 @@ use kernel::{
     ffi::c_int,
     prelude::*,
     seq_file::SeqFile,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
+    sync::Arc,
     types::{
         ForeignOwnable,
         Opaque, //
@@ -139,7 +137,7 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     fn fill_super(
         sb: &mut NewSuperBlock<Self>,
         context: &mut Context<Self>,
-    ) -> Result<ARef<Inode<Self>>>;
+    ) -> Result<InodeRef<Self>>;
 
     /// A remount wants to change options. Errors refuse it.
     ///
@@ -164,7 +162,7 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// Writes the times of an inode that the kernel maintains. With `wait` it has happened when this returns; else it may be left
     /// for later, if the inode is [marked](Inode::mark_times_dirty) again.
     ///
-    /// May sleep. The inode is kept by its state (`I_SYNC`), maybe by no reference: none may be taken.
+    /// May sleep. The inode is kept by its state (`I_SYNC`), maybe by no reference.
     fn write_inode(_inode: &Inode<Self>, _wait: bool) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -200,7 +198,7 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The superblock is given up. When this has returned nobody but the VFS may have a reference to one of its inodes, or get one.
+    /// The superblock is given up. After this, whoever has an [`InodeRef`] of it is waited for, and nobody gets another one.
     ///
     /// May sleep; `s_umount` is held.
     fn shutting_down(_sb: &SuperBlock<Self>) {

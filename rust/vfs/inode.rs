@@ -7,12 +7,14 @@
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
+mod counted;
 mod directory;
 mod flags;
 mod new;
 mod operations;
 mod weak;
 
+pub use counted::InodeRef;
 pub(crate) use directory::splice;
 pub use directory::{
     DirectoryOperations,
@@ -189,7 +191,7 @@ impl<T: FileSystem> InodeBox<T> {
 
 /// An inode of the filesystem `T` that is in use.
 ///
-/// An `ARef<Inode<T>>` holds a reference as `ihold()` takes it. Dropping the last one may sleep.
+/// An `InodeRef<T>` holds a reference as `ihold()` takes it. Dropping the last one may sleep.
 ///
 /// # Invariants
 ///
@@ -202,19 +204,6 @@ pub struct Inode<T: FileSystem>(Opaque<bindings::inode>, PhantomData<T>);
 unsafe impl<T: FileSystem> Send for Inode<T> {}
 // SAFETY: As above.
 unsafe impl<T: FileSystem> Sync for Inode<T> {}
-
-// SAFETY: `ihold()` and `iput()` count the references.
-unsafe impl<T: FileSystem> AlwaysRefCounted for Inode<T> {
-    fn inc_ref(&self) {
-        // SAFETY: There is a reference by the type invariant.
-        unsafe { bindings::ihold(self.as_raw()) };
-    }
-
-    unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: The caller gives up a reference.
-        unsafe { bindings::iput(obj.as_ptr().cast()) };
-    }
-}
 
 impl<T: FileSystem> Inode<T> {
     /// # Safety

@@ -46,13 +46,34 @@ use kernel_ext::{
         is_killed,
         is_reclaiming, //
     },
+    users::Users,
 };
+
+/// What a superblock of this crate has beside what the VFS knows.
+#[pin_data]
+pub(crate) struct SuperData<T: FileSystem> {
+    /// Who keeps it from being shut down though the VFS knows of no user.
+    #[pin]
+    users: Users,
+    /// The filesystem's data.
+    pub(crate) data: Arc<T::Super>,
+}
+
+impl<T: FileSystem> SuperData<T> {
+    pub(crate) fn new(data: Arc<T::Super>) -> Result<Arc<Self>> {
+        let init = pin_init!(Self {
+            users <- Users::new(),
+            data,
+        });
+        Arc::pin_init(init, GFP_KERNEL)
+    }
+}
 
 /// A superblock of the filesystem `T`.
 ///
 /// # Invariants
 ///
-/// `s_fs_info` is a reference to the [`FileSystem::Super`], given by [`Arc::into_raw`]; `s_type` is
+/// `s_fs_info` is a reference to a [`SuperData`], given by [`Arc::into_raw`]; `s_type` is
 /// the type of a [`Registration<T>`](crate::Registration).
 #[repr(transparent)]
 pub struct SuperBlock<T: FileSystem>(Opaque<bindings::super_block>, PhantomData<T>);
@@ -77,15 +98,22 @@ impl<T: FileSystem> SuperBlock<T> {
 
     /// The filesystem's data.
     pub fn data(&self) -> &T::Super {
+        &self.all_data().data
+    }
+
+    fn all_data(&self) -> &SuperData<T> {
         // SAFETY: A valid reference by the type invariant.
         unsafe { &*(*self.as_raw()).s_fs_info.cast_const().cast() }
     }
 
+    /// Who keeps it from being shut down.
+    pub(crate) fn users(&self) -> &Users {
+        &self.all_data().users
+    }
+
     /// The filesystem's data, as something that can be held on to.
     pub fn data_arc(&self) -> ArcBorrow<'_, T::Super> {
-        // SAFETY: From `into_raw` by the type invariant; the superblock's own reference stays as
-        // long as `self`.
-        unsafe { ArcBorrow::from_raw((*self.as_raw()).s_fs_info.cast_const().cast()) }
+        self.all_data().data.as_arc_borrow()
     }
 
     /// The root; [`None`] before it has been filled.
@@ -491,9 +519,15 @@ pub(crate) unsafe extern "C" fn kill_sb_callback<T: FileSystem>(sb: *mut binding
         // SAFETY: As above; it was filled, as it has a root.
         T::shutting_down(unsafe { SuperBlock::from_raw(sb) });
     }
+    // SAFETY: From `into_raw`; the superblock's own reference.
+    let data = unsafe { Arc::<SuperData<T>>::from_raw(data.cast_const().cast()) };
+    // What the VFS does not know of: an inode with such a reference would outlive its superblock.
+    data.users.close();
     // SAFETY: A superblock made with `set_anon_super_fc()`.
     unsafe { bindings::kill_anon_super(sb) };
-    // SAFETY: From `into_raw`. Nobody uses it any more: there are no dentries and inodes, and the
-    // superblock is marked dead for `sget_fc()`.
-    drop(unsafe { Arc::<T::Super>::from_raw(data.cast_const().cast()) });
+    // There are no dentries and inodes, and the superblock is marked dead for `sget_fc()`. But a path walk that takes no references
+    // may have come to one of these dentries before, and looks at the data yet. An unmount expedites a grace period anyway.
+    // SAFETY: No read-side section is entered, and no lock is held.
+    unsafe { bindings::synchronize_rcu_expedited() };
+    drop(data);
 }

@@ -54,14 +54,20 @@ pub mod xattr;
 
 pub use child::Child;
 pub use context::Context;
-pub use dentry::Dentry;
+pub use dentry::{
+    Dentry,
+    DentryRef, //
+};
 pub use file::File;
 pub use filesystem::{
     Alias,
     FileSystem,
     Registration, //
 };
-pub use inode::Inode;
+pub use inode::{
+    Inode,
+    InodeRef, //
+};
 pub use super_block::{
     NewSuperBlock,
     SuperBlock, //

@@ -7,6 +7,8 @@
 
 #[path = "../../rust/kernel_ext/bindings.rs"]
 pub mod bindings;
+#[path = "../../rust/kernel_ext/completion.rs"]
+pub mod completion;
 #[path = "../../rust/kernel_ext/kobject.rs"]
 pub mod kobject;
 #[path = "../../rust/kernel_ext/pages.rs"]
@@ -21,6 +23,10 @@ pub mod siphash;
 pub mod source;
 #[path = "../../rust/kernel_ext/static_mutex.rs"]
 pub mod static_mutex;
+#[path = "../../rust/kernel_ext/task.rs"]
+pub mod task;
+#[path = "../../rust/kernel_ext/users.rs"]
+pub mod users;
 
 /// Prefix of this crate's log lines.
 const __LOG_PREFIX: &[u8] = b"virtiofs_test\0";

@@ -5,6 +5,7 @@
 use super::{
     operations::Callbacks,
     Inode,
+    InodeRef,
     Operations, //
 };
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     cred::Idmap,
     dentry::{
         Dentry,
+        DentryRef,
         LookupDentry,
         LookupFlags,
         NamedDentry, //
@@ -40,7 +42,6 @@ use kernel::{
         c_uint, //
     },
     prelude::*,
-    sync::aref::ARef,
     types::ForeignOwnable, //
 };
 use kernel_ext::bindings;
@@ -106,16 +107,16 @@ impl OpenRequest<'_> {
 }
 
 /// A new inode, and the data of an open file of it.
-pub type OpenInode<T> = (ARef<Inode<T>>, <T as FileSystem>::FileData);
+pub type OpenInode<T> = (InodeRef<T>, <T as FileSystem>::FileData);
 
 /// What [`DirectoryOperations::atomic_open`] came up with.
 pub enum Opened<T: FileSystem> {
     /// Nothing was made: this is what the name is. If it is something, the VFS checks permissions and opens it.
-    Found(Option<ARef<Inode<T>>>),
+    Found(Option<InodeRef<T>>),
     /// It was made; the VFS opens it without checking permissions.
-    Created(ARef<Inode<T>>),
+    Created(InodeRef<T>),
     /// It was made as a regular file, and is open.
-    CreatedAndOpened(ARef<Inode<T>>, T::FileData),
+    CreatedAndOpened(InodeRef<T>, T::FileData),
 }
 
 /// What the VFS asks of directories.
@@ -137,7 +138,7 @@ pub trait DirectoryOperations: Operations {
         dir: &Inode<Self::FileSystem>,
         dentry: &LookupDentry<Self::FileSystem>,
         flags: LookupFlags,
-    ) -> Result<Option<ARef<Inode<Self::FileSystem>>>>;
+    ) -> Result<Option<InodeRef<Self::FileSystem>>>;
 
     /// Makes a file of any type but directory and symbolic link.
     ///
@@ -155,7 +156,7 @@ pub trait DirectoryOperations: Operations {
         _file_type: FileType,
         _permissions: u16,
         _rdev: u32,
-    ) -> Result<ARef<Inode<Self::FileSystem>>> {
+    ) -> Result<InodeRef<Self::FileSystem>> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -165,7 +166,7 @@ pub trait DirectoryOperations: Operations {
         _dir: &Inode<Self::FileSystem>,
         _dentry: &LookupDentry<Self::FileSystem>,
         _permissions: u16,
-    ) -> Result<ARef<Inode<Self::FileSystem>>> {
+    ) -> Result<InodeRef<Self::FileSystem>> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -175,7 +176,7 @@ pub trait DirectoryOperations: Operations {
         _dir: &Inode<Self::FileSystem>,
         _dentry: &LookupDentry<Self::FileSystem>,
         _target: &CStr,
-    ) -> Result<ARef<Inode<Self::FileSystem>>> {
+    ) -> Result<InodeRef<Self::FileSystem>> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -183,10 +184,10 @@ pub trait DirectoryOperations: Operations {
     ///
     /// May sleep; `i_rwsem` of `dir` and of `inode` are held. Otherwise as [`mknod`](DirectoryOperations::mknod).
     fn link(
-        _inode: &Inode<Self::FileSystem>,
+        _inode: &InodeRef<Self::FileSystem>,
         _dir: &Inode<Self::FileSystem>,
         _dentry: &LookupDentry<Self::FileSystem>,
-    ) -> Result<ARef<Inode<Self::FileSystem>>> {
+    ) -> Result<InodeRef<Self::FileSystem>> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -263,20 +264,21 @@ pub trait DirectoryOperations: Operations {
 /// dentry of that name moves here, and is returned: what the driver stored in `new` moves to it.
 ///
 /// C: `d_splice_alias()`.
-pub(crate) fn splice<T: FileSystem>(
-    new: &LookupDentry<T>,
-    inode: Option<ARef<Inode<T>>>,
-) -> Result<Option<ARef<Dentry<T>>>> {
-    let inode = inode.map_or(ptr::null_mut(), |inode| {
-        ARef::into_raw(inode).as_ptr().cast()
-    });
+pub(crate) fn splice<'a, T: FileSystem>(
+    new: &'a LookupDentry<T>,
+    inode: Option<InodeRef<T>>,
+) -> Result<Option<DentryRef<'a, T>>> {
+    let inode = match inode {
+        Some(inode) => inode.hand_over(new.super_block())?,
+        None => ptr::null_mut(),
+    };
     // SAFETY: The dentry is not hashed and has no inode by its type invariant. The reference to the inode is handed over.
     let alias = from_err_ptr(unsafe { bindings::d_splice_alias(inode, new.as_raw()) })?;
     let Some(alias) = NonNull::new(alias) else {
         return Ok(None);
     };
     // SAFETY: A dentry of the same superblock, to which we have got a reference.
-    let alias: ARef<Dentry<T>> = unsafe { ARef::from_raw(alias.cast()) };
+    let alias: DentryRef<'a, T> = unsafe { DentryRef::from_raw(alias) };
     alias.set_time(new.time());
     alias.set_cookie(new.cookie());
     Ok(Some(alias))
@@ -286,11 +288,11 @@ pub(crate) fn splice<T: FileSystem>(
 ///
 /// # Safety
 ///
-/// `dentry` is one without an inode, in a directory whose `i_rwsem` is held exclusively, or in lookup.
-unsafe fn make<T: FileSystem>(
+/// `dentry` is one without an inode, in a directory whose `i_rwsem` is held exclusively, or in lookup, for the duration of `'a`.
+unsafe fn make<'a, T: FileSystem>(
     dentry: *mut bindings::dentry,
-    make: impl FnOnce(&LookupDentry<T>) -> Result<ARef<Inode<T>>>,
-) -> Result<Option<ARef<Dentry<T>>>> {
+    make: impl FnOnce(&LookupDentry<T>) -> Result<InodeRef<T>>,
+) -> Result<Option<DentryRef<'a, T>>> {
     // SAFETY: A valid dentry. What was known of the name ends here, whatever comes of it; nobody can look it up meanwhile. It
     // has no inode, and is not hashed any more.
     let new = unsafe {
@@ -421,8 +423,9 @@ impl<I: DirectoryOperations> Callbacks<I> {
         from_result(|| {
             // SAFETY: As the caller says; a dentry in use keeps its inode.
             unsafe {
-                let (inode, dir) = (Inode::from_raw((*old).d_inode), Inode::from_raw(dir));
-                make(dentry, |new| I::link(inode, dir, new))?;
+                let inode = NonNull::new((*old).d_inode).ok_or(ENOENT)?;
+                let (inode, dir) = (InodeRef::lend(inode), Inode::from_raw(dir));
+                make(dentry, |new| I::link(&inode, dir, new))?;
             }
             Ok(0)
         })
@@ -522,6 +525,12 @@ impl<I: DirectoryOperations> Callbacks<I> {
                 Opened::Created(inode) => (Some(inode), None),
                 Opened::CreatedAndOpened(inode, data) => (Some(inode), Some(data)),
             };
+            if let (Some(inode), Some(_)) = (&inode, &data) {
+                if inode.file_type() != FileType::Regular {
+                    // What is behind its files is something else; and of a directory the dentry may get none, as another has it.
+                    return Err(EIO);
+                }
+            }
             let alias = splice(new, inode)?;
             if created {
                 // SAFETY: The file is valid and ours.
@@ -561,10 +570,15 @@ impl<I: DirectoryOperations> Callbacks<I> {
             // SAFETY: The dentry was made for this file: it is not hashed and has no inode.
             let new = unsafe { LookupDentry::from_raw(dentry) };
             let (inode, data) = I::tmpfile(dir, new, &request)?;
+            if inode.file_type() != FileType::Regular {
+                // A directory has one name at most, and what is behind files of others is something else.
+                return Err(EIO);
+            }
+            let inode = inode.hand_over(new.super_block())?;
             // SAFETY: The dentry is valid, without an inode, and used by nobody else. The reference is handed over. The file is
             // valid and not opened.
             unsafe {
-                bindings::d_instantiate(dentry, ARef::into_raw(inode).as_ptr().cast());
+                bindings::d_instantiate(dentry, inode);
                 Self::open_with(file, dentry, data)?;
             }
             Ok(0)
@@ -674,9 +688,9 @@ impl<I: DirectoryOperations> Callbacks<I> {
 }
 
 /// A dentry to be handed over with its reference, or null.
-fn into_raw<T: FileSystem>(dentry: Option<ARef<Dentry<T>>>) -> *mut bindings::dentry {
+fn into_raw<T: FileSystem>(dentry: Option<DentryRef<'_, T>>) -> *mut bindings::dentry {
     match dentry {
-        Some(dentry) => ARef::into_raw(dentry).as_ptr().cast(),
+        Some(dentry) => dentry.into_raw(),
         None => ptr::null_mut(),
     }
 }

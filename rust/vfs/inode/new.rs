@@ -9,6 +9,7 @@ use super::{
     DirectoryOperations,
     Inode,
     InodeBox,
+    InodeRef,
     Operations,
     SymlinkOperations, //
 };
@@ -29,15 +30,17 @@ use kernel::{
         c_int,
         c_void, //
     },
-    prelude::*,
-    sync::aref::ARef,
+    prelude::*, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    users::Users, //
+};
 
 /// What [`SuperBlock::get_inode`] came up with.
 pub enum Lookup<T: FileSystem> {
     /// An inode in use.
-    Cached(ARef<Inode<T>>),
+    Cached(InodeRef<T>),
     /// An inode to be completed. Others who look for it wait until it is.
     New(NewInode<T>),
 }
@@ -89,7 +92,8 @@ impl<T: FileSystem> SuperBlock<T> {
     ///
     /// Inodes that match must have the same `hash`. `test` and `set` run under a spinlock of the
     /// VFS: must not sleep. `test` also sees inodes that are being evicted. May sleep itself, also
-    /// to wait for an inode that another task completes or evicts. Errors: `ENOMEM`.
+    /// to wait for an inode that another task completes or evicts. Errors: `ENOMEM`; `ENODEV` when the
+    /// superblock is being shut down.
     ///
     /// C: `iget5_locked()`.
     pub fn get_inode<Test, Set>(&self, hash: u64, test: Test, set: Set) -> Result<Lookup<T>>
@@ -102,6 +106,9 @@ impl<T: FileSystem> SuperBlock<T> {
             set: Some(set),
             _p: PhantomData,
         };
+        if !self.users().enter() {
+            return Err(ENODEV);
+        }
         // SAFETY: The superblock is valid; the callbacks get inodes of it, and `search`.
         let inode = unsafe {
             bindings::iget5_locked(
@@ -112,15 +119,18 @@ impl<T: FileSystem> SuperBlock<T> {
                 (&raw mut search).cast(),
             )
         };
-        let inode = NonNull::new(inode).ok_or(ENOMEM)?;
-        // SAFETY: `iget5_locked()` returned an inode with a reference for us. It waits for inodes
+        let Some(inode) = NonNull::new(inode) else {
+            self.users().leave();
+            return Err(ENOMEM);
+        };
+        // SAFETY: `iget5_locked()` returned an inode with a reference for us; the place among the users is ours. It waits for inodes
         // that others make, so that only the one we made is new.
         unsafe {
             if (*inode.as_ptr()).i_state.__state & bindings::inode_state_flags_enum_I_NEW != 0 {
                 // INVARIANT: It is new, and ours to complete.
                 Ok(Lookup::New(NewInode(inode, PhantomData)))
             } else {
-                Ok(Lookup::Cached(ARef::from_raw(inode.cast())))
+                Ok(Lookup::Cached(InodeRef::from_raw(inode)))
             }
         }
     }
@@ -130,7 +140,7 @@ impl<T: FileSystem> SuperBlock<T> {
     /// As [`get_inode`](Self::get_inode), without making one.
     ///
     /// C: `ilookup5()`.
-    pub fn find_inode<Test>(&self, hash: u64, test: Test) -> Option<ARef<Inode<T>>>
+    pub fn find_inode<Test>(&self, hash: u64, test: Test) -> Option<InodeRef<T>>
     where
         Test: Fn(&T::InodeData) -> bool,
     {
@@ -140,8 +150,11 @@ impl<T: FileSystem> SuperBlock<T> {
             set: None,
             _p: PhantomData,
         };
+        if !self.users().enter() {
+            return None;
+        }
         // SAFETY: The superblock is valid; the callback gets inodes of it, and `search`. A returned
-        // inode comes with a reference.
+        // inode comes with a reference, and the place among the users is ours.
         unsafe {
             let inode = bindings::ilookup5(
                 self.as_raw(),
@@ -149,7 +162,11 @@ impl<T: FileSystem> SuperBlock<T> {
                 Some(Search::<T, Test, NoSet<T>>::test),
                 (&raw mut search).cast(),
             );
-            NonNull::new(inode.cast()).map(|inode| ARef::from_raw(inode))
+            let Some(inode) = NonNull::new(inode) else {
+                self.users().leave();
+                return None;
+            };
+            Some(InodeRef::from_raw(inode))
         }
     }
 }
@@ -161,7 +178,7 @@ impl<T: FileSystem> SuperBlock<T> {
 ///
 /// # Invariants
 ///
-/// The inode has the state `I_NEW`, which is ours to clear, and we hold a reference.
+/// The inode has the state `I_NEW`, which is ours to clear, and we hold a reference and a place among the users of its superblock.
 pub struct NewInode<T: FileSystem>(NonNull<bindings::inode>, PhantomData<T>);
 
 // SAFETY: Nothing in it is bound to a task.
@@ -272,17 +289,17 @@ impl<T: FileSystem> NewInode<T> {
     }
 
     /// Ends the making of it.
-    fn unlock(self) -> ARef<Inode<T>> {
+    fn unlock(self) -> InodeRef<T> {
         let inode = ManuallyDrop::new(self).as_raw();
         // SAFETY: New and ours to unlock by the type invariant; the reference moves on.
         unsafe {
             bindings::unlock_new_inode(inode);
-            ARef::from_raw(NonNull::new_unchecked(inode.cast()))
+            InodeRef::from_raw(NonNull::new_unchecked(inode))
         }
     }
 
     /// Completes it as a directory.
-    pub fn into_directory<I, F>(mut self) -> ARef<Inode<T>>
+    pub fn into_directory<I, F>(mut self) -> InodeRef<T>
     where
         I: DirectoryOperations<FileSystem = T>,
         F: file::DirectoryOperations<FileSystem = T>,
@@ -297,7 +314,7 @@ impl<T: FileSystem> NewInode<T> {
     }
 
     /// Completes it as a regular file.
-    pub fn into_regular<I, F, M>(self) -> ARef<Inode<T>>
+    pub fn into_regular<I, F, M>(self) -> InodeRef<T>
     where
         I: Operations<FileSystem = T>,
         F: file::Operations<FileSystem = T>,
@@ -315,7 +332,7 @@ impl<T: FileSystem> NewInode<T> {
     pub(crate) unsafe fn into_file<I, F>(
         mut self,
         pages: *const bindings::address_space_operations,
-    ) -> ARef<Inode<T>>
+    ) -> InodeRef<T>
     where
         I: Operations<FileSystem = T>,
         F: file::Operations<FileSystem = T>,
@@ -331,7 +348,7 @@ impl<T: FileSystem> NewInode<T> {
     }
 
     /// Completes it as a symbolic link.
-    pub fn into_symlink<I>(mut self) -> ARef<Inode<T>>
+    pub fn into_symlink<I>(mut self) -> InodeRef<T>
     where
         I: SymlinkOperations<FileSystem = T>,
     {
@@ -345,7 +362,7 @@ impl<T: FileSystem> NewInode<T> {
     ///
     /// `rdev` is the number of the device, in the encoding that user space has. Errors: `EINVAL`
     /// for other types.
-    pub fn into_special<I>(mut self, file_type: FileType, rdev: u32) -> Result<ARef<Inode<T>>>
+    pub fn into_special<I>(mut self, file_type: FileType, rdev: u32) -> Result<InodeRef<T>>
     where
         I: Operations<FileSystem = T>,
     {
@@ -366,7 +383,12 @@ impl<T: FileSystem> NewInode<T> {
 
 impl<T: FileSystem> Drop for NewInode<T> {
     fn drop(&mut self) {
-        // SAFETY: New and ours to unlock by the type invariant; the reference is given up.
-        unsafe { bindings::iget_failed(self.as_raw()) };
+        let users: *const Users = self.super_block().users();
+        // SAFETY: New and ours to unlock by the type invariant; the reference is given up. The superblock stays until the place among
+        // its users is.
+        unsafe {
+            bindings::iget_failed(self.as_raw());
+            (*users).leave();
+        }
     }
 }

@@ -5,6 +5,7 @@
 use super::{
     Inode,
     InodeBox,
+    InodeRef,
     NewInode, //
 };
 use crate::filesystem::FileSystem;
@@ -13,7 +14,6 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
-        aref::ARef,
         Arc,
         SpinLock, //
     },
@@ -22,8 +22,7 @@ use kernel_ext::bindings;
 
 /// A reference to an inode that does not keep it: after the inode has gone it leads nowhere.
 ///
-/// Who gets hold of the inode by it, and is no user of the filesystem otherwise, must not have it when the superblock is shut
-/// down: see [`FileSystem::shutting_down`].
+/// Once the superblock is being shut down nobody gets hold of the inode by it, and who has done so before is waited for.
 ///
 /// # Invariants
 ///
@@ -40,15 +39,24 @@ unsafe impl<T: FileSystem> Send for WeakInode<T> {}
 unsafe impl<T: FileSystem> Sync for WeakInode<T> {}
 
 impl<T: FileSystem> WeakInode<T> {
-    /// The inode, if it is not gone or about to go. Does not sleep.
-    pub fn upgrade(&self) -> Option<ARef<Inode<T>>> {
+    /// The inode, if neither it nor its superblock is gone or about to go. Does not sleep.
+    pub fn upgrade(&self) -> Option<InodeRef<T>> {
         let inode = self.inode.lock();
         let inode = (*inode)?;
-        // SAFETY: Not freed by the type invariant, as the lock is held. `igrab()` gives a reference, or null for one that is
-        // being evicted.
+        // SAFETY: Not freed by the type invariant, as the lock is held, so that its superblock is there. `igrab()` gives a reference, or
+        // null for one that is being evicted.
         unsafe {
-            let inode = bindings::igrab(inode.cast().as_ptr());
-            NonNull::new(inode.cast()).map(|inode| ARef::from_raw(inode))
+            let users = inode.as_ref().super_block().users();
+            if !users.enter() {
+                return None;
+            }
+            match NonNull::new(bindings::igrab(inode.cast().as_ptr())) {
+                Some(inode) => Some(InodeRef::from_raw(inode)),
+                None => {
+                    users.leave();
+                    None
+                }
+            }
         }
     }
 
