@@ -85,9 +85,6 @@ use vfs::{
     SuperBlock, //
 };
 
-/// Folios of the page cache may have up to two to the power of this many pages: 2 MiB.
-const MAX_FOLIO_ORDER: u32 = 9;
-
 /// How often attributes are asked for at most that change all the while.
 const MAX_REFRESHES: usize = 4;
 
@@ -566,8 +563,8 @@ fn complete(
     let session = inode.super_block().data().session()?;
     let by_daemon = killpriv::by_daemon(session);
     let submounts = session.has(InitFlags::SUBMOUNTS);
-    // A folio is read by one request.
-    let pages = session.max_payload() / PAGE_SIZE;
+    // A folio is read by one request, and one is enough to write it.
+    let pages = session.max_payload().min(session.max_write()) / PAGE_SIZE;
     let passive_acls = !session.has(InitFlags::POSIX_ACL);
     if passive_acls && attr.kind != FileType::Symlink {
         inode.set_acls_passive();
@@ -588,7 +585,7 @@ fn complete(
         }
         FileType::Regular => {
             let order = pages.checked_ilog2().unwrap_or(0);
-            inode.set_max_folio_order(order.min(MAX_FOLIO_ORDER));
+            inode.set_max_folio_order(order);
             if by_daemon {
                 inode.set_nosec();
             }

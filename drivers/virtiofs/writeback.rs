@@ -116,6 +116,7 @@ fn write_folio(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Resu
             }
             folio.zero_around(offset, len);
         }
+        folio.prepare_dirty(offset, len)?;
         match folio.copy_all_from(offset, len, from) {
             Ok(()) => {
                 folio.mark_dirty(offset, len);
@@ -130,7 +131,7 @@ fn write_folio(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Resu
     }
 }
 
-/// Writes dirty folios back, each request as many as follow each other. Nobody waits for a request here: the writeback of its
+/// Writes dirty pages back, each request as many as follow each other. Nobody waits for a request here: the writeback of its
 /// folios ends when the reply comes, in the interrupt.
 pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
     let session = inode.session()?;
@@ -143,29 +144,28 @@ pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs
     for mut folio in dirty {
         let left = usize::try_from(inode.size().saturating_sub(folio.pos())).unwrap_or(0);
         folio.zero_from(left);
-        let dirty = folio.dirty_bytes();
-        let bytes = dirty.start..dirty.end.min(left);
-        if bytes.is_empty() {
-            folio.skip();
-            continue;
-        }
-        if let Some(mut begun) = range.take() {
-            if begun.len() + bytes.len() <= max {
-                match begun.push(folio, bytes.clone()) {
-                    Ok(()) => {
-                        range = Some(begun);
-                        continue;
-                    }
-                    Err(back) => folio = back,
+        while let Some(bytes) = folio.dirty_bytes(left) {
+            if let Some(mut begun) = range.take() {
+                if begun.len() + bytes.len() <= max && begun.push(&mut folio, &bytes) {
+                    range = Some(begun);
+                    continue;
                 }
+                store(inode, fh, begun);
             }
-            store(inode, fh, begun);
-        }
-        let start = folio.pos().saturating_add_unsigned(bytes.start as u64);
-        let mut next = WritebackRange::new(start, capacity)?;
-        if next.push(folio, bytes).is_ok() {
+            let start = folio.pos().saturating_add_unsigned(bytes.start as u64);
+            // Pages that are clean follow, or may another folio.
+            let capacity = if bytes.end < folio.size() {
+                1
+            } else {
+                capacity
+            };
+            let mut next = WritebackRange::new(start, capacity)?;
+            if !next.push(&mut folio, &bytes) {
+                return Err(EIO);
+            }
             range = Some(next);
         }
+        folio.finish();
     }
     if let Some(range) = range {
         store(inode, fh, range);

@@ -39,9 +39,24 @@ void virtiofs_helper_set_page_dirty_lock(struct page *page)
 	set_page_dirty_lock(page);
 }
 
+/* Whether a page is sure to be dirty: of a large folio of a file, another one may be. */
 bool virtiofs_helper_page_is_dirty(struct page *page)
 {
-	return folio_test_dirty(page_folio(page));
+	struct folio *folio = page_folio(page);
+
+	if (folio_test_large(folio) && !folio_test_swapbacked(folio) && !folio_test_hugetlb(folio))
+		return false;
+	return folio_test_dirty(folio);
+}
+
+/*
+ * Has finish_fault() map a large folio to be read, in a shared mapping, when one of its pages is to
+ * be stored to.
+ */
+void virtiofs_helper_store_page_by_page(struct vm_fault *vmf)
+{
+	if ((vmf->vma->vm_flags & VM_SHARED) && folio_test_large(page_folio(vmf->page)))
+		vmf->flags &= ~FAULT_FLAG_WRITE;
 }
 
 void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache)

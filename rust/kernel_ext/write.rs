@@ -135,20 +135,23 @@ impl WriteFolio {
         Err(copied)
     }
 
-    /// The folio holds what the file is to hold, and `len` bytes at `offset` are to be written back.
+    /// Gets memory to remember that `len` bytes at `offset` are [dirty](WriteFolio::mark_dirty), before they are changed. Sleeps.
+    /// Errors: `ENOMEM`.
+    pub fn prepare_dirty(&mut self, offset: usize, len: usize) -> Result {
+        // SAFETY: The folio is valid, locked by us and in its mapping by the type invariant.
+        unsafe { dirty::prepare(self.0, pages_of(offset, len)) }
+    }
+
+    /// The folio holds what the file is to hold, and `len` bytes at `offset` are to be written back: the pages that they lie in, or
+    /// all of the folio if that was not [prepared](WriteFolio::prepare_dirty).
     pub fn mark_dirty(&mut self, offset: usize, len: usize) {
-        let pages = offset / PAGE_SIZE..offset.saturating_add(len).div_ceil(PAGE_SIZE);
         // SAFETY: The folio is valid, locked by us and in its mapping by the type invariant.
         unsafe {
             let folio = self.0.as_ptr();
             if !bindings::folio_test_uptodate(folio) {
                 bindings::folio_mark_uptodate(folio);
             }
-            dirty::add(self.0, pages);
-            bindings::filemap_dirty_folio(
-                (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping,
-                folio,
-            );
+            dirty::add(self.0, pages_of(offset, len));
         }
     }
 }
@@ -172,6 +175,11 @@ pub fn fault_in(from: &mut IovIterSource<'_>, len: usize) -> Result {
         return Err(EFAULT);
     }
     Ok(())
+}
+
+/// The pages of a folio that `len` bytes at `offset` lie in.
+fn pages_of(offset: usize, len: usize) -> Range<usize> {
+    offset / PAGE_SIZE..offset.saturating_add(len).div_ceil(PAGE_SIZE)
 }
 
 /// A part of a folio.
@@ -299,14 +307,18 @@ impl Drop for WriteRange {
     }
 }
 
-/// A folio that was dirty and is to be written back. If it is dropped instead, it is dirty again.
+/// A folio that was dirty and is to be written back, in parts. What is not when this is dropped is dirty again.
 ///
 /// # Invariants
 ///
-/// The folio is in the page cache, locked by us, and was marked clean for `control`.
+/// The folio is in the page cache, locked by us, and was marked clean for `control`. If `begun`, writeback of it was begun.
 pub struct DirtyFolio<'a> {
     folio: NonNull<bindings::folio>,
     control: *mut bindings::writeback_control,
+    /// The page up to which its dirty pages are in requests.
+    next: usize,
+    begun: bool,
+    finished: bool,
     _p: PhantomData<&'a mut bindings::writeback_control>,
 }
 
@@ -314,7 +326,7 @@ impl DirtyFolio<'_> {
     /// # Safety
     ///
     /// `folio` was returned by `writeback_iter()` for `control`, which is valid for the lifetime of the result, and the caller
-    /// leaves it to this.
+    /// leaves it to this. Its mapping has the operations of [`dirty`].
     pub unsafe fn from_raw(
         folio: NonNull<bindings::folio>,
         control: *mut bindings::writeback_control,
@@ -323,6 +335,9 @@ impl DirtyFolio<'_> {
         Self {
             folio,
             control,
+            next: 0,
+            begun: false,
+            finished: false,
             _p: PhantomData,
         }
     }
@@ -339,11 +354,12 @@ impl DirtyFolio<'_> {
         unsafe { bindings::folio_size(self.folio.as_ptr()) }
     }
 
-    /// Which of its bytes are dirty, from the first page to the last.
-    pub fn dirty_bytes(&self) -> Range<usize> {
+    /// Which of its bytes are to be written next: those of dirty pages that follow each other, as far as they come before `end`.
+    pub fn dirty_bytes(&self, end: usize) -> Option<Range<usize>> {
         // SAFETY: Locked by us and was dirty by the type invariant.
-        let pages = unsafe { dirty::pages(self.folio, self.size() / PAGE_SIZE) };
-        pages.start * PAGE_SIZE..pages.end * PAGE_SIZE
+        let pages = unsafe { dirty::run(self.folio, self.next) }?;
+        let bytes = pages.start * PAGE_SIZE..(pages.end * PAGE_SIZE).min(end);
+        (!bytes.is_empty()).then_some(bytes)
     }
 
     /// Zeroes the bytes from `end` on, where the file ends: what mappings have stored there must not show when it grows.
@@ -355,19 +371,37 @@ impl DirtyFolio<'_> {
         }
     }
 
-    /// There is nothing of it to write: it lies beyond the end of the file.
-    pub fn skip(self) {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: Locked by us by the type invariant.
-        unsafe { bindings::folio_unlock(this.folio.as_ptr()) };
+    /// Nothing more of it is to be written: the rest lies beyond the end of the file.
+    pub fn finish(mut self) {
+        self.begin();
+        let pages = self.size() / PAGE_SIZE;
+        // SAFETY: Valid, locked by us and marked clean by the type invariant.
+        unsafe { dirty::clean(self.folio, self.next..pages) };
+        self.finished = true;
+    }
+
+    /// Begins its writeback, if that was not. It takes the folio off the list of those that are dirty, even if nothing is written.
+    fn begin(&mut self) {
+        if !self.begun {
+            // SAFETY: Valid, locked by us and marked clean by the type invariant, so that it is not under writeback.
+            unsafe { dirty::start_writeback(self.folio) };
+            // INVARIANT: It was.
+            self.begun = true;
+        }
     }
 }
 
 impl Drop for DirtyFolio<'_> {
     fn drop(&mut self) {
-        // SAFETY: Valid and locked by us by the type invariant.
+        // SAFETY: Valid and locked by us by the type invariant. If writeback was begun, it ends with the requests that were made, or
+        // here if that was none: a folio whose requests are not counted has none if `next` is where it began.
         unsafe {
-            bindings::folio_redirty_for_writepage(self.control, self.folio.as_ptr());
+            if !self.finished {
+                bindings::folio_redirty_for_writepage(self.control, self.folio.as_ptr());
+            }
+            if self.begun && (self.next == 0 || dirty::is_counted(self.folio)) {
+                dirty::end_writeback(self.folio);
+            }
             bindings::folio_unlock(self.folio.as_ptr());
         }
     }
@@ -377,8 +411,8 @@ impl Drop for DirtyFolio<'_> {
 ///
 /// # Invariants
 ///
-/// Each part lies in a folio to which we hold a reference. As long as `ended` is not set, writeback of it was begun and is for us
-/// to end.
+/// Each part lies in a folio to which we hold a reference. As long as `ended` is not set, writeback of it was begun, and our part of
+/// that is for us to end.
 pub struct WritebackRange {
     parts: KVec<Part>,
     sg: Scatterlist,
@@ -403,32 +437,36 @@ impl WritebackRange {
         })
     }
 
-    /// Begins writeback of a part of a folio, outside of which nothing is to be written, and unlocks it. Gives it back when it does
-    /// not follow or there is no room.
-    pub fn push<'a>(
-        &mut self,
-        folio: DirtyFolio<'a>,
-        bytes: Range<usize>,
-    ) -> core::result::Result<(), DirtyFolio<'a>> {
+    /// Begins writeback of [bytes](DirtyFolio::dirty_bytes) of a folio. Whether it has: not if they do not follow, or there is no
+    /// room. Dirty pages of the folio before them are not written any more.
+    pub fn push(&mut self, folio: &mut DirtyFolio<'_>, bytes: &Range<usize>) -> bool {
         let follows = self.pos.checked_add_unsigned(self.len() as u64)
             == folio.pos().checked_add_unsigned(bytes.start as u64);
         let fits = bytes.start < bytes.end && bytes.end <= folio.size();
+        let pages = pages_of(bytes.start, bytes.len());
+        // SAFETY: Valid and locked by the type invariant of `DirtyFolio`.
+        let counted = unsafe { dirty::is_counted(folio.folio) };
+        // There is one request for a folio whose requests are not counted.
+        if !follows || !fits || pages.start < folio.next || !counted && folio.next > 0 {
+            return false;
+        }
         let part = Part {
             folio: folio.folio,
             offset: bytes.start,
             len: bytes.len(),
         };
         // SAFETY: The part lies in the folio, which is valid, and of which writeback is begun before anybody else sees this.
-        if !follows || !fits || unsafe { self.add(part) }.is_err() {
-            return Err(folio);
+        if unsafe { self.add(part) }.is_err() {
+            return false;
         }
-        let raw = ManuallyDrop::new(folio).folio.as_ptr();
-        // SAFETY: The folio is valid, locked by us and marked clean.
+        folio.begin();
+        folio.next = pages.end;
+        // SAFETY: Valid, locked and marked clean by the type invariant of `DirtyFolio`, which has not ended its own part yet.
         unsafe {
-            bindings::__folio_start_writeback(raw, false);
-            bindings::folio_unlock(raw);
+            dirty::another(folio.folio);
+            dirty::clean(folio.folio, pages);
         }
-        Ok(())
+        true
     }
 
     /// Appends a part; `E2BIG` when there is no room.
@@ -484,8 +522,8 @@ impl WritebackRange {
             return Err(EALREADY);
         }
         for part in self.parts.iter().take(whole) {
-            // SAFETY: By the type invariant the folio is valid and its writeback was for us to end.
-            unsafe { bindings::folio_end_writeback(part.folio.as_ptr()) };
+            // SAFETY: By the type invariant the folio is valid and our part of its writeback was for us to end.
+            unsafe { dirty::end_writeback(part.folio) };
         }
         // INVARIANT: It was our duty, which we have given up above.
         rest.ended.store(0, ordering::Relaxed);
@@ -526,7 +564,7 @@ impl WritebackRange {
                     let mapping = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping;
                     bindings::mapping_set_error(mapping, e.to_errno());
                 }
-                bindings::folio_end_writeback(folio);
+                dirty::end_writeback(part.folio);
             }
         }
     }

@@ -34,7 +34,7 @@ use kernel::{
 use kernel_ext::{
     bindings,
     data_page::DataPage,
-    dirty::dirty_folio,
+    dirty,
     folio::LockedFolio,
     write::{
         DirtyFolio,
@@ -259,10 +259,13 @@ impl<M: Operations> Callbacks<M> {
             None
         },
         dirty_folio: if M::HAS_WRITEPAGES {
-            Some(dirty_folio)
+            Some(dirty::dirty_folio)
         } else {
             Some(bindings::noop_dirty_folio)
         },
+        release_folio: Some(dirty::release_folio),
+        invalidate_folio: Some(dirty::invalidate_folio),
+        // What is attached to a folio moves along.
         migrate_folio: Some(bindings::filemap_migrate_folio),
         ..pin_init::zeroed()
     };
@@ -285,15 +288,35 @@ pub(crate) fn vtable<M: Operations>() -> *const bindings::address_space_operatio
 
 /// What the memory management asks of mappings of the page cache into memory.
 pub(crate) static MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
-    fault: Some(bindings::filemap_fault),
+    fault: Some(fault),
     map_pages: Some(bindings::filemap_map_pages),
     page_mkwrite: Some(page_mkwrite),
     ..pin_init::zeroed()
 };
 
-/// A page of a shared mapping is about to be stored to. The folio becomes dirty, and is returned locked.
+/// A page is missing from a page table.
 ///
-/// C: `filemap_page_mkwrite()`, which has no `invalidate_lock` to take: that comes after what keeps a filesystem from being frozen.
+/// C: `filemap_fault()`, after which a store to a shared mapping makes all pages of a large folio writable. As that of one was
+/// announced, they are mapped to be read, and the store comes back as [`page_mkwrite`] of its page.
+///
+/// # Safety
+///
+/// Called by the memory management, with a fault in a mapping of a regular file of a filesystem of this crate.
+unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: As the caller says. With that outcome there is a page.
+    unsafe {
+        let outcome = bindings::filemap_fault(fault);
+        if outcome & bindings::vm_fault_reason_VM_FAULT_LOCKED != 0 {
+            bindings::virtiofs_helper_store_page_by_page(fault);
+        }
+        outcome
+    }
+}
+
+/// A page of a shared mapping is about to be stored to. It becomes dirty, and its folio is returned locked.
+///
+/// C: `filemap_page_mkwrite()`, which has no `invalidate_lock` to take, that comes after what keeps a filesystem from being frozen,
+/// and makes the whole folio dirty.
 ///
 /// # Safety
 ///
@@ -302,23 +325,27 @@ unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::v
     // SAFETY: As the caller says: mapped files are there until they are unmapped, and the page is held by who calls.
     unsafe {
         let file = (*(*fault).__bindgen_anon_1.vma).vm_file;
+        let index = (*fault).__bindgen_anon_1.pgoff;
         let mapping = (*file).f_mapping;
         let sb = (*(*mapping).host).i_sb;
         let folio = bindings::virtiofs_helper_folio_of((*fault).page);
         bindings::sb_start_pagefault(sb);
         bindings::file_update_time(file);
         bindings::filemap_invalidate_lock_shared(mapping);
-        let is_dirty = lock_and_dirty(folio, mapping);
+        let dirtied = lock_and_dirty(folio, mapping, index);
         bindings::filemap_invalidate_unlock_shared(mapping);
         bindings::sb_end_pagefault(sb);
-        match is_dirty {
-            true => bindings::vm_fault_reason_VM_FAULT_LOCKED,
-            false => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
+        match dirtied {
+            Ok(true) => bindings::vm_fault_reason_VM_FAULT_LOCKED,
+            Ok(false) => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
+            // The store is tried again when there is memory.
+            Err(_) => bindings::vm_fault_reason_VM_FAULT_OOM,
         }
     }
 }
 
-/// Locks a folio and marks it dirty; neither, if it was dropped from `mapping` meanwhile. Sleeps.
+/// Locks a folio and marks its page with that index in the file dirty; neither, if it was dropped from `mapping` meanwhile. Sleeps.
+/// Errors: `ENOMEM`.
 ///
 /// # Safety
 ///
@@ -326,19 +353,25 @@ unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::v
 unsafe fn lock_and_dirty(
     folio: *mut bindings::folio,
     mapping: *mut bindings::address_space,
-) -> bool {
+    index: usize,
+) -> Result<bool> {
+    let valid = NonNull::new(folio).ok_or(ENOMEM)?;
     // SAFETY: The folio is valid as the caller says; it is looked at and changed while it is locked.
     unsafe {
         bindings::folio_lock(folio);
         let is_there = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == mapping;
-        if is_there {
-            bindings::folio_mark_dirty(folio);
-            bindings::folio_wait_stable(folio);
-        } else {
+        let first = usize::try_from(bindings::folio_pos(folio) / PAGE_SIZE as i64);
+        let dirtied = match first {
+            Ok(first) if is_there => dirty::make_writable(valid, index.saturating_sub(first)),
+            _ => Ok(()),
+        };
+        if !is_there || dirtied.is_err() {
             bindings::folio_unlock(folio);
+            return dirtied.map(|()| false);
         }
-        is_there
+        bindings::folio_wait_stable(folio);
     }
+    Ok(true)
 }
 
 /// The page cache of a file, which is locked against being filled, and against clean folios becoming dirty through mappings

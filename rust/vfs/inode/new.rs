@@ -34,6 +34,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    dirty,
     users::Users, //
 };
 
@@ -257,8 +258,10 @@ impl<T: FileSystem> NewInode<T> {
         unsafe { bindings::virtiofs_helper_make_acls_passive(self.as_raw()) };
     }
 
-    /// Its page cache may have folios of up to two to the power of `order` pages.
+    /// Its page cache may have folios of up to two to the power of `order` pages, as far as their pages can be
+    /// [told apart](dirty::MAX_ORDER).
     pub fn set_max_folio_order(&mut self, order: u32) {
+        let order = order.min(dirty::MAX_ORDER);
         // SAFETY: Ours while it is new: the mapping has no pages.
         unsafe {
             bindings::mapping_set_folio_order_range((*self.as_raw()).i_mapping, 0, order);
