@@ -13,7 +13,7 @@ use crate::{
     direct::drop_cached,
     inode::NodeInode,
     killpriv,
-    request::Request,
+    request::Sent,
     setattr::clear_tail,
     superblock::{
         caller,
@@ -30,15 +30,11 @@ use fuse_proto::{
 use kernel::{
     iov::IovIterSource,
     page::PAGE_SIZE,
-    prelude::*,
-    sync::Arc, //
+    prelude::*, //
 };
 use kernel_ext::{
     source::Taken,
-    task::{
-        account_write,
-        is_killed, //
-    },
+    task::account_write,
     write::{
         fault_in,
         WriteRange, //
@@ -52,10 +48,7 @@ use vfs::{
     File,
     Inode, //
 };
-use virtio::{
-    Payload,
-    Transfer, //
-};
+use virtio::Payload;
 
 /// Writes from `from` to the position of `iocb`, through the page cache. Sleeps; a fatal signal ends it with what was written so
 /// far.
@@ -153,24 +146,31 @@ fn write_through(
         collect(inode, iocb.pos(), max, from.source(), &mut range)?;
     }
     let asked = range.len();
-    let at = |bytes: usize| iocb.pos().saturating_add_unsigned(bytes as u64);
-    let sent = send(iocb, Payload::Write(range)).map(|(written, transfer)| {
-        if let Payload::Write(range) = transfer.payload() {
-            range.commit(written);
-        }
-        if written > 0 {
-            // Before the folios are unlocked: what lies behind the end is not written back.
-            grow(inode, at(written));
-        }
-        written
-    });
-    let written = sent.unwrap_or(0);
-    from.keep(written);
-    if written < asked && !is_killed() {
+    let (op, sent) = send(iocb, Payload::Write(range)).inspect_err(|_| {
         // Mapped folios still have what the file has not got.
-        let _ = inode.invalidate_range(at(written), at(asked).saturating_sub(1));
+        let last = iocb.pos().saturating_add_unsigned(asked as u64);
+        let _ = inode.invalidate_range(iocb.pos(), last.saturating_sub(1));
+        from.keep(0);
+    })?;
+    // A fatal signal ends the wait, and so does the end of the session. The device may have the folios still, but their locks and the
+    // inode's end with this.
+    let answer = sent.wait(&op, Some(session));
+    let written = *answer.as_ref().unwrap_or(&0);
+    from.keep(written);
+    if written > 0 {
+        // Before the folios are unlocked: what lies behind the end is not written back.
+        let end = iocb.pos().saturating_add_unsigned(written as u64);
+        grow(inode, end);
     }
-    Ok((asked, sent?))
+    if let Payload::Write(range) = sent.transfer().payload() {
+        range.end(written);
+    }
+    killpriv::mode_may_have_changed(inode);
+    if answer.is_err() {
+        // Whoever is told of an error does not know what the daemon has written.
+        inode.data().changed();
+    }
+    Ok((asked, answer?))
 }
 
 /// Fills folios with up to `max` bytes from `from`, as far as they are in memory.
@@ -206,8 +206,8 @@ fn collect(
     Ok(())
 }
 
-/// Sends a WRITE at the position of `iocb`, and waits for it: how many bytes the daemon took.
-fn send(iocb: &Kiocb<'_, VirtioFs>, payload: Payload) -> Result<(usize, Arc<Transfer<Request>>)> {
+/// Sends a WRITE at the position of `iocb`.
+fn send<'a>(iocb: &Kiocb<'a, VirtioFs>, payload: Payload) -> Result<(Write, Sent<'a>)> {
     let file = iocb.file();
     let inode = file.inode();
     let session = inode.session()?;
@@ -220,11 +220,8 @@ fn send(iocb: &Kiocb<'_, VirtioFs>, payload: Payload) -> Result<(usize, Arc<Tran
         write_flags: killpriv::write_flags(session),
         lock_owner: None,
     };
-    let caller = caller(inode.super_block());
-    let sent = session.exchange(&op, &caller, payload);
-    killpriv::mode_may_have_changed(inode);
-    // Whoever is told of an error does not know what the daemon has written.
-    sent.inspect_err(|_| inode.data().changed())
+    let sent = session.begin_with(&op, &caller(inode.super_block()), payload)?;
+    Ok((op, sent))
 }
 
 /// fsync(2) and fdatasync(2).

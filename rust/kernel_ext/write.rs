@@ -3,7 +3,7 @@
 //! Page-cache folios that a filesystem writes out.
 //!
 //! Two ways lead out of the page cache. A *write-through* takes folios locked ([`WriteFolio`]), copies a writer's bytes into
-//! them and sends these on ([`WriteRange`]); the folios are unlocked when they were taken. A *writeback* takes folios that were
+//! them and sends these on ([`WriteRange`]); the folios are unlocked when they were taken or given up. A *writeback* takes folios that were
 //! dirtied through a mapping or by a writer ([`DirtyFolio`]), and marks them as being written until they were
 //! ([`WritebackRange`]).
 //!
@@ -191,24 +191,25 @@ struct Part {
 
 /// Locked folios with a writer's bytes, contiguous in the file, that one request carries.
 ///
-/// A device reads the folios until it has returned the request, however early the writer is gone: they stay locked until this
-/// is dropped. What was not [committed](WriteRange::commit) then is not known to be in the file, so that the folios are not up
-/// to date any more. Those that are dirty or mapped still are, as they have what mappings have stored: they are to be dropped by
-/// who may wait for that.
+/// A device reads the folios until it has returned the request, however early the writer is gone: their memory stays allocated
+/// until this is dropped. Their locks do not: whoever waits for them waits for the writer, and no longer ([`end`](Self::end)).
+/// Nobody else changes that memory meanwhile: folios whose contents are not known to be in the file leave the page cache when
+/// they are unlocked, so that they are read anew into others. Those that are dirty or being written back stay, as they have what
+/// mappings have stored.
 ///
 /// # Invariants
 ///
-/// Each part lies in a folio that is locked by us and to which we hold a reference.
+/// Each part lies in a folio to which we hold a reference. The folios are locked, and ours to unlock, until `ended` is set.
 pub struct WriteRange {
     parts: KVec<Part>,
     sg: Scatterlist,
     pos: i64,
-    committed: Atomic<i32>,
+    ended: Atomic<i32>,
 }
 
 // SAFETY: Folio locks may be released by any task and from interrupts.
 unsafe impl Send for WriteRange {}
-// SAFETY: Only `commit` works through a shared reference, on flags that are changed atomically.
+// SAFETY: Only `unlock` works through a shared reference, and an atomic makes it happen once.
 unsafe impl Sync for WriteRange {}
 
 impl WriteRange {
@@ -218,7 +219,7 @@ impl WriteRange {
             parts: KVec::with_capacity(capacity, GFP_KERNEL)?,
             sg: Scatterlist::new(capacity, GFP_KERNEL)?,
             pos,
-            committed: Atomic::new(0),
+            ended: Atomic::new(0),
         })
     }
 
@@ -269,40 +270,63 @@ impl WriteRange {
         &self.sg
     }
 
-    /// The first `written` bytes are in the file: folios that they fill are up to date, and others that are not in it are not,
-    /// unless mappings have to do with them. Only the first call has an effect.
-    pub fn commit(&self, written: usize) {
-        if self.committed.xchg(1, ordering::Full) != 0 {
+    /// The request is over for its writer, and the first `written` bytes are in the file: folios that they fill are up to date, others
+    /// that are not in it leave the page cache. All are unlocked. Only the first call has an effect. Sleeps, but never for the device.
+    pub fn end(&self, written: usize) {
+        self.unlock(written, true);
+    }
+
+    fn unlock(&self, written: usize, may_sleep: bool) {
+        if self.ended.xchg(1, ordering::Full) != 0 {
             return;
         }
         let mut left = written;
         for part in &self.parts {
-            // SAFETY: The folio is valid and locked by the type invariant.
+            let folio = part.folio.as_ptr();
+            // SAFETY: By the type invariant the folio is valid, and locked until here as `ended` was not set. So it is in its
+            // mapping, whose inode is a regular file in use.
             unsafe {
-                let folio = part.folio.as_ptr();
                 if left < part.len {
-                    // Read anew, what mappings have stored would be lost.
-                    if !bindings::folio_test_dirty(folio) && !bindings::folio_mapped(folio) {
-                        bindings::folio_clear_uptodate(folio);
-                    }
+                    Self::disown(folio, may_sleep);
                 } else if part.offset == 0 && part.len == bindings::folio_size(folio) {
                     bindings::folio_mark_uptodate(folio);
                 }
+                bindings::folio_unlock(folio);
             }
             left = left.saturating_sub(part.len);
+        }
+    }
+
+    /// Nobody is to see what a folio has: it is not known to be in the file.
+    ///
+    /// # Safety
+    ///
+    /// The folio is valid, locked by us, and in the mapping of an inode in use.
+    unsafe fn disown(folio: *mut bindings::folio, may_sleep: bool) {
+        // SAFETY: As the caller says. Under the lock a clean folio does not become dirty through a mapping, and none gets to show
+        // one that is not up to date.
+        unsafe {
+            // Read anew, what mappings have stored would be lost.
+            if bindings::folio_test_dirty(folio) || bindings::folio_test_writeback(folio) {
+                return;
+            }
+            if may_sleep {
+                let mapping = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping;
+                bindings::generic_error_remove_folio(mapping, folio);
+            } else if !bindings::folio_mapped(folio) {
+                bindings::folio_clear_uptodate(folio);
+            }
         }
     }
 }
 
 impl Drop for WriteRange {
+    /// In any context, but who has sent it has ended it before.
     fn drop(&mut self) {
-        self.commit(0);
+        self.unlock(0, false);
         for part in &self.parts {
-            // SAFETY: Locked and referenced by the type invariant; both end here.
-            unsafe {
-                bindings::folio_unlock(part.folio.as_ptr());
-                bindings::folio_put(part.folio.as_ptr());
-            }
+            // SAFETY: We hold a reference by the type invariant, given up here.
+            unsafe { bindings::folio_put(part.folio.as_ptr()) };
         }
     }
 }
