@@ -132,7 +132,7 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
     let exclusive = match &shared {
         Some(_) => None,
         None if iocb.is_nowait() => Some(inode.try_lock_exclusive().ok_or(EAGAIN)?),
-        None => Some(inode.lock_exclusive()),
+        None => Some(inode.lock_exclusive()?),
     };
     if exclusive.is_some() && write::begin(&mut iocb, from)? == 0 {
         return Ok(0);
@@ -212,7 +212,7 @@ fn lock_shared<'a>(
     let inode = iocb.file().inode();
     let locked = match iocb.is_nowait() {
         true => inode.try_lock_shared().ok_or(EAGAIN)?,
-        false => inode.lock_shared(),
+        false => inode.lock_shared()?,
     };
     let checked = iocb.write_checks(from)? > 0 && !extends(iocb, from);
     Ok((checked && iocb.modified_nothing().is_ok()).then_some(locked))
@@ -521,6 +521,7 @@ pub(crate) fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Resu
     let end = pos.saturating_add_unsigned(last);
     for _ in 0..DROP_TRIES {
         inode.write_and_wait_range(pos, end)?;
+        inode.wait_for_pages(pos, end)?;
         // A page that is being read stays, and is read anew when it is read next.
         if inode.invalidate_range(pos, end) != Err(EBUSY) {
             break;

@@ -197,8 +197,8 @@ impl Handle {
     fn drop_old(&self, inode: &Inode<VirtioFs>) {
         if inode.is_dax() {
             dax::outdate_by_host(inode);
-        } else if !self.is_direct() {
-            // Pages that can't be dropped are being read.
+        } else if !self.is_direct() && inode.wait_for_pages(0, i64::MAX).is_ok() {
+            // Pages that can't be dropped are being read. A task that was killed reads none of them.
             let _ = inode.invalidate_pages();
         }
     }
@@ -253,12 +253,16 @@ impl Handle {
             op.flags |= flags::O_TRUNC;
             op.open_flags = killpriv::open_flags(session);
         }
-        let mut locked = truncate.then(|| (inode.lock_exclusive(), inode.lock_invalidate()));
+        let mut locked = match truncate {
+            true => Some((inode.lock_exclusive()?, inode.lock_invalidate_killable()?)),
+            false => None,
+        };
         if let Some((_, filling)) = &mut locked {
             dax::break_layouts(inode, filling, 0, i64::MAX)?;
             dax::outdate_locked(inode, filling, 0, i64::MAX);
             // What was written before comes before the truncation. Errors stay with the file.
             let _ = writeback::write_all(inode);
+            inode.wait_for_pages(0, i64::MAX)?;
         }
         let opened = call_open(session, inode, &op);
         if truncate {
@@ -595,6 +599,7 @@ impl vfs::file::Operations for RegularFiles {
             if mapping.is_shared() && !allowed {
                 return Err(ENODEV);
             }
+            file.inode().wait_for_pages(0, i64::MAX)?;
             let _ = file.inode().invalidate_pages();
         }
         mapping.map()

@@ -88,11 +88,12 @@ fn change(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Resu
 /// request. What is cached is cut when the daemon has done it: it may refuse.
 fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
     let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
-    let mut filling = inode.lock_invalidate();
+    let mut filling = inode.lock_invalidate_killable()?;
     dax::break_layouts(inode, &mut filling, 0, i64::MAX)?;
     dax::outdate_locked(inode, &filling, 0, i64::MAX);
     // Should the request fail, nothing is lost. Errors stay with the file.
     let _ = writeback::write_all(inode);
+    inode.wait_for_pages(0, i64::MAX)?;
     let old = inode.size();
     if size < old {
         inode.lock().attrs().set_size(size);
@@ -118,10 +119,12 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
 
 /// The file has another size: inode and page cache follow. Attributes that were asked for before do not undo it.
 ///
-/// To be called with `i_rwsem` and `invalidate_lock` held. Sleeps.
+/// To be called with `i_rwsem` and `invalidate_lock` held, after pages were [waited for](Inode::wait_for_pages). Sleeps.
 pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
     let old = inode.size();
-    clear_tail(inode, size);
+    if size > old && inode.has_pages() && !inode.is_dax() {
+        inode.truncate_pagecache(old);
+    }
     inode.lock().attrs().set_size(size);
     inode.data().changed();
     if size < old {
@@ -132,13 +135,15 @@ pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
 /// To be called before a file gets bytes behind `pos`: up to there are to be zeroes, and a mapping may have stored something else
 /// behind the file's end.
 ///
-/// To be called with `i_rwsem` held. Sleeps.
-pub(crate) fn clear_tail(inode: &Inode<VirtioFs>, pos: i64) {
+/// To be called with `i_rwsem` held. Sleeps; a fatal signal ends that with `EINTR`.
+pub(crate) fn clear_tail(inode: &Inode<VirtioFs>, pos: i64) -> Result {
     let end = inode.size();
     // What the window shows behind the end is the host's to clear.
     if pos > end && inode.has_pages() && !inode.is_dax() {
+        inode.wait_for_pages(end, i64::MAX)?;
         inode.truncate_pagecache(end);
     }
+    Ok(())
 }
 
 /// What to ask the daemon for; nothing if nothing changes. A file that has been `truncated` already may still have to lose

@@ -57,7 +57,7 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
         return Err(EAGAIN);
     }
     let inode = iocb.file().inode();
-    let locked = inode.lock_exclusive();
+    let locked = inode.lock_exclusive()?;
     if begin(iocb, from)? == 0 {
         return Ok(0);
     }
@@ -95,7 +95,7 @@ pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     }
     let len = iocb.write_checks(from)?;
     if len > 0 {
-        clear_tail(inode, iocb.pos());
+        clear_tail(inode, iocb.pos())?;
         if inode.is_dax() {
             killpriv::before_copy(iocb.file())?;
         } else {
@@ -267,18 +267,22 @@ pub(crate) fn fallocate(
         length: u64::try_from(len)?,
         mode: mode.bits(),
     };
-    let _locked = inode.lock_exclusive();
+    let _locked = inode.lock_exclusive()?;
     if !mode.keep_size() {
         inode.check_new_size(end)?;
-        clear_tail(inode, end);
+        clear_tail(inode, end)?;
     }
     killpriv::before_change(file)?;
     // What is read meanwhile must be neither what was there before nor half of it, and what mappings store comes before or after.
-    let mut unread = mode.zeroes().then(|| inode.lock_invalidate());
+    let mut unread = match mode.zeroes() {
+        true => Some(inode.lock_invalidate_killable()?),
+        false => None,
+    };
     if let Some(unread) = &mut unread {
         dax::break_layouts(inode, unread, offset, end.saturating_sub(1))?;
         dax::outdate_locked(inode, unread, offset, end.saturating_sub(1));
         inode.write_and_wait_range(offset, end.saturating_sub(1))?;
+        inode.wait_for_pages(offset, end.saturating_sub(1))?;
     }
     if let Err(e) = inode.session()?.call(&op, &caller(inode.super_block())) {
         // Nobody knows whether the daemon has done it, or a part of it.
@@ -317,11 +321,11 @@ pub(crate) fn copy_file_range(
         let from_end = from_pos.saturating_add_unsigned(len as u64);
         source.write_and_wait_range(from_pos, from_end)?;
     }
-    let _locked = target.lock_exclusive();
+    let _locked = target.lock_exclusive()?;
     killpriv::before_change(to)?;
-    clear_tail(target, to_pos);
+    clear_tail(target, to_pos)?;
     // As for a hole: see `fallocate`.
-    let unread = target.lock_invalidate();
+    let unread = target.lock_invalidate_killable()?;
     drop_cached(target, to_pos, len)?;
     let to_end = to_pos.saturating_add_unsigned(len as u64);
     dax::outdate_locked(target, &unread, to_pos, to_end);

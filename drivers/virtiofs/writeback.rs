@@ -67,7 +67,7 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
         return Err(EAGAIN);
     }
     let inode = iocb.file().inode();
-    let locked = inode.lock_exclusive();
+    let locked = inode.lock_exclusive()?;
     if write::begin(iocb, from)? == 0 {
         return Ok(0);
     }

@@ -360,11 +360,14 @@ impl<T: FileSystem> Inode<T> {
         unsafe { bindings::d_mark_dontcache(self.as_raw()) };
     }
 
-    /// Keeps what takes pages out of the file away, but not others who bring pages in. May sleep.
-    pub fn lock_invalidate_shared(&self) -> SharedInvalidateGuard<'_, T> {
+    /// Keeps what takes pages out of the file away, but not others who bring pages in. May sleep; a fatal signal ends that with
+    /// `EINTR`.
+    pub fn lock_invalidate_shared(&self) -> Result<SharedInvalidateGuard<'_, T>> {
         // SAFETY: The mapping is valid.
-        unsafe { bindings::filemap_invalidate_lock_shared(self.mapping()) };
-        SharedInvalidateGuard(self, NotThreadSafe)
+        to_result(unsafe {
+            bindings::down_read_killable(&raw mut (*self.mapping()).invalidate_lock)
+        })?;
+        Ok(SharedInvalidateGuard(self, NotThreadSafe))
     }
 
     /// As [`lock_invalidate`](Inode::lock_invalidate); a fatal signal ends the wait with `EINTR`.

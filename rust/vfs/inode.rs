@@ -332,18 +332,19 @@ impl<T: FileSystem> Inode<T> {
         InodeGuard(self, NotThreadSafe)
     }
 
-    /// Locks the contents (`i_rwsem`) against changes. May sleep.
-    pub fn lock_shared(&self) -> SharedGuard<'_, T> {
+    /// Locks the contents (`i_rwsem`) against changes. May sleep; a fatal signal ends that with `EINTR`, as who has the lock may wait
+    /// for a host.
+    pub fn lock_shared(&self) -> Result<SharedGuard<'_, T>> {
         // SAFETY: Valid by the type invariant.
-        unsafe { bindings::inode_lock_shared(self.as_raw()) };
-        SharedGuard(self, NotThreadSafe)
+        to_result(unsafe { bindings::down_read_killable(&raw mut (*self.as_raw()).i_rwsem) })?;
+        Ok(SharedGuard(self, NotThreadSafe))
     }
 
-    /// Locks the contents (`i_rwsem`) to change them. May sleep.
-    pub fn lock_exclusive(&self) -> ExclusiveGuard<'_, T> {
+    /// Locks the contents (`i_rwsem`) to change them. May sleep, as [`lock_shared`](Inode::lock_shared).
+    pub fn lock_exclusive(&self) -> Result<ExclusiveGuard<'_, T>> {
         // SAFETY: Valid by the type invariant.
-        unsafe { bindings::inode_lock(self.as_raw()) };
-        ExclusiveGuard(self, NotThreadSafe)
+        to_result(unsafe { bindings::down_write_killable(&raw mut (*self.as_raw()).i_rwsem) })?;
+        Ok(ExclusiveGuard(self, NotThreadSafe))
     }
 
     /// Whether the caller may make the file `size` bytes long. To be called with the inode locked.

@@ -331,21 +331,29 @@ unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::v
         let folio = bindings::virtiofs_helper_folio_of((*fault).page);
         bindings::sb_start_pagefault(sb);
         bindings::file_update_time(file);
-        bindings::filemap_invalidate_lock_shared(mapping);
-        let dirtied = lock_and_dirty(folio, mapping, index);
-        bindings::filemap_invalidate_unlock_shared(mapping);
+        let invalidate_lock = &raw mut (*mapping).invalidate_lock;
+        let dirtied = match bindings::down_read_killable(invalidate_lock) {
+            0 => {
+                let dirtied = lock_and_dirty(folio, mapping, index);
+                bindings::filemap_invalidate_unlock_shared(mapping);
+                dirtied
+            }
+            _ => Err(EINTR),
+        };
         bindings::sb_end_pagefault(sb);
         match dirtied {
             Ok(true) => bindings::vm_fault_reason_VM_FAULT_LOCKED,
             Ok(false) => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
+            // Not to be tried again: where the kernel stores for a task that is about to die, that would never end.
+            Err(e) if e == EINTR => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
             // The store is tried again when there is memory.
             Err(_) => bindings::vm_fault_reason_VM_FAULT_OOM,
         }
     }
 }
 
-/// Locks a folio and marks its page with that index in the file dirty; neither, if it was dropped from `mapping` meanwhile. Sleeps.
-/// Errors: `ENOMEM`.
+/// Locks a folio and marks its page with that index in the file dirty; neither, if it was dropped from `mapping` meanwhile. Sleeps; a
+/// fatal signal ends that with `EINTR`, as who has the lock may wait for a host. Errors: `ENOMEM`.
 ///
 /// # Safety
 ///
@@ -358,7 +366,7 @@ unsafe fn lock_and_dirty(
     let valid = NonNull::new(folio).ok_or(ENOMEM)?;
     // SAFETY: The folio is valid as the caller says; it is looked at and changed while it is locked.
     unsafe {
-        bindings::folio_lock(folio);
+        to_result(bindings::folio_lock_killable(folio)).map_err(|_| EINTR)?;
         let is_there = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == mapping;
         let first = usize::try_from(bindings::folio_pos(folio) / PAGE_SIZE as i64);
         let dirtied = match first {
@@ -412,8 +420,8 @@ impl<T: FileSystem> Inode<T> {
 
     /// Drops all pages, also those that are mapped.
     ///
-    /// May sleep: waits for pages that are locked. Errors: `EBUSY` when some pages could not be
-    /// dropped.
+    /// May sleep: waits for pages that are locked or being written back, which no signal ends: [`wait_for_pages`](Inode::wait_for_pages)
+    /// comes before it. Errors: `EBUSY` when some pages could not be dropped.
     ///
     /// C: `invalidate_inode_pages2()`.
     pub fn invalidate_pages(&self) -> Result {
@@ -433,6 +441,41 @@ impl<T: FileSystem> Inode<T> {
         })
     }
 
+    /// Sleeps until each page from byte `start` to byte `end`, which is the last, has been seen neither locked nor being written back; a
+    /// fatal signal ends that with `EINTR`.
+    ///
+    /// For who takes pages out of the page cache, by functions of the kernel whose wait for a page no signal ends: a host may have to
+    /// answer for these. They wait for what has begun since then alone.
+    pub fn wait_for_pages(&self, start: i64, end: i64) -> Result {
+        if !self.has_pages() {
+            return Ok(());
+        }
+        let page = |pos: i64| c_ulong::try_from(pos.max(0) / PAGE_SIZE as i64);
+        let (mut index, last) = (page(start)?, page(end)?);
+        let mut batch = bindings::folio_batch::default();
+        while index <= last {
+            // SAFETY: The mapping is valid; the batch is empty, and gets references to folios.
+            let found = unsafe {
+                bindings::filemap_get_folios(self.mapping(), &mut index, last, &mut batch)
+            };
+            if found == 0 {
+                break;
+            }
+            let folios = batch.folios.iter().take(found as usize);
+            let waited = folios.copied().try_for_each(|folio| {
+                // SAFETY: The batch has a reference to the folio.
+                unsafe {
+                    to_result(bindings::folio_wait_locked_killable(folio))?;
+                    to_result(bindings::folio_wait_writeback_killable(folio))
+                }
+            });
+            // SAFETY: The batch is one that was filled above; it is empty afterwards.
+            unsafe { bindings::__folio_batch_release(&mut batch) };
+            waited?;
+        }
+        Ok(())
+    }
+
     /// Drops all pages that are easy to drop: clean, not mapped, not locked. Does not wait.
     ///
     /// C: `invalidate_mapping_pages()`.
@@ -449,7 +492,8 @@ impl<T: FileSystem> Inode<T> {
         unsafe { bindings::truncate_pagecache(self.as_raw(), size) };
     }
 
-    /// Gets the folio at `pos` (bytes) to write to: locked, made when there is none, of about `len` bytes. Sleeps.
+    /// Gets the folio at `pos` (bytes) to write to: locked, made when there is none, of about `len` bytes. Sleeps; a fatal signal ends
+    /// that with `EINTR`.
     pub fn write_folio(&self, pos: i64, len: usize) -> Result<WriteFolio> {
         // SAFETY: The mapping of an inode in use.
         unsafe { WriteFolio::get(self.mapping(), pos, len) }

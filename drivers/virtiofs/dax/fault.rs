@@ -110,7 +110,7 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
     };
     loop {
         let asked = Asked::now();
-        let lock = inode.lock_invalidate_shared();
+        let lock = inode.lock_invalidate_shared()?;
         let file_size = u64::try_from(inode.size())?;
         if offset >= file_size {
             return Ok(Outcome::NOTHING);
@@ -194,7 +194,7 @@ fn show_copy(
         return Err(EIO);
     };
     let page = pages.page(0).ok_or(EIO)?;
-    let lock = file.inode().lock_invalidate_shared();
+    let lock = file.inode().lock_invalidate_shared()?;
     if pos >= file.inode().size() {
         return Ok(Some(Outcome::NOTHING));
     }

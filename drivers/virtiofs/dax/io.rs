@@ -174,7 +174,7 @@ fn read_some(iocb: &Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<Pie
         }
         let lock = match iocb.is_nowait() {
             true => inode.try_lock_shared().ok_or(EAGAIN)?,
-            false => inode.lock_shared(),
+            false => inode.lock_shared()?,
         };
         let size = inode.size();
         let left = u64::try_from(size.saturating_sub(pos)).unwrap_or(0);
@@ -230,7 +230,7 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
     let inode = iocb.file().inode();
     let target = Target::of(inode)?;
     let (mut total, mut may_map): (usize, bool) = (0, true);
-    let mut locked = inode.lock_exclusive();
+    let mut locked = inode.lock_exclusive()?;
     if write::begin(&mut iocb, from)? == 0 {
         return Ok(0);
     }
@@ -251,7 +251,7 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
                 if is_killed() {
                     return Err(EINTR);
                 }
-                locked = inode.lock_exclusive();
+                locked = inode.lock_exclusive()?;
                 if write::begin(&mut iocb, from)? == 0 {
                     return Ok(0);
                 }
