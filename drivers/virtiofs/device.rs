@@ -24,6 +24,7 @@ use crate::{
         Window, //
     },
     lane::Lane,
+    patience::Patience,
     request::Request, //
 };
 use core::fmt::Write;
@@ -84,18 +85,21 @@ struct Instances {
     bound: KVec<Arc<Instance>>,
     kset: Option<Kset<InstanceDirectory>>,
     work: Option<Arc<OwnedQueue>>,
+    patient: Option<Arc<OwnedQueue>>,
     /// `/sys/kernel/debug/virtiofs`.
     debug: Option<Dir>,
 }
 
-/// What there is of the driver as long as the module is loaded: its directory in sysfs and its work queue.
+/// What there is of the driver as long as the module is loaded: its directory in sysfs and its work queues.
 pub(crate) struct Presence;
 
 impl Presence {
-    /// Makes `/sys/fs/virtiofs` and the work queue.
+    /// Makes `/sys/fs/virtiofs` and the work queues.
     pub(crate) fn new() -> Result<Self> {
         let mut instances = INSTANCES.lock();
         instances.work = Some(Arc::new(OwnedQueue::new(c"virtiofs")?, GFP_KERNEL)?);
+        let patient = OwnedQueue::new(c"virtiofs-patient")?;
+        instances.patient = Some(Arc::new(patient, GFP_KERNEL)?);
         instances.kset = Some(Kset::below_fs(c"virtiofs")?);
         instances.debug = Some(Dir::new(c"virtiofs"));
         Ok(Self)
@@ -106,7 +110,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         // Statics are not dropped: take out what they hold.
         let instances = core::mem::take(&mut *INSTANCES.lock());
-        if let Some(work) = &instances.work {
+        for work in [&instances.patient, &instances.work].into_iter().flatten() {
             // Work refers to sessions, and through them to this queue: when it is done, ours is the last reference.
             work.drain();
         }
@@ -120,6 +124,8 @@ pub(crate) struct Instance {
     tag: CString,
     queues: Arc<QueueSet<Request>>,
     work: Arc<OwnedQueue>,
+    patient: Arc<OwnedQueue>,
+    patience: Arc<Patience>,
     /// For each CPU the queue that it sends requests through.
     queue_of_cpu: KVec<usize>,
     /// What the window shows, if the device has one.
@@ -148,8 +154,13 @@ impl Instance {
         }
         // More queues than CPUs would never be used.
         let requests = (offered as usize).min(cpu::id_limit());
-        let work = INSTANCES.lock().work.clone().ok_or(ENODEV)?;
+        let (work, patient) = {
+            let instances = INSTANCES.lock();
+            (instances.work.clone(), instances.patient.clone())
+        };
+        let (work, patient) = (work.ok_or(ENODEV)?, patient.ok_or(ENODEV)?);
         let window = Keeper::new(work.clone())?;
+        let patience = Patience::new()?;
         let mut wanted = KVec::with_capacity(FIRST_REQUEST + requests, GFP_KERNEL)?;
         for index in 0..FIRST_REQUEST + requests {
             let name = match index.checked_sub(FIRST_REQUEST) {
@@ -157,7 +168,8 @@ impl Instance {
                 Some(i) => CString::try_from_fmt(fmt!("requests.{i}"))?,
             };
             let lanes = (FIRST_REQUEST + requests) as u64;
-            let lane = Lane::new(&tag, index as u64, lanes, window.clone())?;
+            let (window, patience) = (window.clone(), patience.clone());
+            let lane = Lane::new(&tag, index as u64, lanes, window, patience)?;
             wanted.push((name, lane), GFP_KERNEL)?;
         }
         // The hiprio queue shares no CPU's interrupt.
@@ -175,6 +187,8 @@ impl Instance {
                 tag,
                 queues,
                 work,
+                patient,
+                patience,
                 queue_of_cpu,
                 memory,
                 window,
@@ -188,9 +202,25 @@ impl Instance {
         &self.tag
     }
 
-    /// The queue for work that has to be done in a task.
+    /// The queue for work that has to be done in a task. It waits for no daemon: others do not get to theirs, and unmounts wait.
     pub(crate) fn work(&self) -> &OwnedQueue {
         &self.work
+    }
+
+    /// The queue for work that may wait for the daemon.
+    pub(crate) fn patient_work(&self) -> &OwnedQueue {
+        &self.patient
+    }
+
+    /// How long tasks that exit wait for the daemon.
+    pub(crate) fn patience(&self) -> &Arc<Patience> {
+        &self.patience
+    }
+
+    /// How often the daemon has answered to a request of a writeback, with the 2^32nd time as the first.
+    pub(crate) fn stored(&self) -> u32 {
+        self.lanes()
+            .fold(0, |sum, lane| sum.wrapping_add(lane.stored()))
     }
 
     /// The memory of the device's window, if there is one.

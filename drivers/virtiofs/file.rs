@@ -10,7 +10,6 @@ use crate::{
     },
     dir::closed,
     direct,
-    forget::insist,
     gate::Held,
     inode::NodeInode,
     ioctl,
@@ -20,6 +19,7 @@ use crate::{
         self,
         Claims, //
     },
+    patience::Errand,
     readdir,
     session::Session,
     setattr::resize,
@@ -60,7 +60,11 @@ use kernel::{
         SetOnce, //
     },
 };
-use kernel_ext::task::is_killed;
+use kernel_ext::task::{
+    is_exiting,
+    is_kernel_thread,
+    is_killed, //
+};
 use vfs::{
     file::{
         DirEmitter,
@@ -304,11 +308,19 @@ impl Handle {
     }
 
     /// Nothing is written back through this handle any more. Sleeps; a fatal signal ends that with `EINTR`, and then there may be.
-    fn leave_writers(&self, inode: &Inode<VirtioFs>) -> Result {
+    ///
+    /// Without `waits` it ends so where there is something to wait for.
+    fn leave_writers(&self, inode: &Inode<VirtioFs>, waits: bool) -> Result {
         if !self.writes {
             return Ok(());
         }
         let write_all = || {
+            if !waits {
+                return match writeback::is_clean(inode) {
+                    true => Ok(()),
+                    false => Err(EINTR),
+                };
+            }
             if !is_killed() {
                 // Errors stay with the file.
                 let _ = writeback::write_all(inode);
@@ -320,14 +332,14 @@ impl Handle {
         };
         // With a handle for it while there is one.
         write_all()?;
-        inode.data().writers().remove(self.fh)?;
+        inode.data().writers().remove(self.fh, waits)?;
         // What others have begun to write back through it.
         write_all()
     }
 
     /// Nobody has the file open any more: gives the handle back when it is not needed. Sleeps.
     fn part(&self, inode: &Inode<VirtioFs>, flags: u32, owner: usize) {
-        let _ = self.leave_writers(inode);
+        let _ = self.leave_writers(inode, true);
         self.release(inode, false, flags, owner);
     }
 
@@ -371,8 +383,43 @@ struct Parting {
     handle: KBox<Handle>,
 }
 
+/// Has a work item write back what is dirty of a file, or do what else takes a task that may wait. Nothing if there is none. Sleeps for
+/// memory alone.
+fn leave_to_work(session: &Session, work: impl FnOnce() + Send + 'static) -> Option<Arc<Errand>> {
+    let errand = Errand::new(session.instance()).ok()?;
+    let done = errand.clone();
+    let spawned = session
+        .instance()
+        .patient_work()
+        .try_spawn(GFP_KERNEL, move || {
+            work();
+            done.end();
+        });
+    spawned.is_ok().then_some(errand)
+}
+
+/// A task exits: has everything written back that is dirty of a file, and waits for that as long as such a task does. Sleeps.
+fn write_all_in_exit(file: &File<VirtioFs>) {
+    let inode = file.inode();
+    if writeback::is_clean(inode) {
+        return;
+    }
+    let (Ok(session), Some(pass)) = (inode.session(), inode.super_block().data().gate().enter())
+    else {
+        return;
+    };
+    let held = Held::new(pass, file.hold_inode());
+    let errand = leave_to_work(session, move || {
+        // Errors stay with the file.
+        let _ = writeback::write_all(&held.inode);
+    });
+    if let Some(errand) = errand {
+        errand.wait(session.instance());
+    }
+}
+
 impl Parting {
-    /// Has it done by a work item. An unmount waits for that. Sleeps for memory alone, if there is some.
+    /// Has it done by a work item. An unmount waits for that, and a task that exits for a while. Sleeps.
     fn later(inode: InodeRef<VirtioFs>, flags: u32, owner: usize, handle: KBox<Handle>) {
         let (Ok(session), Some(pass)) = (
             inode.session().cloned(),
@@ -387,10 +434,12 @@ impl Parting {
             handle,
         };
         // If there is no work item, it is dropped here.
-        let _ = session
-            .instance()
-            .work()
-            .try_spawn(GFP_KERNEL, move || drop(parting));
+        let errand = leave_to_work(&session, move || drop(parting));
+        if is_exiting() && !is_killed() {
+            if let Some(errand) = errand {
+                errand.wait(session.instance());
+            }
+        }
     }
 }
 
@@ -427,11 +476,13 @@ impl vfs::file::Operations for RegularFiles {
         Ok(handle)
     }
 
-    /// What is dirty is written back first, while there is a handle for it. Who is killed does not wait for that.
+    /// What is dirty is written back first, while there is a handle for it. Who is killed does not wait for that, who exits not for ever,
+    /// and a task of the kernel not at all: it closes files of others, too.
     fn release(inode: &Inode<VirtioFs>, file: &Released<'_, VirtioFs>, handle: KBox<Handle>) {
         let (flags, owner) = (file.flags(), file.lock_owner());
         closed(file.dentry());
-        match handle.leave_writers(inode) {
+        let waits = !is_exiting() && !is_kernel_thread();
+        match handle.leave_writers(inode, waits) {
             Ok(()) => handle.release(inode, false, flags, owner),
             Err(_) => Parting::later(file.hold_inode(), flags, owner, handle),
         }
@@ -441,15 +492,19 @@ impl vfs::file::Operations for RegularFiles {
     /// locked, has neither, so none is sent; the C driver asks the daemon all the same.
     ///
     /// Who is killed learns of no errors, and does not wait: neither for what is dirty nor for the daemon, which would keep the
-    /// process from ending. In the C driver it does.
+    /// process from ending. In the C driver it does. Who exits learns of none either, and waits for a while (see `patience`): so long
+    /// that others find on the host what it has stored, and its locks gone, if the daemon answers.
     fn flush(file: &File<VirtioFs>, owner: usize) -> Result {
         let handle = file.data();
         let inode = file.inode();
         let session = inode.session()?;
         let writes = file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
         let locked = inode.data().may_be_locked();
-        let killed = is_killed();
+        let (killed, exits) = (is_killed(), is_exiting());
         let written = if !writes || killed {
+            Ok(())
+        } else if exits {
+            write_all_in_exit(file);
             Ok(())
         } else if inode.is_dax() {
             dax::catch_up(inode);
@@ -467,11 +522,12 @@ impl vfs::file::Operations for RegularFiles {
             fh: handle.fh,
             lock_owner: session.lock_owner(owner),
         };
-        if killed && !session.lacks(Opcode::Flush) {
-            // Not a call that is given up: with a full ring that would not be sent, and locks would stay.
-            return insist(|| session.send(&op, &caller(inode.super_block())));
-        }
-        let flushed = match session.call(&op, &caller(inode.super_block())) {
+        let caller = caller(inode.super_block());
+        let answer = match (killed || exits) && !session.lacks(Opcode::Flush) {
+            true => session.call_at_last(&op, &caller).unwrap_or(Ok(())),
+            false => session.call(&op, &caller),
+        };
+        let flushed = match answer {
             Err(e) if e == ENOSYS && locked => lock::drop_of_process(file, op.lock_owner),
             Err(e) if e == ENOSYS => Ok(()),
             done => done,

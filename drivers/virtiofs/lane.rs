@@ -2,7 +2,10 @@
 
 //! What belongs to one virtqueue, so that requests of different queues share nothing.
 
-use crate::dax::Keeper;
+use crate::{
+    dax::Keeper,
+    patience::Patience, //
+};
 use core::pin::Pin;
 use fuse_proto::{
     Opcode,
@@ -31,19 +34,29 @@ pub(crate) struct Lane {
     step: u64,
     sequence: Atomic<u64>,
     background: Atomic<i32>,
+    stored: Atomic<u32>,
+    patience: Arc<Patience>,
     complaints: Pin<KBox<RateLimit>>,
     window: Arc<Keeper>,
 }
 
 impl Lane {
-    /// The lane `index` of `lanes` of the device `tag`, which has this `window`.
-    pub(crate) fn new(tag: &CStr, index: u64, lanes: u64, window: Arc<Keeper>) -> Result<Self> {
+    /// The lane `index` of `lanes` of the device `tag`, which has this `window` and this `patience`.
+    pub(crate) fn new(
+        tag: &CStr,
+        index: u64,
+        lanes: u64,
+        window: Arc<Keeper>,
+        patience: Arc<Patience>,
+    ) -> Result<Self> {
         Ok(Self {
             tag: CString::try_from(tag)?,
             index,
             step: lanes,
             sequence: Atomic::new(1),
             background: Atomic::new(0),
+            stored: Atomic::new(0),
+            patience,
             complaints: KBox::pin_init(RateLimit::new(), GFP_KERNEL)?,
             window,
         })
@@ -92,6 +105,21 @@ impl Lane {
         self.background.load(ordering::Relaxed)
     }
 
+    /// How long tasks that exit wait for the daemon.
+    pub(crate) fn patience(&self) -> &Arc<Patience> {
+        &self.patience
+    }
+
+    /// The daemon has answered to a request of a writeback.
+    pub(crate) fn has_stored(&self) {
+        self.stored.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// How often it has, with the 2^32nd time as the first.
+    pub(crate) fn stored(&self) -> u32 {
+        self.stored.load(ordering::Relaxed)
+    }
+
     /// A request that nobody waits for has ended.
     pub(crate) fn background_ends(&self) {
         self.background.fetch_sub(1, ordering::Relaxed);
@@ -115,7 +143,13 @@ mod tests {
         const EACH: usize = 40;
         let mut seen = KVec::with_capacity(LANES * EACH, GFP_KERNEL)?;
         for index in 0..LANES {
-            let lane = Lane::new(c"tag", index as u64, LANES as u64, window()?)?;
+            let lane = Lane::new(
+                c"tag",
+                index as u64,
+                LANES as u64,
+                window()?,
+                Patience::new()?,
+            )?;
             for _ in 0..EACH {
                 let unique = lane.next_unique();
                 assert_eq!(unique % 2, 0);
@@ -129,7 +163,7 @@ mod tests {
 
     #[test]
     fn background_counts() -> Result {
-        let lane = Lane::new(c"tag", 0, 1, window()?)?;
+        let lane = Lane::new(c"tag", 0, 1, window()?, Patience::new()?)?;
         assert_eq!(lane.background_begins(), 1);
         assert_eq!(lane.background_begins(), 2);
         lane.background_ends();

@@ -55,6 +55,10 @@ use kernel::{
     },
     time::msecs_to_jiffies,
 };
+use kernel_ext::task::{
+    is_exiting,
+    is_killed, //
+};
 use vfs::{
     file::{
         HeldLock,
@@ -310,7 +314,11 @@ fn drop_owned(inode: &Inode<VirtioFs>, handle: &Handle, owner: LockOwner, flock:
         flock,
         wait: false,
     };
-    inode.session()?.call(&op, &caller(inode.super_block()))
+    let (session, caller) = (inode.session()?, caller(inode.super_block()));
+    match is_exiting() || is_killed() {
+        true => session.call_at_last(&op, &caller).unwrap_or(Ok(())),
+        false => session.call(&op, &caller),
+    }
 }
 
 impl Session {
@@ -327,7 +335,7 @@ impl Session {
             self.interrupt(sent.transfer());
         }
         let mut given_up = false;
-        let outcome = sent.transfer().wait(|| {
+        let outcome = sent.wait_for_outcome(|| {
             claims.join();
             given_up = true;
             sent.transfer().owner().orphan(Orphan {

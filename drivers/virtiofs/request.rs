@@ -16,6 +16,7 @@ use crate::{
     },
     lane::Lane,
     lock::LostLock,
+    patience::InVain,
     session::Session, //
 };
 use core::mem::MaybeUninit;
@@ -45,7 +46,10 @@ use kernel::{
 };
 use kernel_ext::{
     folio::FolioRange,
-    task::is_killed,
+    task::{
+        is_exiting,
+        is_killed, //
+    },
     write::WritebackRange, //
 };
 use virtio::{
@@ -79,6 +83,7 @@ pub(crate) struct Label {
 pub(crate) struct Request {
     label: Label,
     purpose: Purpose,
+    in_vain: InVain,
     /// Set when the waiter was killed, or before it is sent.
     orphaned: SetOnce<Orphan>,
 }
@@ -163,6 +168,7 @@ impl Request {
                 node,
             },
             purpose: Purpose::Unwatched,
+            in_vain: InVain::new(),
             orphaned: SetOnce::new(),
         })
     }
@@ -197,6 +203,9 @@ impl virtio::Owner for Request {
             }
             (Purpose::Store(store), outcome) => {
                 lane.background_ends();
+                if matches!(outcome, Outcome::Returned(_)) {
+                    lane.has_stored();
+                }
                 let stored = match outcome {
                     Outcome::Returned(used) => check(lane, transfer, &store.op, used),
                     _ => Err(ENOTCONN),
@@ -217,6 +226,7 @@ impl virtio::Owner for Request {
                 Purpose::Waited | Purpose::Mapping(_),
                 outcome @ (Outcome::Late(_) | Outcome::Unsent),
             ) => {
+                lane.patience().ended(&request.in_vain);
                 if matches!(outcome, Outcome::Late(_)) && may_change(request.opcode()) {
                     doubt_everything();
                 }
@@ -224,6 +234,7 @@ impl virtio::Owner for Request {
             }
             (Purpose::Unwatched, outcome) => {
                 lane.background_ends();
+                lane.patience().ended(&request.in_vain);
                 Session::undo_later(transfer, outcome);
             }
             (Purpose::Waited | Purpose::Mapping(_), _) => {}
@@ -330,7 +341,7 @@ impl Sent<'_> {
         op: &O,
         session: Option<&Arc<Session>>,
     ) -> Result<O::Reply> {
-        let outcome = self.transfer.wait(|| {
+        let outcome = self.wait_for_outcome(|| {
             if let Some(session) = session {
                 self.transfer.owner().orphan(Orphan {
                     session: session.clone(),
@@ -340,6 +351,34 @@ impl Sent<'_> {
             }
         })?;
         self.check(op, outcome)
+    }
+
+    /// Waits until it has ended. Sleeps; see [`Transfer::wait`].
+    pub(crate) fn wait_for_outcome(&self, before_abandoning: impl FnOnce()) -> Result<Outcome> {
+        let (patience, in_vain) = (self.lane.patience(), &self.transfer.owner().in_vain);
+        let outcome = self.transfer.wait(patience.left(), || {
+            before_abandoning();
+            if is_exiting() && !is_killed() {
+                patience.give_up(in_vain);
+            }
+        })?;
+        if is_exiting() {
+            // It may have ended at that moment.
+            patience.ended(in_vain);
+        }
+        Ok(outcome)
+    }
+
+    /// As [`Sent::wait`], for a task that exits, of what nobody waits for in earnest: it is sent whatever becomes of the task. [`None`]
+    /// when there is no reply as long as such a task waits, and a task that was killed does not wait at all.
+    pub(crate) fn linger<O: Operation>(&self, op: &O) -> Option<Result<O::Reply>> {
+        let patience = self.lane.patience();
+        if self.transfer.wait_at_most(patience.left()) == Ok(false) {
+            patience.give_up(&self.transfer.owner().in_vain);
+        }
+        self.transfer
+            .outcome()
+            .map(|outcome| self.check(op, outcome))
     }
 
     /// As [`Sent::check`], see [`judge`]. [`None`] when there is no telling.
@@ -498,20 +537,19 @@ impl Instance {
             let new = self.prepare(lane, &op, &caller, Payload::None, Purpose::Waited)?;
             queue.submit(new, &connection)
         })?;
-        match transfer.wait(|| {})? {
-            Outcome::Returned(used) => check(lane, &transfer, &op, used),
-            _ => Err(ENOTCONN),
-        }
+        let sent = Sent { lane, transfer };
+        let outcome = sent.wait_for_outcome(|| {})?;
+        sent.check(&op, outcome)
     }
 
-    /// Sends `op` and goes on; nobody learns how it ended but the session of an `orphan`. Sleeps for memory alone.
+    /// Sends `op` and goes on; nobody has to learn how it ended but the session of an `orphan`. Sleeps for memory alone.
     pub(crate) fn send<O: Operation>(
         &self,
         connection: &Connection,
         op: &O,
         caller: &Caller,
         orphan: Option<Orphan>,
-    ) -> Result {
+    ) -> Result<Sent<'_>> {
         let queue = match op.answer() {
             Answer::Nothing => self.hiprio_queue()?,
             _ => self.request_queue()?,
@@ -521,8 +559,8 @@ impl Instance {
         if let Some(orphan) = orphan {
             new.owner().orphan(orphan);
         }
-        send_in_background(queue, new, connection)?;
-        Ok(())
+        let (transfer, _) = send_in_background(queue, new, connection)?;
+        Ok(Sent { lane, transfer })
     }
 
     /// Gives back lookups of `count` inodes. Sleeps for memory alone.

@@ -394,13 +394,28 @@ impl Session {
 
     /// Sends `op` and goes on; see [`Instance::send`].
     pub(crate) fn send<O: Operation>(&self, op: &O, caller: &Caller) -> Result {
-        self.instance.send(&self.connection, op, caller, None)
+        self.instance.send(&self.connection, op, caller, None)?;
+        Ok(())
+    }
+
+    /// As [`Session::call`], for what has to be sent though the task exits or was killed: [`None`] if the reply came too late for it.
+    pub(crate) fn call_at_last<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+    ) -> Option<Result<O::Reply>> {
+        // Not a call that is given up: with a full ring that would not be sent, and locks would stay.
+        match insist(|| self.instance.send(&self.connection, op, caller, None)) {
+            Ok(sent) => sent.linger(op),
+            Err(e) => Some(Err(e)),
+        }
     }
 
     /// As [`Session::send`], for who is told of the end.
     pub(crate) fn send_orphan<O: Operation>(&self, op: &O, orphan: Orphan) -> Result {
         self.instance
-            .send(&self.connection, op, &Caller::default(), Some(orphan))
+            .send(&self.connection, op, &Caller::default(), Some(orphan))?;
+        Ok(())
     }
 
     /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.

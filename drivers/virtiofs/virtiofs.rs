@@ -62,6 +62,7 @@ mod lock;
 mod namespace;
 mod options;
 mod page_cache;
+mod patience;
 mod readdir;
 mod request;
 mod session;

@@ -82,8 +82,9 @@ impl Writers {
         })
     }
 
-    /// Takes a handle away, and waits until nobody uses it. A fatal signal ends that with `EINTR`, and then it is still there.
-    pub(crate) fn remove(&self, fh: Fh) -> Result {
+    /// Takes a handle away, and waits until nobody uses it. A fatal signal ends that with `EINTR`, and then it is still there. Without
+    /// `waits` it ends so when somebody uses it.
+    pub(crate) fn remove(&self, fh: Fh, waits: bool) -> Result {
         loop {
             let mut list = self.list.lock();
             let seen = self.unused.seen();
@@ -98,6 +99,9 @@ impl Writers {
                 }
             }
             drop(list);
+            if !waits {
+                return Err(EINTR);
+            }
             self.unused.wait_killable(seen, FOREVER)?;
         }
     }
@@ -148,8 +152,8 @@ mod tests {
         writers.add(Fh(2), 0)?;
         writers.add(Fh(3), flags::O_DIRECT)?;
         assert_eq!(best(&writers)?, 2);
-        writers.remove(Fh(2))?;
-        writers.remove(Fh(2))?;
+        writers.remove(Fh(2), true)?;
+        writers.remove(Fh(2), true)?;
         assert_ne!(best(&writers)?, 2);
         Ok(())
     }

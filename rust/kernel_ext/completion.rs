@@ -70,6 +70,9 @@ impl Completion {
 
     /// As [`Completion::wait_killable`], for `timeout` at most: whether the event has happened.
     pub fn wait_killable_timeout(&self, timeout: Jiffies) -> Result<bool> {
+        if is_dying() {
+            return Err(ERESTARTSYS);
+        }
         // SAFETY: `inner` was initialised by `new`.
         match unsafe { bindings::wait_for_completion_killable_timeout(self.inner.get(), timeout) } {
             0 => Ok(false),

@@ -15,6 +15,19 @@ pub fn is_killed() -> bool {
     unsafe { bindings::fatal_signal_pending(current!().as_ptr()) != 0 || is_dying() }
 }
 
+/// Whether the current task exits, by itself or [because of a signal](is_dying): it closes its files. No signal reaches it any more
+/// (`prepare_signal()` drops even SIGKILL for a process in `exit_group(2)`), so that nothing but time ends a wait.
+pub fn is_exiting() -> bool {
+    // SAFETY: The current task is valid, and changes the flag itself.
+    unsafe { (*current!().as_ptr()).flags & bindings::PF_EXITING != 0 }
+}
+
+/// Whether the current task is one of the kernel's own. No signal reaches it.
+pub fn is_kernel_thread() -> bool {
+    // SAFETY: The current task is valid, and changes the flag itself.
+    unsafe { (*current!().as_ptr()).flags & bindings::PF_KTHREAD != 0 }
+}
+
 /// Whether the current task is freeing memory (`PF_MEMALLOC`). It must not wait for what may need some.
 pub fn is_reclaiming() -> bool {
     // SAFETY: The current task is valid, and changes the flag itself.

@@ -50,6 +50,8 @@ mod namespace;
 mod options;
 #[path = "../../drivers/virtiofs/page_cache.rs"]
 mod page_cache;
+#[path = "../../drivers/virtiofs/patience.rs"]
+mod patience;
 #[path = "../../drivers/virtiofs/readdir.rs"]
 mod readdir;
 #[path = "../../drivers/virtiofs/request.rs"]

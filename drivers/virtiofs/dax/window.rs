@@ -489,7 +489,7 @@ impl Window {
             Ok::<_, Error>((lost, session.begin_mapping(op, self.outstanding.begin())?))
         };
         let (lost, sent) = begin().inspect_err(|_| self.settle(slots, Ending::NotSent))?;
-        let outcome = sent.transfer().wait(|| {
+        let outcome = sent.wait_for_outcome(|| {
             sent.transfer().owner().orphan(Orphan {
                 session: session.clone(),
                 lock: None,

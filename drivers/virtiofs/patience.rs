@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long a task that exits waits for the daemon.
+//!
+//! No signal ends its waits: for a process in exit_group(2) the kernel drops even SIGKILL. A container that stops as it should would
+//! stay for as long as the daemon is silent, once for each file that it had open. So such a task waits for a while, and then not
+//! again: neither this one nor others, until the daemon has answered what was waited for in vain. What is to be done is done by
+//! then or later: requests are sent, and contents are written by a work item.
+//!
+//! In the C driver such a task waits until the daemon answers.
+
+use crate::device::Instance;
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
+    },
+};
+use kernel_ext::completion::Completion;
+
+/// The longest that it waits for something that does not go on, in milliseconds: with what it does besides, less than a second.
+const LONGEST: u32 = 700;
+
+/// Of a device: whether tasks that exit wait for its daemon. All methods are callable from any context.
+pub(crate) struct Patience {
+    /// What was waited for in vain, and has not ended since.
+    in_vain: Atomic<i32>,
+}
+
+/// Whether something was waited for in vain.
+pub(crate) struct InVain(Atomic<i32>);
+
+const UNKNOWN: i32 = 0;
+const IN_VAIN: i32 = 1;
+const ENDED: i32 = 2;
+
+impl InVain {
+    /// Of what has just begun.
+    pub(crate) fn new() -> Self {
+        Self(Atomic::new(UNKNOWN))
+    }
+}
+
+impl Patience {
+    /// With a daemon that answers.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Self {
+                in_vain: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// How long to wait.
+    pub(crate) fn left(&self) -> Jiffies {
+        match self.in_vain.load(ordering::Relaxed) > 0 {
+            true => 0,
+            false => msecs_to_jiffies(LONGEST),
+        }
+    }
+
+    /// Something was waited for in vain, unless it has ended at this moment.
+    pub(crate) fn give_up(&self, it: &InVain) {
+        if it.0.cmpxchg(UNKNOWN, IN_VAIN, ordering::Full).is_ok() {
+            self.in_vain.fetch_add(1, ordering::Relaxed);
+        }
+    }
+
+    /// Something has ended.
+    pub(crate) fn ended(&self, it: &InVain) {
+        if it.0.xchg(ENDED, ordering::Full) == IN_VAIN {
+            self.in_vain.fetch_sub(1, ordering::Relaxed);
+        }
+    }
+}
+
+/// What a task that exits has left to a work item.
+#[pin_data]
+pub(crate) struct Errand {
+    #[pin]
+    done: Completion,
+    in_vain: InVain,
+    patience: Arc<Patience>,
+}
+
+impl Errand {
+    /// One that is not done.
+    pub(crate) fn new(instance: &Instance) -> Result<Arc<Self>> {
+        let patience = instance.patience().clone();
+        Arc::pin_init(
+            pin_init!(Self {
+                done <- Completion::new(),
+                in_vain: InVain::new(),
+                patience,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// It is done. Callable from any context.
+    pub(crate) fn end(&self) {
+        self.done.complete_all();
+        self.patience.ended(&self.in_vain);
+    }
+
+    /// Waits for it, as long as the daemon goes on to take what is written. Sleeps.
+    pub(crate) fn wait(&self, instance: &Instance) {
+        let mut stored = instance.stored();
+        loop {
+            let left = self.patience.left();
+            if left == 0 || self.done.wait_killable_timeout(left) != Ok(false) {
+                return;
+            }
+            let now = instance.stored();
+            if now == stored {
+                return self.patience.give_up(&self.in_vain);
+            }
+            stored = now;
+        }
+    }
+}
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_patience)]
+mod tests {
+    use super::*;
+
+    /// One wait in vain is enough, until that has ended.
+    #[test]
+    fn not_again() -> Result {
+        let patience = Patience::new()?;
+        let (first, second, third) = (InVain::new(), InVain::new(), InVain::new());
+        assert!(patience.left() > 0);
+        patience.give_up(&first);
+        patience.give_up(&first);
+        assert_eq!(patience.left(), 0);
+        patience.give_up(&second);
+        patience.ended(&first);
+        assert_eq!(patience.left(), 0);
+        patience.ended(&second);
+        patience.ended(&second);
+        assert!(patience.left() > 0);
+        // What has ended was not waited for in vain.
+        patience.ended(&third);
+        patience.give_up(&third);
+        assert!(patience.left() > 0);
+        Ok(())
+    }
+}
