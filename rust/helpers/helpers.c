@@ -192,6 +192,15 @@ bool virtiofs_helper_memory_is_unused(resource_size_t start, resource_size_t len
 	return true;
 }
 
+/* Whether a page is one of a range of physical memory. It need not be valid. */
+bool virtiofs_helper_page_is_within(const struct page *page, resource_size_t start,
+				    resource_size_t len)
+{
+	resource_size_t at = PFN_PHYS(page_to_pfn(page));
+
+	return at >= start && at - start < len;
+}
+
 /* The first page of device memory that somebody has a reference to, or NULL. */
 struct page *virtiofs_helper_busy_page(resource_size_t start, resource_size_t len)
 {

@@ -38,6 +38,8 @@ struct folio *virtiofs_helper_data_folio(struct address_space *mapping, unsigned
 					 bool create);
 bool virtiofs_helper_reserve_memory(resource_size_t start, resource_size_t len, const char *name);
 bool virtiofs_helper_memory_is_unused(resource_size_t start, resource_size_t len);
+bool virtiofs_helper_page_is_within(const struct page *page, resource_size_t start,
+				    resource_size_t len);
 struct page *virtiofs_helper_busy_page(resource_size_t start, resource_size_t len);
 int virtiofs_helper_wait_page_idle(struct dax_device *dax, struct page *page, unsigned int state,
 				   void (*sleep)(struct inode *inode), struct inode *inode);

@@ -248,14 +248,23 @@ impl Memory {
     /// The first page of the `len` bytes at `offset` that somebody has a reference to: a page table, who has pinned it, or a task
     /// that has taken it out of a page table and not yet told all processors. [`None`] when there is none, or the memory was given
     /// back. Callable from any context.
-    pub fn busy_page(&self, offset: u64, len: usize) -> Option<BusyPage> {
+    pub fn busy_page(&self, offset: u64, len: usize) -> Option<BusyPage<'_>> {
         let start = self.extent.physical.saturating_add(offset);
         // INVARIANT: It is of this memory.
         self.with(offset, len, |_| {
             // SAFETY: `with` is for what lies in the memory, while its pages have tables.
             NonNull::new(unsafe { bindings::virtiofs_helper_busy_page(start, len as u64) })
         })
-        .map(BusyPage)
+        .map(|page| BusyPage(page, self))
+    }
+
+    /// A page of this memory; [`None`] if it is of something else.
+    pub fn page(&self, page: NonNull<bindings::page>) -> Option<BusyPage<'_>> {
+        let (start, len) = (self.extent.physical, self.extent.bytes as u64);
+        // INVARIANT: It is of this memory.
+        // SAFETY: Only where the page is, which its address says, is looked at.
+        unsafe { bindings::virtiofs_helper_page_is_within(page.as_ptr(), start, len) }
+            .then_some(BusyPage(page, self))
     }
 
     /// Calls `copy` with the address of `len` bytes at `offset`, as long as the memory is there. Page faults are not taken.
@@ -330,27 +339,30 @@ impl Drop for ShutDown {
     }
 }
 
-/// A page of a [`Memory`] that somebody had a reference to.
+/// A page of a [`Memory`] that somebody had a reference to. It knows that memory, and is not kept longer:
+///
+/// ```compile_fail
+/// # use kernel_ext::dax::{BusyPage, Memory};
+/// fn keep(memory: &Memory) {
+///     let page = memory.busy_page(0, 4096);
+///     let kept: Option<BusyPage<'static>> = page; // refused
+/// }
+/// ```
 ///
 /// # Invariants
 ///
-/// It is the table of a page of a `Memory`, which may be gone with that.
-pub struct BusyPage(NonNull<bindings::page>);
+/// It is the table of a page of the `Memory`, which may have been given back: then the table is gone.
+pub struct BusyPage<'a>(NonNull<bindings::page>, &'a Memory);
 
-impl BusyPage {
-    /// The page.
-    ///
-    /// # Safety
-    ///
-    /// It is null, or of a [`Memory`].
-    pub unsafe fn from_raw(page: *mut bindings::page) -> Option<Self> {
-        // INVARIANT: As the caller says.
-        NonNull::new(page).map(Self)
-    }
-
-    /// The page, for who knows that the memory is still there.
+impl<'a> BusyPage<'a> {
+    /// The page, for who knows that the memory has not been given back.
     pub fn as_raw(&self) -> *mut bindings::page {
         self.0.as_ptr()
+    }
+
+    /// The memory that it is of.
+    pub fn memory(&self) -> &'a Memory {
+        self.1
     }
 }
 

@@ -24,7 +24,10 @@ use crate::{
     },
     mapping::InvalidateGuard, //
 };
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     error::to_result,
     ffi::{
@@ -61,12 +64,21 @@ pub struct Location<'a> {
 pub struct Outcome(bindings::vm_fault_t);
 
 impl Outcome {
-    /// Cannot be done with a page as large as this: the kernel tries a smaller one.
+    /// Cannot be done with a page as large as this: the kernel tries a smaller one. Where there is none it is [`NOTHING`](Self::NOTHING).
     pub const FALLBACK: Self = Self(bindings::vm_fault_reason_VM_FAULT_FALLBACK);
     /// There is nothing: `SIGBUS`, or `EFAULT` for who goes by the kernel.
     pub const NOTHING: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
     /// Memory is short.
     pub const NO_MEMORY: Self = Self(bindings::vm_fault_reason_VM_FAULT_OOM);
+
+    /// What the kernel is told of a page of that order: it has no answer to a fallback from the smallest.
+    fn of_order(self, order: c_uint) -> Self {
+        match self.0 & bindings::vm_fault_reason_VM_FAULT_FALLBACK {
+            0 => self,
+            _ if order > 0 => self,
+            _ => Self::NOTHING,
+        }
+    }
 }
 
 /// What the memory management asks of files that lie in memory of a device.
@@ -135,35 +147,66 @@ impl<'a, D: Operations> Fault<'a, D> {
         }
     }
 
+    /// Keeps what takes pages out of the file away, but not others who bring pages in. May sleep; a fatal signal ends that with
+    /// `EINTR`.
+    pub fn lock(&mut self) -> Result<LockedFault<'_, 'a, D>> {
+        let mapping = self.file().inode().mapping();
+        // SAFETY: The mapping is valid.
+        to_result(unsafe { bindings::down_read_killable(&raw mut (*mapping).invalidate_lock) })?;
+        // INVARIANT: It has just been locked.
+        Ok(LockedFault(self, NotThreadSafe))
+    }
+}
+
+/// A page fault whose file is locked against what takes pages out of it: a page that is mapped stays until this is dropped at least.
+///
+/// The lock of another file would not do, and none but that of the fault's own can be had here:
+///
+/// ```compile_fail,E0599
+/// # use kernel::prelude::*;
+/// # use vfs::{dax::{Fault, Operations}, Inode};
+/// fn insert<D: Operations>(fault: &mut Fault<'_, D>, other: &Inode<D::FileSystem>) -> Result {
+///     fault.lock()?.insert();
+///     let lock = other.lock_invalidate_killable()?;
+///     fault.insert(&lock); // refused
+///     Ok(())
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// `invalidate_lock` of the fault's file is held shared, by us.
+pub struct LockedFault<'l, 'a, D: Operations>(&'l mut Fault<'a, D>, NotThreadSafe);
+
+impl<D: Operations> Drop for LockedFault<'_, '_, D> {
+    fn drop(&mut self) {
+        // SAFETY: Held by the type invariant.
+        unsafe { bindings::filemap_invalidate_unlock_shared(self.0.file().inode().mapping()) };
+    }
+}
+
+impl<D: Operations> LockedFault<'_, '_, D> {
     /// Maps a page that is not of the memory that the file lies in, but has the same bytes as that. It can only be read, and stays
     /// until it is taken out of page tables; nobody else needs to hold it. [`NOTHING`](Outcome::NOTHING) when the file is written to.
-    ///
-    /// The inode is locked against what takes pages out of it.
-    pub fn insert_copy(
-        &mut self,
-        _lock: &SharedInvalidateGuard<'_, D::FileSystem>,
-        page: &Page,
-    ) -> Outcome {
-        if self.is_write() {
+    pub fn insert_copy(&mut self, page: &Page) -> Outcome {
+        if self.0.is_write() {
             return Outcome::NOTHING;
         }
         // SAFETY: The fault is valid. The page is one that the kernel allocated for its own use; the page table takes a reference of
         // its own. A shared mapping can be stored to only after `page_mkwrite`, a private one gets another copy then.
-        Outcome(unsafe { bindings::vmf_insert_page_mkwrite(self.fault, page.as_ptr(), false) })
+        Outcome(unsafe { bindings::vmf_insert_page_mkwrite(self.0.fault, page.as_ptr(), false) })
     }
 
     /// Maps the page that [`Operations::locate`] finds.
-    ///
-    /// The inode is locked against what takes pages out of it, so the page stays until the lock is dropped at least.
-    pub fn insert(&mut self, _lock: &SharedInvalidateGuard<'_, D::FileSystem>) -> Outcome {
+    pub fn insert(&mut self) -> Outcome {
         let mut frame = 0;
         // SAFETY: The fault is valid; the operations are for its file. With the lock held, `Memory::shut_down` waits until the page
         // is where it can be seen.
         unsafe {
             let lock = bindings::dax_read_lock();
             let outcome = bindings::dax_iomap_fault(
-                self.fault,
-                self.order,
+                self.0.fault,
+                self.0.order,
                 &mut frame,
                 core::ptr::null_mut(),
                 &Callbacks::<D>::IOMAP,
@@ -243,7 +286,7 @@ impl<D: Operations> Callbacks<D> {
             // SAFETY: Begun above.
             unsafe { bindings::sb_end_pagefault(sb) };
         }
-        outcome.0
+        outcome.of_order(order).0
     }
 
     /// # Safety
@@ -360,16 +403,6 @@ impl<T: FileSystem> Inode<T> {
         unsafe { bindings::d_mark_dontcache(self.as_raw()) };
     }
 
-    /// Keeps what takes pages out of the file away, but not others who bring pages in. May sleep; a fatal signal ends that with
-    /// `EINTR`.
-    pub fn lock_invalidate_shared(&self) -> Result<SharedInvalidateGuard<'_, T>> {
-        // SAFETY: The mapping is valid.
-        to_result(unsafe {
-            bindings::down_read_killable(&raw mut (*self.mapping()).invalidate_lock)
-        })?;
-        Ok(SharedInvalidateGuard(self, NotThreadSafe))
-    }
-
     /// As [`lock_invalidate`](Inode::lock_invalidate); a fatal signal ends the wait with `EINTR`.
     pub fn lock_invalidate_killable(&self) -> Result<InvalidateGuard<'_, T>> {
         // SAFETY: The mapping is valid.
@@ -377,16 +410,6 @@ impl<T: FileSystem> Inode<T> {
             bindings::down_write_killable(&raw mut (*self.mapping()).invalidate_lock)
         })?;
         Ok(InvalidateGuard::new(self))
-    }
-}
-
-/// The mapping of an inode, whose pages stay: see [`Inode::lock_invalidate_shared`].
-pub struct SharedInvalidateGuard<'a, T: FileSystem>(&'a Inode<T>, NotThreadSafe);
-
-impl<T: FileSystem> Drop for SharedInvalidateGuard<'_, T> {
-    fn drop(&mut self) {
-        // SAFETY: Locked by `Inode::lock_invalidate_shared`.
-        unsafe { bindings::filemap_invalidate_unlock_shared(self.0.mapping()) };
     }
 }
 
@@ -398,26 +421,31 @@ impl<T: FileSystem> InvalidateGuard<'_, T> {
     /// tables show it for idle. So it misses a task that has taken it out of its own page table and is about to give up its reference:
     /// for that instant the page is not in the page table any more, and still counted as if it were.
     ///
-    /// May sleep. Errors: `EBUSY` without patience, `ERESTARTSYS` or `EINTR` for a signal.
+    /// May sleep. Errors: `EINVAL` when it is no DAX file, or not in `memory`, `EBUSY` without patience, `ERESTARTSYS` or `EINTR` for a
+    /// signal.
     ///
     /// C: `dax_break_layout()`.
-    pub fn break_layouts(
+    pub fn break_layouts<'m>(
         &mut self,
-        memory: &Memory,
+        memory: &'m Memory,
         start: i64,
         last: i64,
         patience: Patience,
-        busy: impl Fn() -> Option<BusyPage>,
+        busy: impl Fn() -> Option<BusyPage<'m>>,
     ) -> Result {
         let inode = self.inode();
+        if !inode.is_dax() {
+            // What takes the place of folios there is something else.
+            return Err(EINVAL);
+        }
         loop {
-            // SAFETY: The mapping is valid, and that of a file whose pages are of `memory`.
-            let pinned = unsafe {
-                BusyPage::from_raw(bindings::dax_layout_busy_page_range(
-                    inode.mapping(),
-                    start,
-                    last,
-                ))
+            // SAFETY: The mapping is valid, and that of a DAX file.
+            let pinned = NonNull::new(unsafe {
+                bindings::dax_layout_busy_page_range(inode.mapping(), start, last)
+            });
+            let pinned = match pinned {
+                Some(page) => Some(memory.page(page).ok_or(EINVAL)?),
+                None => None,
             };
             let Some(page) = pinned.or_else(&busy) else {
                 break;
@@ -432,7 +460,7 @@ impl<T: FileSystem> InvalidateGuard<'_, T> {
             // and its lock held, as `wait_unlocked` expects.
             to_result(unsafe {
                 bindings::virtiofs_helper_wait_page_idle(
-                    memory.as_raw(),
+                    page.memory().as_raw(),
                     page.as_raw(),
                     state,
                     Some(wait_unlocked),

@@ -492,17 +492,32 @@ impl<T: FileSystem> Inode<T> {
         unsafe { bindings::truncate_pagecache(self.as_raw(), size) };
     }
 
+    /// Whether it has a page cache that is read from somewhere: a regular file that is no DAX file. `EINVAL` if not: its pages are the
+    /// filesystem's own, or memory of a device, and there is no [`Operations`] to fill any.
+    pub(crate) fn check_page_cache(&self) -> Result {
+        match self.file_type() == FileType::Regular && !self.is_dax() {
+            true => Ok(()),
+            false => Err(EINVAL),
+        }
+    }
+
     /// Gets the folio at `pos` (bytes) to write to: locked, made when there is none, of about `len` bytes. Sleeps; a fatal signal ends
-    /// that with `EINTR`.
+    /// that with `EINTR`. `EINVAL` for what has no page cache.
     pub fn write_folio(&self, pos: i64, len: usize) -> Result<WriteFolio> {
+        self.check_page_cache()?;
         // SAFETY: The mapping of an inode in use.
         unsafe { WriteFolio::get(self.mapping(), pos, len) }
     }
 
-    /// Has the folio at `pos` (bytes) read through `file`, if it is not up to date. Sleeps; a fatal signal ends it with `EINTR`.
+    /// Has the folio at `pos` (bytes) read through `file`, if it is not up to date. Sleeps; a fatal signal ends it with `EINTR`. `EINVAL`
+    /// for what has no page cache, or when `file` is another.
     ///
     /// C: `read_cache_folio()`, where no signal ends the wait for a folio that somebody else reads.
     pub fn read_in(&self, file: &File<T>, pos: i64) -> Result {
+        self.check_page_cache()?;
+        if file.inode().as_raw() != self.as_raw() {
+            return Err(EINVAL);
+        }
         let index = usize::try_from(pos)? >> bindings::PAGE_SHIFT;
         loop {
             // SAFETY: The mapping is valid; the folio is returned with a reference, which is given up.

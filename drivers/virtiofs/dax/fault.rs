@@ -110,7 +110,7 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
     };
     loop {
         let asked = Asked::now();
-        let lock = inode.lock_invalidate_shared()?;
+        let mut locked = fault.lock()?;
         let file_size = u64::try_from(inode.size())?;
         if offset >= file_size {
             return Ok(Outcome::NOTHING);
@@ -132,10 +132,10 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
             Step::Use(range) => {
                 let start = offset.saturating_sub(offset.checked_rem(size).unwrap_or(0));
                 let outcome = match shows(window, mapped, &range, start, size) {
-                    true => fault.insert(&lock),
+                    true => locked.insert(),
                     false => Outcome::FALLBACK,
                 };
-                drop((range, lock));
+                drop((range, locked));
                 if write {
                     stored(inode);
                 }
@@ -147,7 +147,7 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
             }
             step => step,
         };
-        drop(lock);
+        drop(locked);
         if provide(window, inode, mapped, step, copies_left == 0)? {
             continue;
         }
@@ -194,15 +194,15 @@ fn show_copy(
         return Err(EIO);
     };
     let page = pages.page(0).ok_or(EIO)?;
-    let lock = file.inode().lock_invalidate_shared()?;
+    let mut locked = fault.lock()?;
     if pos >= file.inode().size() {
         return Ok(Some(Outcome::NOTHING));
     }
     let Some(copy) = PageCopy::new(mapped, pos, asked) else {
         return Ok(None);
     };
-    let outcome = fault.insert_copy(&lock, page);
-    drop(lock);
+    let outcome = locked.insert_copy(page);
+    drop(locked);
     if copy.is_outdated() {
         copy.take_out();
         return Ok(None);

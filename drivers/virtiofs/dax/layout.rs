@@ -61,7 +61,7 @@ impl Window {
     }
 
     /// A page with a reference in those ranges of a file that show any byte from `start` to `last`.
-    fn busy_page(&self, file: &Arc<MappedFile>, start: i64, last: i64) -> Option<BusyPage> {
+    fn busy_page(&self, file: &Arc<MappedFile>, start: i64, last: i64) -> Option<BusyPage<'_>> {
         let mut from = u64::try_from(start).ok()?;
         let end = u64::try_from(last).ok()?.saturating_add(1);
         loop {

@@ -224,10 +224,11 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
 
     /// Reads through the page cache.
     ///
-    /// Errors as the address space operations give them; a read that got some bytes returns these.
+    /// Errors as the address space operations give them, and `EINVAL` for a DAX file; a read that got some bytes returns these.
     ///
     /// C: `filemap_read()`.
     pub fn filemap_read(&mut self, to: &mut IovIterDest<'_>) -> Result<usize> {
+        self.file().inode().check_page_cache()?;
         // SAFETY: Both are valid and ours.
         count(unsafe { bindings::filemap_read(self.iocb, to.as_raw(), 0) })
     }

@@ -184,10 +184,11 @@ impl<'a, T: FileSystem> Splice<'a, T> {
         unsafe { File::from_raw(self.file) }
     }
 
-    /// Moves pages of the page cache into the pipe.
+    /// Moves pages of the page cache into the pipe. `EINVAL` for a DAX file.
     ///
-    /// C: `filemap_splice_read()`.
+    /// C: `filemap_splice_read()`; the VFS has DAX files copied.
     pub fn from_page_cache(self) -> Result<usize> {
+        self.file().inode().check_page_cache()?;
         // SAFETY: The arguments of the call, by the type invariant.
         count(unsafe {
             bindings::filemap_splice_read(self.file, self.pos, self.pipe, self.len, self.flags)
@@ -232,10 +233,11 @@ impl<'a, T: FileSystem> Mapping<'a, T> {
         unsafe { bindings::virtiofs_helper_is_mayshare(self.desc) }
     }
 
-    /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to.
+    /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to. `EINVAL` for a DAX file.
     ///
     /// C: `generic_file_mmap_prepare()`.
     pub fn map(&mut self) -> Result {
+        self.file().inode().check_page_cache()?;
         // SAFETY: Valid by the type invariant; the operations are for files of this crate, and static.
         unsafe {
             to_result(bindings::generic_file_mmap_prepare(self.desc))?;
