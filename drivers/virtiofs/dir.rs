@@ -70,7 +70,7 @@ impl vfs::inode::DirectoryOperations for Directory {
         dentry: &LookupDentry<VirtioFs>,
         flags: LookupFlags,
     ) -> Result<Option<InodeRef<VirtioFs>>> {
-        let found = find(dir, dentry)?;
+        let found = find(dir, dentry, flags.open())?;
         if found.is_none() && !flags.revalidate() && is_doubtful(dir, dentry.name()) {
             return Err(ESTALE);
         }
@@ -154,10 +154,11 @@ impl vfs::inode::DirectoryOperations for Directory {
     }
 }
 
-/// What the name of `dentry` is in `dir`. The dentry learns for how long.
+/// What the name of `dentry` is in `dir`. The dentry learns for how long. `opens`: it is about to be opened.
 pub(crate) fn find(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
+    opens: bool,
 ) -> Result<Option<InodeRef<VirtioFs>>> {
     let asked = Asked::now();
     match lookup(dir, dentry.name())? {
@@ -165,6 +166,9 @@ pub(crate) fn find(
             let inode = instantiate(dir, &entry, asked)?;
             grant(dentry, entry.entry_ttl, asked);
             dir.data().names_wanted();
+            if opens {
+                inode.data().walks_to_open(Some(asked));
+            }
             Ok(Some(inode))
         }
         LookupReply::Negative(ttl) => {
@@ -276,6 +280,9 @@ impl vfs::dentry::Operations for Entries {
         }
         let good = Deadline::from_word(dentry.time()).is_ahead();
         if good && !must_ask(flags, inode.is_some()) {
+            if let Some(inode) = inode.filter(|_| flags.open()) {
+                inode.data().walks_to_open(None);
+            }
             return Ok(true);
         }
         // A name that did not exist is looked up anew by the VFS, in one request.
@@ -298,6 +305,9 @@ impl vfs::dentry::Operations for Entries {
                 }
                 grant(dentry, entry.entry_ttl, asked);
                 dir.data().names_wanted();
+                if flags.open() {
+                    inode.data().walks_to_open(Some(asked));
+                }
                 Ok(true)
             }
             Ok(LookupReply::Negative(_))
@@ -330,6 +340,9 @@ impl vfs::dentry::Operations for Entries {
         let inode = dentry.inode();
         let stale = inode.is_some_and(RcuInode::is_stale);
         if good && !stale && !must_ask(flags, inode.is_some()) {
+            if let Some(inode) = inode.filter(|_| flags.open()) {
+                inode.data().walks_to_open(None);
+            }
             return Ok(true);
         }
         Err(ECHILD)

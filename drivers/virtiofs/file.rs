@@ -10,6 +10,10 @@ use crate::{
     },
     dir::closed,
     direct,
+    freshness::{
+        Asked,
+        LastAsked, //
+    },
     gate::Held,
     inode::NodeInode,
     ioctl,
@@ -115,6 +119,9 @@ fn is_removed(inode: &Inode<VirtioFs>) -> bool {
     }
 }
 
+/// How often one read goes on at most where a file becomes longer or shorter all the while.
+const MAX_READS: usize = 8;
+
 /// An open file or directory of the daemon.
 pub(crate) struct Handle {
     fh: Fh,
@@ -125,6 +132,10 @@ pub(crate) struct Handle {
     writes: bool,
     /// Whether the daemon truncated the file when it was opened.
     truncated: bool,
+    /// When it began to be opened, or later, but before the daemon was asked to.
+    began: Asked,
+    /// As of when its attributes are to be: see [`Handle::finish_open`].
+    since: LastAsked,
     /// Of a file that is mapped from the window: how it is read and written.
     run: Option<KBox<Run>>,
     /// Set once it was asked for a lock that the daemon keeps.
@@ -164,6 +175,8 @@ impl Handle {
                 counted: false,
                 writes: false,
                 truncated: false,
+                began: Asked::now(),
+                since: LastAsked::new(),
                 run: None,
                 claims: SetOnce::new(),
                 cursor: Cursor::new(),
@@ -191,10 +204,26 @@ impl Handle {
         } else if self.flags.contains(OpenReplyFlags::NONSEEKABLE) {
             file.set_nonseekable();
         }
+        let walked = inode.data().take_walk_to_open();
         if !self.flags.contains(OpenReplyFlags::KEEP_CACHE) {
             // Close-to-open: what others wrote before is seen from here on.
             self.drop_old(inode);
+            // So is the size, without which that would be cut where it ended before: who uses attributes from before this call asks
+            // first. Those that the walk of this call has brought are good.
+            let began = walked.map_or(self.began, |asked| asked.min(self.began));
+            self.since.set(began);
+            if inode.data().is_older_than(began) {
+                inode.data().freshness().expire();
+            }
         }
+    }
+
+    /// Has the daemon asked for the attributes if they are from before the file was opened. Sleeps.
+    fn see_size(&self, inode: &Inode<VirtioFs>) -> Result {
+        if inode.data().is_older_than(self.since.get()) && !writeback::is_ahead(inode) {
+            inode.refresh(Some(self.fh))?;
+        }
+        Ok(())
     }
 
     /// What was read of the file before is not seen any more. Sleeps.
@@ -449,6 +478,48 @@ impl Drop for Parting {
     }
 }
 
+/// Whether the file may have more than its size here says, as its contents are newer. Where writes are kept here, this kernel knows.
+fn ends_early(inode: &Inode<VirtioFs>) -> bool {
+    inode.data().freshness().is_end_older() && !writeback::is_ahead(inode)
+}
+
+/// Reads through the page cache. Sleeps, unless `iocb` says not to.
+///
+/// Nothing is read beyond the size that the file has when this begins. The VFS looks at it once more when it has a page: should the file
+/// have become longer by then, what the page has behind its old end would be shown, which are zeroes that nobody wrote. Pages that have
+/// them are dropped before the new size is there to be seen.
+///
+/// Where it comes to the end of the file, that is no older than the contents before it: else these could be new, and cut where the old
+/// ones ended. Mostly the READ has told so, by coming to the end itself.
+fn read_cached(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
+    let (file, inode) = (iocb.file(), iocb.file().inode());
+    let freshness = inode.data().freshness();
+    let mut total = 0;
+    for _ in 0..MAX_READS {
+        let again = freshness.read_again();
+        match iocb.filemap_read(to, inode.size(), total) {
+            Ok(read) => total = read,
+            Err(e) if total > 0 || e != EIO || freshness.read_again() == again => {
+                return match total {
+                    0 => Err(e),
+                    total => Ok(total),
+                };
+            }
+            // It was read while its size changed.
+            Err(_) => continue,
+        }
+        if to.is_empty() || iocb.is_nowait() || !ends_early(inode) {
+            break;
+        }
+        match inode.refresh(Some(file.data().fh)) {
+            Err(e) if total == 0 => return Err(e),
+            Ok(()) if iocb.pos() < inode.size() => {}
+            _ => break,
+        }
+    }
+    Ok(total)
+}
+
 /// What the VFS asks of open regular files.
 pub(crate) struct RegularFiles;
 
@@ -600,7 +671,7 @@ impl vfs::file::Operations for RegularFiles {
             }
             inode.refresh_if_expired(Some(handle.fh))?;
         }
-        iocb.filemap_read(to)
+        read_cached(&mut iocb, to)
     }
 
     fn write_iter(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
@@ -640,11 +711,20 @@ impl vfs::file::Operations for RegularFiles {
         if direct || file.inode().is_dax() {
             return splice.by_copy();
         }
-        file.inode().refresh_if_expired(Some(file.data().fh))?;
-        splice.from_page_cache()
+        let inode = file.inode();
+        let fh = Some(file.data().fh);
+        let beyond = splice.range().end > inode.size();
+        match beyond && ends_early(inode) {
+            true => inode.refresh(fh)?,
+            false => inode.refresh_if_expired(fh)?,
+        }
+        // Who comes to the end calls once more, which asks again if that is older than what is before it.
+        splice.from_page_cache(inode.size())
     }
 
+    /// What lies behind the end of the file, as it is known, cannot be touched: so that is no older than the open file.
     fn mmap(file: &File<VirtioFs>, mapping: &mut Mapping<'_, VirtioFs>) -> Result {
+        file.data().see_size(file.inode())?;
         if file.inode().is_dax() {
             return mapping.map_dax::<Faults>();
         }

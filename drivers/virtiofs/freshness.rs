@@ -32,6 +32,14 @@ pub(crate) struct Freshness {
     access_until: Atomic<u64>,
     /// Of size or contents, through this kernel: see [`Freshness::changed`].
     changed: LastChange,
+    /// As of when the size is known: see [`Freshness::size_known`].
+    sized: LastAsked,
+    /// When contents up to the end of the file were asked for: see [`Freshness::end_asked`].
+    end: LastAsked,
+    /// The largest size that a READ has cut: see [`Freshness::was_cut`].
+    cut_from: Atomic<i64>,
+    /// READs whose answer was not to be used: see [`Freshness::is_to_be_read_again`].
+    again: Atomic<u64>,
 }
 
 impl Freshness {
@@ -41,7 +49,60 @@ impl Freshness {
             until: Atomic::new(0),
             access_until: Atomic::new(0),
             changed: LastChange::new(),
+            sized: LastAsked::new(),
+            end: LastAsked::new(),
+            cut_from: Atomic::new(0),
+            again: Atomic::new(0),
         }
+    }
+
+    /// The size is known as of then: from attributes, or from a READ that has come to the end of the file.
+    pub(crate) fn size_known(&self, asked: Asked) {
+        self.sized.advance(asked);
+    }
+
+    /// Whether the size is known as of later.
+    pub(crate) fn knows_later_size(&self, asked: Asked) -> bool {
+        asked < self.sized.get()
+    }
+
+    /// Contents are asked for, up to the end of the file as it is known or beyond.
+    pub(crate) fn end_asked(&self, asked: Asked) {
+        self.end.advance(asked);
+    }
+
+    /// Whether contents before the end of the file may be newer than its size: new bytes, cut where the old ones ended.
+    pub(crate) fn is_end_older(&self) -> bool {
+        self.sized.get() < self.end.get()
+    }
+
+    /// A READ has found the end of a file of this size before it. Pages from there on are still to be dropped.
+    pub(crate) fn was_cut(&self, size: i64) {
+        let mut from = self.cut_from.load(ordering::Relaxed);
+        while from < size {
+            match self.cut_from.cmpxchg(from, size, ordering::Relaxed) {
+                Ok(_) => break,
+                Err(other) => from = other,
+            }
+        }
+    }
+
+    /// Up to where there may be pages behind the end of the file because of READs: see [`Freshness::was_cut`]. They are dropped now.
+    pub(crate) fn take_cut(&self) -> i64 {
+        match self.cut_from.load(ordering::Relaxed) {
+            0 => 0,
+            _ => self.cut_from.xchg(0, ordering::Relaxed),
+        }
+    }
+
+    /// The answer to a READ was not to be used, as the size was not the one that it was asked for with.
+    pub(crate) fn is_to_be_read_again(&self) {
+        self.again.fetch_add(1u64, ordering::Release);
+    }
+
+    /// How often that was so.
+    pub(crate) fn read_again(&self) -> u64 {
+        self.again.load(ordering::Acquire)
     }
 
     /// Size or contents have been changed here. The attributes are as good as before, but for those that were asked for already.
@@ -99,6 +160,16 @@ static QUESTIONS: Atomic<u64> = Atomic::new(1);
 pub(crate) struct Asked(u64);
 
 impl Asked {
+    /// As a number, to be kept in a word with other things.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// As it was kept.
+    pub(crate) fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// They are asked for now.
     pub(crate) fn now() -> Self {
         Self(QUESTIONS.fetch_add(1u64, ordering::Full).wrapping_add(1))
@@ -112,6 +183,17 @@ impl LastAsked {
     /// Of what was never asked for.
     pub(crate) fn new() -> Self {
         Self(Atomic::new(0))
+    }
+
+    /// It is known as of then, unless it was known as of later.
+    pub(crate) fn advance(&self, asked: Asked) {
+        let mut last = self.0.load(ordering::Relaxed);
+        while last < asked.0 {
+            match self.0.cmpxchg(last, asked.0, ordering::Full) {
+                Ok(_) => break,
+                Err(other) => last = other,
+            }
+        }
     }
 
     /// It is known as of then.
@@ -275,6 +357,23 @@ mod tests {
         assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
         fresh.renew(Ttl::ZERO);
         assert!(!fresh.is_fresh() && !fresh.is_access_fresh());
+    }
+
+    #[test]
+    fn ends() {
+        let fresh = Freshness::new();
+        assert!(!fresh.is_end_older());
+        let (first, second) = (Asked::now(), Asked::now());
+        fresh.size_known(first);
+        fresh.end_asked(second);
+        assert!(fresh.is_end_older() && !fresh.knows_later_size(second));
+        fresh.size_known(second);
+        fresh.size_known(first);
+        assert!(!fresh.is_end_older() && fresh.knows_later_size(first));
+        fresh.was_cut(5000);
+        fresh.was_cut(100);
+        assert_eq!(fresh.take_cut(), 5000);
+        assert_eq!(fresh.take_cut(), 0);
     }
 
     #[test]

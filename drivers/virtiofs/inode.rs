@@ -54,6 +54,7 @@ use fuse_proto::{
     Ttl, //
 };
 use kernel::{
+    current,
     page::PAGE_SIZE,
     prelude::*,
     str::CString,
@@ -85,6 +86,9 @@ use vfs::{
     SuperBlock, //
 };
 
+/// Bits of [`Node::walk`] for when attributes were asked for; the others are for the task.
+const WALK_ASKED_BITS: u32 = 42;
+
 /// How often attributes are asked for at most that change all the while.
 const MAX_REFRESHES: usize = 4;
 
@@ -99,6 +103,8 @@ pub(crate) struct Node {
     freshness: Arc<Freshness>,
     #[pin]
     writers: Writers,
+    /// Who has looked it up to open it, and when: see [`Node::walks_to_open`].
+    walk: Atomic<u64>,
     /// Of other attributes: see [`Node::changed_attributes`].
     changed_attributes: LastChange,
     /// When the daemon was last asked for contents: see [`Node::reads`].
@@ -129,6 +135,7 @@ impl Node {
             freshness: Arc::new(
                 Freshness::new(), GFP_KERNEL)?,
             writers <- Writers::new(),
+            walk: Atomic::new(0),
             changed_attributes: LastChange::new(),
             read: LastChange::new(),
             answered: LastAsked::new(),
@@ -218,6 +225,39 @@ impl Node {
         self.read.is_now();
     }
 
+    /// The current task has come to the inode to open it, with attributes that were `asked` for on the way, or with those that there
+    /// were. Callable from any context.
+    ///
+    /// [`Node::take_walk_to_open`] makes use of that: a task opens what it comes to before it comes anywhere else. Of tasks that do so
+    /// at the same time, the last one counts.
+    pub(crate) fn walks_to_open(&self, asked: Option<Asked>) {
+        let me = (current!().pid() as u64) << WALK_ASKED_BITS;
+        let word = asked
+            .map(Asked::number)
+            .filter(|number| *number < 1 << WALK_ASKED_BITS);
+        match word {
+            Some(number) => self.walk.store(me | number, ordering::Relaxed),
+            // Mostly it is not set, and then the memory need not move to this CPU.
+            None if self.walk.load(ordering::Relaxed) != 0 => self.walk.store(0, ordering::Relaxed),
+            None => {}
+        }
+    }
+
+    /// When attributes were asked for by the walk of the current task that has led to this inode, if it has asked.
+    pub(crate) fn take_walk_to_open(&self) -> Option<Asked> {
+        let word = self.walk.load(ordering::Relaxed);
+        if word == 0 || word >> WALK_ASKED_BITS != current!().pid() as u64 {
+            return None;
+        }
+        self.walk.store(0, ordering::Relaxed);
+        Some(Asked::of_number(word & ((1 << WALK_ASKED_BITS) - 1)))
+    }
+
+    /// Whether the attributes that are known were asked for before.
+    pub(crate) fn is_older_than(&self, asked: Asked) -> bool {
+        self.answered.get() < asked
+    }
+
     /// Attributes are known as of then, the time of last access among them.
     pub(crate) fn answered(&self, asked: Asked) {
         self.answered.set(asked);
@@ -303,6 +343,8 @@ pub(crate) trait NodeInode {
     fn is_same(&self, entry: &Entry) -> bool;
     /// Takes over attributes that the daemon sent, and says what has become of them. Sleeps.
     fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result<Taken>;
+    /// Drops what is cached of the contents and not dirty, and the page with the `end` of the file when it is dirty, too. Sleeps.
+    fn drop_pages(&self, end: i64);
     /// Asks the daemon for the attributes once, of the open file `fh` if there is one. They are returned if the inode does not have
     /// all of them. Sleeps.
     fn ask(&self, fh: Option<Fh>) -> Result<Option<Attr>>;
@@ -344,32 +386,64 @@ impl NodeInode for Inode<VirtioFs> {
             return Err(ESTALE);
         }
         let size = i64::try_from(attr.size)?;
-        let mut locked = self.lock();
-        if self.data().knows_later(asked) {
-            return Ok(Taken::Over);
-        }
-        if self.data().is_out_of_date(asked) {
-            return Ok(Taken::Overtaken);
-        }
+        let is_cached = attr.kind == FileType::Regular && !self.is_dax();
+        let auto_inval = self.session()?.has(InitFlags::AUTO_INVAL_DATA);
+        let freshness = &self.data().freshness;
+        let mut dropped = None;
+        let mut locked = loop {
+            let locked = self.lock();
+            if self.data().knows_later(asked) {
+                return Ok(Taken::Over);
+            }
+            if self.data().is_out_of_date(asked) {
+                return Ok(Taken::Overtaken);
+            }
+            // Other times mean something where the daemon says so, or when they may be those of a change that was given up here.
+            let times_matter = auto_inval || self.data().is_doubted();
+            let seen = (self.size(), self.mtime());
+            let changed = size != seen.0 || times_matter && timespec(attr.mtime) != seen.1;
+            let drops = changed
+                && is_cached
+                && dropped != Some(seen)
+                && self.has_pages()
+                && !self.data().is_overtaken(asked)
+                && !writeback::is_ahead(self);
+            if !drops {
+                break locked;
+            }
+            drop(locked);
+            // Before the new size and times are there to be seen: a page has zeroes behind the end of the file as it was when it was
+            // read, and old contents before it.
+            self.drop_pages(size.min(seen.0));
+            dropped = Some(seen);
+        };
         let (old_size, old_mtime) = (self.size(), self.mtime());
+        let old_size = old_size.max(freshness.take_cut());
         let doubted = self.data().is_doubted();
         let mut attrs = locked.attrs();
         set_attributes(&mut attrs, attr);
         self.data().answered(asked);
         if self.data().is_overtaken(asked) {
+            freshness.was_cut(old_size);
             return Ok(Taken::Overtaken);
         }
         let ahead = writeback::is_ahead(self);
         if ahead {
             attrs.set_blocks(attr.blocks);
+        } else if freshness.knows_later_size(asked) && size != self.size() {
+            // A READ has come to the end of the file since.
+            freshness.was_cut(old_size);
+            freshness.expire();
+            return Ok(Taken::Overtaken);
         } else {
             set_size_and_times(&mut attrs, attr);
+            freshness.size_known(asked);
         }
         drop(locked);
-        self.data().freshness.renew(ttl);
+        freshness.renew(ttl);
         if self.data().is_overtaken(asked) || self.data().is_out_of_date(asked) {
             // It was changed since this was looked at.
-            self.data().freshness.expire_all();
+            freshness.expire_all();
         }
 
         if attr.kind == FileType::Regular && self.session()?.window().is_some() {
@@ -379,8 +453,7 @@ impl NodeInode for Inode<VirtioFs> {
                 self.mark_dont_cache();
             }
         }
-        // Other times mean something where the daemon says so, or when they may be those of a change that was given up here.
-        let times_matter = doubted || self.session()?.has(InitFlags::AUTO_INVAL_DATA);
+        let times_matter = doubted || auto_inval;
         let changed = old_size != size || times_matter && old_mtime != timespec(attr.mtime);
         if self.is_dax() {
             // What is seen is what the host has, but not beyond the end.
@@ -392,19 +465,25 @@ impl NodeInode for Inode<VirtioFs> {
             }
             return Ok(Taken::Over);
         }
-        if attr.kind == FileType::Regular && !ahead && self.has_pages() {
-            // What was read of the end of a file of another length ends in zeroes. Where writes are kept here, what has made it longer
-            // again since then is dirty, and stays.
-            let drops = size < old_size && writeback::keeps(self);
-            if size < old_size && !drops {
-                self.truncate_pagecache(size);
-            }
-            if drops || changed {
-                // Pages that can't be dropped are being read anew.
-                let _ = self.invalidate_pages();
+        if is_cached && !ahead && size < old_size && self.has_pages() {
+            // What lies behind the end cannot be reached through mappings any more. Where writes are kept here, what has made the file
+            // longer again since then is dirty, and stays.
+            match writeback::keeps(self) {
+                true => self.drop_pages(size),
+                false => self.truncate_pagecache(size),
             }
         }
         Ok(Taken::Over)
+    }
+
+    fn drop_pages(&self, end: i64) {
+        // Of what is dirty the page with the end goes, too: it was stored to through a mapping. Errors stay with the file.
+        if self.invalidate_pages() == Err(EBUSY)
+            && !writeback::keeps(self)
+            && self.write_and_wait_range(end, end) != Err(EINTR)
+        {
+            let _ = self.invalidate_range(end, end);
+        }
     }
 
     fn ask(&self, fh: Option<Fh>) -> Result<Option<Attr>> {
@@ -556,6 +635,7 @@ fn complete(
     set_attributes(&mut inode.attrs(), attr);
     set_size_and_times(&mut inode.attrs(), attr);
     inode.data().answered(asked);
+    inode.data().freshness.size_known(asked);
     // What was asked for before the last inode went may be from before a change through it, if it was the same.
     if !inode.super_block().data().evicted_since(asked) {
         inode.data().freshness.renew(ttl);

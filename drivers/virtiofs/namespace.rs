@@ -362,7 +362,7 @@ pub(crate) fn atomic_open(
         again
     };
     if !request.creates() {
-        let found = find(dir, dentry)?;
+        let found = find(dir, dentry, true)?;
         if found.is_none() && look_again() {
             return Err(ESTALE);
         }
@@ -378,7 +378,7 @@ pub(crate) fn atomic_open(
             return Err(refused);
         }
         // Not every daemon looks for the file first. If there is one, it can be opened all the same.
-        if let Some(inode) = find(dir, dentry)? {
+        if let Some(inode) = find(dir, dentry, true)? {
             return Ok(Opened::Found(Some(inode)));
         }
         if refused == ENOENT && look_again() {

@@ -6,7 +6,9 @@
 //! for its lock. A read ahead is cut into requests as large as the daemon takes.
 
 use crate::{
+    freshness::Asked,
     inode::NodeInode,
+    request::Fill,
     superblock::{
         caller,
         VirtioFs, //
@@ -110,15 +112,20 @@ fn fill(inode: &Inode<VirtioFs>, fh: Fh, range: FolioRange) -> Result {
         flags: 0,
         lock_owner: None,
     };
-    // As much as there is by what is known of the file; less means that it has shrunk.
-    let left = u64::try_from(inode.size())?.saturating_sub(offset);
-    let expected = usize::try_from(left)?.min(range.len());
+    let freshness = inode.data().freshness();
+    let asked = Asked::now();
+    let size = u64::try_from(inode.size())?;
+    if offset.saturating_add(range.len() as u64) >= size {
+        freshness.end_asked(asked);
+    }
     inode.data().reads();
-    session.fill(
-        &op,
-        &caller(inode.super_block()),
-        range,
-        inode.data().freshness().clone(),
-        expected,
-    )
+    let fill = Fill {
+        session: session.clone(),
+        op,
+        freshness: freshness.clone(),
+        asked,
+        size,
+        keeps_writes: writeback::keeps(inode),
+    };
+    session.fill(&caller(inode.super_block()), range, fill)
 }

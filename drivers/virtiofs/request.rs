@@ -12,6 +12,8 @@ use crate::{
     forget::insist,
     freshness::{
         doubt_everything,
+        is_doubted,
+        Asked,
         Freshness, //
     },
     lane::Lane,
@@ -45,7 +47,10 @@ use kernel::{
     },
 };
 use kernel_ext::{
-    folio::FolioRange,
+    folio::{
+        FolioFile,
+        FolioRange, //
+    },
     task::{
         is_exiting,
         is_killed, //
@@ -115,12 +120,65 @@ enum Purpose {
 }
 
 /// What is known of folios that are to be filled.
-struct Fill {
-    op: fuse_proto::Read,
+pub(crate) struct Fill {
+    pub(crate) session: Arc<Session>,
+    pub(crate) op: fuse_proto::Read,
     /// Of the file that is read.
-    freshness: Arc<Freshness>,
-    /// Bytes that come if the file is as long as it was.
-    expected: usize,
+    pub(crate) freshness: Arc<Freshness>,
+    /// When this is asked for.
+    pub(crate) asked: Asked,
+    /// How long the file was then, as far as this kernel knew.
+    pub(crate) size: u64,
+    /// Whether writes to the file are kept here first.
+    pub(crate) keeps_writes: bool,
+}
+
+impl Fill {
+    /// Whether so many bytes may be fewer than the file has there, by its size here. Callable from any context.
+    fn is_short(&self, bytes: usize) -> bool {
+        let end = self.op.offset.saturating_add(bytes as u64);
+        (bytes as u64) < u64::from(self.op.size)
+            && (end < self.size
+                || self.freshness.is_overtaken(self.asked)
+                || self.freshness.knows_later_size(self.asked)
+                || is_doubted(self.asked))
+    }
+
+    /// So many bytes have come, and the file has no more there. If it ends where it did before, that is known as of now: of a READ that
+    /// brings all it can, nobody knows how much the file has beyond. Callable from any context.
+    fn is_whole(&self, bytes: usize) {
+        let end = self.op.offset.saturating_add(bytes as u64);
+        if (bytes as u64) < u64::from(self.op.size) && end == self.size {
+            self.freshness.size_known(self.asked);
+        }
+    }
+
+    /// So few bytes have come: the file ends there, unless its size here is newer than that, and then they are of no use.
+    ///
+    /// Who waits for the folios finds the size as it is now: it changes before they are up to date. With writes that are kept here
+    /// first, it is a hole that the daemon does not know of yet.
+    fn judge_short(&self, bytes: usize, file: &mut FolioFile<'_>) -> Result {
+        let end = self.op.offset.saturating_add(bytes as u64);
+        let (end, size) = (i64::try_from(end)?, file.size());
+        if end >= size {
+            return Ok(());
+        }
+        self.freshness.expire();
+        if self.keeps_writes && file.is_dirty() {
+            return Ok(());
+        }
+        let is_newer = self.freshness.is_overtaken(self.asked)
+            || self.freshness.knows_later_size(self.asked)
+            || is_doubted(self.asked);
+        if is_newer {
+            self.freshness.is_to_be_read_again();
+            return Err(EAGAIN);
+        }
+        file.set_size(end);
+        self.freshness.was_cut(size);
+        self.freshness.size_known(self.asked);
+        Ok(())
+    }
 }
 
 /// What is known of folios that are being written back.
@@ -196,10 +254,14 @@ impl virtio::Owner for Request {
                     Outcome::Returned(used) => check(lane, transfer, &fill.op, used),
                     _ => Err(ENOTCONN),
                 };
-                if filled.is_ok_and(|bytes| bytes < fill.expected) {
-                    fill.freshness.expire();
+                match filled {
+                    Ok(bytes) if fill.is_short(bytes) => Session::end_short_later(transfer, bytes),
+                    Ok(bytes) => {
+                        fill.is_whole(bytes);
+                        transfer.end_read(filled);
+                    }
+                    Err(_) => transfer.end_read(filled),
                 }
-                transfer.end_read(filled);
             }
             (Purpose::Store(store), outcome) => {
                 lane.background_ends();
@@ -628,26 +690,37 @@ impl Session {
         Ok(())
     }
 
-    /// Reads into folios and goes on; they are ended when the reply is there. `expected` bytes come if the file, whose
-    /// `freshness` this is, has not shrunk. With too many such requests under way it waits for this one, so that nobody runs
-    /// ahead without end. Sleeps.
-    pub(crate) fn fill(
-        &self,
-        op: &fuse_proto::Read,
-        caller: &Caller,
-        folios: FolioRange,
-        freshness: Arc<Freshness>,
-        expected: usize,
-    ) -> Result {
-        let purpose = Purpose::Fill(Fill {
-            op: *op,
-            freshness,
-            expected,
-        });
+    /// Reads into folios and goes on; they are ended when the reply is there. With too many such requests under way it waits for this
+    /// one, so that nobody runs ahead without end. Sleeps.
+    pub(crate) fn fill(&self, caller: &Caller, folios: FolioRange, fill: Fill) -> Result {
+        let op = fill.op;
         let payload = Payload::Folios(folios);
-        let (transfer, under_way) = self.send_in_background(op, caller, payload, purpose)?;
+        let purpose = Purpose::Fill(fill);
+        let (transfer, under_way) = self.send_in_background(&op, caller, payload, purpose)?;
         self.limit_background(&transfer, under_way);
         Ok(())
+    }
+
+    /// Fewer bytes have come than the file had there: has that looked at by a work item, before anybody sees the folios. The size of a
+    /// file is locked by what interrupts can't take. Callable from any context; for want of memory the read fails.
+    fn end_short_later(transfer: &Arc<Transfer<Request>>, bytes: usize) {
+        let Purpose::Fill(fill) = &transfer.owner().purpose else {
+            return;
+        };
+        let short = transfer.clone();
+        let spawned = fill
+            .session
+            .instance()
+            .work()
+            .try_spawn(GFP_ATOMIC, move || {
+                if let Purpose::Fill(fill) = &short.owner().purpose {
+                    short.end_read_if(bytes, |file| fill.judge_short(bytes, file));
+                }
+            });
+        if spawned.is_err() {
+            fill.freshness.is_to_be_read_again();
+            transfer.end_read(Err(ENOMEM));
+        }
     }
 
     /// Writes folios back and goes on; their writeback ends when the daemon has taken them. As [`Session::fill`].

@@ -279,6 +279,7 @@ pub(crate) fn take_over(
     }
     if sets_mtime || !writeback::is_ahead(inode) {
         set_size_and_times(&mut attrs, attr);
+        inode.data().freshness().size_known(asked);
     } else {
         attrs.set_blocks(attr.blocks);
         attrs.set_ctime(inode.ctime().max(timespec(attr.ctime)));

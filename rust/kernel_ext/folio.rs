@@ -8,7 +8,10 @@ use crate::{
     bindings,
     scatterlist::Scatterlist, //
 };
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     prelude::*,
     sync::atomic::{
@@ -148,6 +151,39 @@ impl FolioRange {
         &self.sg
     }
 
+    /// As [`end_read`](FolioRange::end_read) with `Ok(bytes)`, if the file agrees: `judge` gets it with its size locked (`i_lock`),
+    /// before any folio is up to date, and must not sleep. Its error is the outcome.
+    ///
+    /// Not callable in interrupts, which `i_lock` is not made for.
+    ///
+    /// # Safety
+    ///
+    /// As for `end_read`.
+    pub unsafe fn end_read_if(
+        &self,
+        bytes: usize,
+        judge: impl FnOnce(&mut FolioFile<'_>) -> Result,
+    ) {
+        if self.ended.xchg(1, ordering::Full) != 0 {
+            return;
+        }
+        let judged = self.folios.first().map_or(Err(EIO), |folio| {
+            // SAFETY: By the type invariant the folio is valid, and locked until here as `ended` was not set. So it stays in its
+            // mapping, whose inode is not freed before: that waits for its folios.
+            unsafe {
+                let mapping = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping;
+                let inode = (*mapping).host;
+                bindings::spin_lock(&raw mut (*inode).i_lock);
+                // INVARIANT: It has just been locked, and is unlocked after the last use.
+                let judged = judge(&mut FolioFile(inode, PhantomData));
+                bindings::spin_unlock(&raw mut (*inode).i_lock);
+                judged
+            }
+        });
+        // SAFETY: As the caller says; we have set `ended`.
+        unsafe { self.unlock(judged.map(|()| bytes)) };
+    }
+
     /// Ends the read of all folios, once: with `Ok(bytes)` the rest is zeroed and they are up to date, with `Err` they
     /// are not. Callable from any context; only the first call has an effect.
     ///
@@ -165,9 +201,17 @@ impl FolioRange {
         if self.ended.xchg(1, ordering::Full) != 0 {
             return;
         }
+        // SAFETY: As the caller says; we have set `ended`.
+        unsafe { self.unlock(outcome) };
+    }
+
+    /// # Safety
+    ///
+    /// As for [`end_read`](FolioRange::end_read). The caller has set `ended`, and calls this once.
+    unsafe fn unlock(&self, outcome: Result<usize>) {
         let mut start = 0;
         for folio in self.folios.iter().map(|f| f.as_ptr()) {
-            // SAFETY: By the type invariant the folio is valid, and locked until here as `ended` was not set.
+            // SAFETY: By the type invariant the folio is valid, and locked until here, as the caller says.
             unsafe {
                 let size = bindings::folio_size(folio);
                 if let Ok(bytes) = outcome {
@@ -179,6 +223,42 @@ impl FolioRange {
                 bindings::folio_end_read(folio, outcome.is_ok());
                 start = start.saturating_add(size);
             }
+        }
+    }
+}
+
+/// The file whose folios are being read, with its size locked.
+///
+/// # Invariants
+///
+/// The inode is valid during `'a`, and we hold its `i_lock`.
+pub struct FolioFile<'a>(*mut bindings::inode, PhantomData<&'a FolioRange>);
+
+impl FolioFile<'_> {
+    /// Its size in bytes.
+    pub fn size(&self) -> i64 {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::i_size_read(self.0) }
+    }
+
+    /// Sets the size. Pages beyond it stay in the page cache.
+    pub fn set_size(&mut self, size: i64) {
+        // SAFETY: Valid and locked by the type invariant.
+        unsafe { bindings::i_size_write(self.0, size) };
+    }
+
+    /// Whether pages or times are dirty, or being written back.
+    pub fn is_dirty(&self) -> bool {
+        let dirty = bindings::inode_state_flags_enum_I_DIRTY_SYNC
+            | bindings::inode_state_flags_enum_I_DIRTY_DATASYNC
+            | bindings::inode_state_flags_enum_I_DIRTY_TIME
+            | bindings::inode_state_flags_enum_I_SYNC;
+        // SAFETY: Valid by the type invariant; racing changes give the old or the new value.
+        unsafe {
+            let mapping = (*self.0).i_mapping;
+            bindings::mapping_tagged(mapping, bindings::PAGECACHE_TAG_DIRTY)
+                || bindings::mapping_tagged(mapping, bindings::PAGECACHE_TAG_WRITEBACK)
+                || (&raw const (*self.0).i_state.__state).read_volatile() & dirty != 0
         }
     }
 }

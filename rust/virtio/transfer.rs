@@ -53,7 +53,10 @@ use kernel::{
 use kernel_ext::{
     bindings,
     completion::Completion,
-    folio::FolioRange,
+    folio::{
+        FolioFile,
+        FolioRange, //
+    },
     jiffies,
     pages::PageBuffer,
     scatterlist::Scatterlist,
@@ -296,6 +299,18 @@ impl<O: Owner> Transfer<O> {
         if let Payload::Folios(folios) = &self.payload {
             // SAFETY: With `Ok` the device has returned them, having written so many bytes.
             unsafe { folios.end_read(self.filled(outcome)) };
+        }
+    }
+
+    /// As [`Transfer::end_read`] with `Ok(bytes)`, if the file agrees: see [`FolioRange::end_read_if`]. Not callable in interrupts.
+    pub fn end_read_if(&self, bytes: usize, judge: impl FnOnce(&mut FolioFile<'_>) -> Result) {
+        if let Payload::Folios(folios) = &self.payload {
+            match self.filled(Ok(bytes)) {
+                // SAFETY: The device has returned them, having written so many bytes.
+                Ok(bytes) => unsafe { folios.end_read_if(bytes, judge) },
+                // SAFETY: Nothing is said of their contents.
+                Err(e) => unsafe { folios.end_read(Err(e)) },
+            }
         }
     }
 

@@ -165,6 +165,24 @@ print(status)
     assert (mounted.tree / "new").read_text() == "written\n"
 
 
+def test_longer_on_the_host(mounted):
+    """Who opens a file that the host has made longer sees all of it, however good what was known of it still was."""
+    path, hand = mounted.tree / "other", mounted.hand
+    assert same(mounted, "other")
+    for number in (1, 2):
+        with open(path, "ab") as file:
+            file.write(bytes([number]) * 5000)
+        size = path.stat().st_size
+        if number == 1:
+            assert same(mounted, "other")
+        assert hand.do("fd = os.open('/mnt/other', os.O_RDONLY)") == "OK"
+        assert hand.do("libc.mmap.restype = ctypes.c_void_p") == "OK"
+        assert hand.do(f"at = libc.mmap(None, ctypes.c_size_t({size}), 1, 1, fd, ctypes.c_long(0))") == "OK"
+        assert hand.do(f"ctypes.string_at(at + {size - 1}, 1)[0]") == "OK" and hand.value == number
+        assert hand.do("os.fstat(fd).st_size") == "OK" and hand.value == size
+        assert hand.do(f"libc.munmap(ctypes.c_void_p(at), ctypes.c_size_t({size})); os.close(fd)") == "OK"
+
+
 def test_shorter_on_the_host(mounted):
     """A file that was cut on the host: as soon as the guest knows, there is nothing behind the end, neither by read nor mapped."""
     path = mounted.tree / "other"

@@ -226,11 +226,32 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
     ///
     /// Errors as the address space operations give them, and `EINVAL` for a DAX file; a read that got some bytes returns these.
     ///
+    /// It ends at `end` in the file at the latest: what lies behind it may be zeroes from before the file was longer. `done` bytes
+    /// have been read by this call before, and count as read by this one.
+    ///
     /// C: `filemap_read()`.
-    pub fn filemap_read(&mut self, to: &mut IovIterDest<'_>) -> Result<usize> {
+    pub fn filemap_read(
+        &mut self,
+        to: &mut IovIterDest<'_>,
+        end: i64,
+        done: usize,
+    ) -> Result<usize> {
         self.file().inode().check_page_cache()?;
-        // SAFETY: Both are valid and ours.
-        count(unsafe { bindings::filemap_read(self.iocb, to.as_raw(), 0) })
+        let Some(left) = u64::try_from(end.saturating_sub(self.pos()))
+            .ok()
+            .filter(|left| *left > 0)
+        else {
+            return Ok(done);
+        };
+        let (len, already) = (to.len(), isize::try_from(done)?);
+        // SAFETY: Both are valid and ours. The iterator has as much left afterwards as if it had not been cut.
+        unsafe {
+            bindings::iov_iter_truncate(to.as_raw(), left);
+            let cut = len - to.len();
+            let read = bindings::filemap_read(self.iocb, to.as_raw(), already);
+            bindings::iov_iter_reexpand(to.as_raw(), to.len() + cut);
+            count(read)
+        }
     }
 
     /// Checks a write before it begins, and moves the position to the end of the file when it appends: how many bytes may be

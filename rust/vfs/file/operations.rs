@@ -26,7 +26,10 @@ use crate::{
     inode::Inode,
     mapping::MAPPED, //
 };
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    ops::Range, //
+};
 use kernel::{
     build_error,
     error::{
@@ -184,14 +187,27 @@ impl<'a, T: FileSystem> Splice<'a, T> {
         unsafe { File::from_raw(self.file) }
     }
 
-    /// Moves pages of the page cache into the pipe. `EINVAL` for a DAX file.
+    /// Where it begins, and where it ends if it moves all that it is to, in bytes.
+    pub fn range(&self) -> Range<i64> {
+        // SAFETY: The position is valid, by the type invariant.
+        let pos = unsafe { *self.pos };
+        pos..pos.saturating_add_unsigned(self.len as u64)
+    }
+
+    /// Moves pages of the page cache into the pipe, up to `end` in the file: what lies behind it may be zeroes from before the file was
+    /// longer. `EINVAL` for a DAX file.
     ///
     /// C: `filemap_splice_read()`; the VFS has DAX files copied.
-    pub fn from_page_cache(self) -> Result<usize> {
+    pub fn from_page_cache(self, end: i64) -> Result<usize> {
         self.file().inode().check_page_cache()?;
-        // SAFETY: The arguments of the call, by the type invariant.
+        let left = usize::try_from(end.saturating_sub(self.range().start)).unwrap_or(0);
+        let len = self.len.min(left);
+        if len == 0 {
+            return Ok(0);
+        }
+        // SAFETY: The arguments of the call, by the type invariant, of which the length is no more.
         count(unsafe {
-            bindings::filemap_splice_read(self.file, self.pos, self.pipe, self.len, self.flags)
+            bindings::filemap_splice_read(self.file, self.pos, self.pipe, len, self.flags)
         })
     }
 
