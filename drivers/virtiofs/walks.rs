@@ -27,11 +27,13 @@ use kernel::{
 };
 use vfs::time::jiffies_64;
 
-/// How long a walk takes at most, in milliseconds, that is still taken for the same one.
-const SAME_WALK: u32 = 1000;
+/// How long a walk takes at most, in milliseconds, that is still taken for the same one. A daemon can be slow; a mark that is left
+/// from another walk costs one request.
+const SAME_WALK: u32 = 10_000;
 
-/// Tasks that are told apart.
-const SLOTS: usize = 64;
+/// Tasks that are told apart: the kernel gives out process IDs in sequence, so that so many tasks that run side by side rarely share
+/// a slot.
+const SLOTS: usize = 512;
 
 /// What a task did last.
 struct Slot {

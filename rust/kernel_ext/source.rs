@@ -5,10 +5,9 @@
 //! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h)
 
 use crate::bindings;
-use kernel::{
-    iov::IovIterSource,
-    prelude::*, //
-};
+use kernel::iov::IovIterSource;
+#[cfg(VIRTIOFS_KUNIT)]
+use kernel::prelude::*;
 
 /// A source that bytes are taken of, maybe more than are written in the end: with a short WRITE, or an error. When this is dropped
 /// it stands behind those that were [kept](Taken::keep), as if no others had been taken.

@@ -61,7 +61,6 @@ use kernel::{
     error::to_result,
     prelude::*,
     sync::{
-        aref::AlwaysRefCounted,
         atomic::{
             Acquire,
             Atomic,

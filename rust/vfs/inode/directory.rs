@@ -12,7 +12,6 @@ use crate::{
     attr::FileType,
     cred::Idmap,
     dentry::{
-        Dentry,
         DentryRef,
         LookupDentry,
         LookupFlags,

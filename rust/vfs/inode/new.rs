@@ -7,7 +7,6 @@ use super::{
     operations,
     AttrsMut,
     DirectoryOperations,
-    Inode,
     InodeBox,
     InodeRef,
     Operations,
