@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! /sys/fs/virtiofs/<n>/tag                  n is the number of the virtio device
+//! /sys/fs/virtiofs/<n>/inodes               how many inodes of the host are known here (not in C)
 //! /sys/fs/virtiofs/<n>/device               link to the virtio device
 //! /sys/fs/virtiofs/<n>/waiting              requests that have not ended (not in the C driver, as fusectl)
 //! /sys/fs/virtiofs/<n>/abort                written to, ends them (the same)
@@ -25,7 +26,8 @@ use crate::{
     },
     lane::Lane,
     patience::Patience,
-    request::Request, //
+    request::Request,
+    unused::Inodes, //
 };
 use core::fmt::Write;
 use kernel::{
@@ -131,6 +133,7 @@ pub(crate) struct Instance {
     /// What the window shows, if the device has one.
     memory: Option<Arc<Memory>>,
     window: Arc<Keeper>,
+    inodes: Inodes,
 }
 
 impl Instance {
@@ -192,6 +195,7 @@ impl Instance {
                 queue_of_cpu,
                 memory,
                 window,
+                inodes: Inodes::new(),
             },
             GFP_KERNEL,
         )?)
@@ -200,6 +204,11 @@ impl Instance {
     /// The tag.
     pub(crate) fn tag(&self) -> &CStr {
         &self.tag
+    }
+
+    /// How many inodes the daemon keeps for this kernel.
+    pub(crate) fn inodes(&self) -> &Inodes {
+        &self.inodes
     }
 
     /// The queue for work that has to be done in a task. It waits for no daemon: others do not get to theirs, and unmounts wait.
@@ -405,6 +414,9 @@ struct InstanceDirectory(Arc<Instance>);
 impl Directory for InstanceDirectory {
     const ATTRIBUTES: &'static [Attribute<Self>] = &[
         Attribute::new(c"tag", |this, page| write_line(page, this.0.tag())),
+        Attribute::new(c"inodes", |this, page| {
+            writeln!(page, "{}", this.0.inodes().count())
+        }),
         Attribute::private(c"waiting", |this, page| {
             writeln!(page, "{}", this.0.waiting())
         }),

@@ -217,7 +217,7 @@ pub(crate) fn closed(dentry: &Dentry<VirtioFs>) {
 }
 
 /// Asks the daemon what `name` in `dir` is. `ENOENT` is an answer: nothing, not to be remembered.
-fn lookup(dir: &Inode<VirtioFs>, name: &[u8]) -> Result<LookupReply> {
+pub(crate) fn lookup(dir: &Inode<VirtioFs>, name: &[u8]) -> Result<LookupReply> {
     if name.len() > NAME_MAX {
         return Err(ENAMETOOLONG);
     }
@@ -239,6 +239,7 @@ pub(crate) fn instantiate(
 ) -> Result<InodeRef<VirtioFs>> {
     let sb = dir.super_block();
     let known = Known::counted(entry.node);
+    sb.data().session()?.keep_bound();
     inode::get(
         sb,
         known,

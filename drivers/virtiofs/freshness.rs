@@ -289,6 +289,14 @@ impl Deadline {
         self.0
     }
 
+    /// Until when it is good, in jiffies since boot; 0 if it has been doubted since.
+    pub(crate) fn time(self) -> u64 {
+        match self.0 ^ DOUBTS.load(ordering::Relaxed) {
+            time if time <= Self::TIME => time,
+            _ => 0,
+        }
+    }
+
     /// Whether it is good still.
     pub(crate) fn is_ahead(self) -> bool {
         // The time, unless there were others since.

@@ -566,7 +566,15 @@ pub(crate) fn get(
             },
         );
         match inode {
-            Ok(Lookup::New(inode)) => return complete(inode, attr, ttl, asked),
+            Ok(Lookup::New(inode)) => {
+                let session = sb.data().session()?;
+                session.instance().inodes().come();
+                let inode = complete(inode, attr, ttl, asked)?;
+                if node != NodeId::ROOT {
+                    session.inode_made(sb.data(), &inode);
+                }
+                return Ok(inode);
+            }
             Ok(Lookup::Cached(inode)) => {
                 let same = inode.data().generation.load(ordering::Relaxed) == generation
                     && u32::from(inode.file_type().mode()) == attr.kind.mode();

@@ -11,9 +11,11 @@ use crate::{
         find,
         grant,
         instantiate,
-        is_doubtful, //
+        is_doubtful,
+        lookup, //
     },
     file::Handle,
+    forget::Known,
     freshness::Asked,
     inode::NodeInode,
     setattr::take_over,
@@ -22,6 +24,7 @@ use crate::{
         creator,
         VirtioFs, //
     },
+    unused::is_out_of_files,
     walks, //
 };
 use fuse_proto::{
@@ -34,6 +37,7 @@ use fuse_proto::{
     FileType,
     InitFlags,
     Link,
+    LookupReply,
     Mkdir,
     Mknod,
     NodeId,
@@ -148,15 +152,54 @@ fn checked(name: &[u8]) -> Result<&[u8]> {
     Ok(name)
 }
 
+/// Has the daemon make something in `dir`, which is told by `is_it`.
+///
+/// A daemon makes it and looks it up then. If it has no file descriptor left for that, the answer is an error, and what was asked for
+/// is there all the same: it is not to be asked for once more, but looked up.
+fn make_once<O: Operation<Reply = Entry>>(
+    dir: &Inode<VirtioFs>,
+    name: &[u8],
+    op: &O,
+    caller: &Caller,
+    is_it: impl Fn(&Entry) -> bool,
+) -> Result<Entry> {
+    let session = dir.session()?;
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match session.call_once(op, caller) {
+            Err(e) if is_out_of_files(e) && left > 0 => {}
+            done => return done,
+        }
+        match lookup(dir, name)? {
+            LookupReply::Found(entry) if is_it(&entry) => return Ok(entry),
+            LookupReply::Found(entry) => {
+                session.forget(Known::counted(entry.node));
+                return Err(EEXIST);
+            }
+            LookupReply::Negative(_) => {}
+        }
+    }
+}
+
+/// Whether an entry may be what `caller` has just made, of this kind.
+fn is_new(entry: &Entry, kind: FileType, caller: &Caller) -> bool {
+    let links = if kind == FileType::Directory { 2 } else { 1 };
+    entry.attr.kind == kind && entry.attr.uid == caller.uid && entry.attr.nlink <= links
+}
+
 /// Has the daemon make something in `dir`, and returns its inode.
 fn make<O: Operation<Reply = Entry>>(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
     op: &O,
     caller: &Caller,
+    kind: FileType,
 ) -> Result<InodeRef<VirtioFs>> {
     let asked = Asked::now();
-    let reply = dir.session()?.call(op, caller);
+    let reply = make_once(dir, dentry.name(), op, caller, |entry| {
+        is_new(entry, kind, caller)
+    });
     dir.data().changed_names();
     let entry = reply?;
     let inode = instantiate(dir, &entry, asked)?;
@@ -184,7 +227,7 @@ pub(crate) fn mknod(
         rdev: Device::from_wire(rdev),
         extensions: maker.extensions(&context),
     };
-    make(dir, dentry, &op, &maker.caller)
+    make(dir, dentry, &op, &maker.caller, op.kind)
 }
 
 /// mkdir(2).
@@ -209,7 +252,7 @@ pub(crate) fn mkdir(
         umask: maker.umask,
         extensions: maker.extensions(&context),
     };
-    make(dir, dentry, &op, &maker.caller)
+    make(dir, dentry, &op, &maker.caller, FileType::Directory)
 }
 
 /// symlink(2).
@@ -227,7 +270,7 @@ pub(crate) fn symlink(
         target: target.to_bytes(),
         extensions: maker.extensions(&context),
     };
-    make(dir, dentry, &op, &maker.caller)
+    make(dir, dentry, &op, &maker.caller, FileType::Symlink)
 }
 
 /// link(2). `EPERM` where the daemon has no such thing, as man-pages have it for filesystems.
@@ -243,7 +286,10 @@ pub(crate) fn link(
         new_name: checked(dentry.name())?,
     };
     let asked = Asked::now();
-    let reply = dir.session()?.call(&op, &caller(dir.super_block()));
+    let caller = caller(dir.super_block());
+    let reply = make_once(dir, dentry.name(), &op, &caller, |entry| {
+        inode.is_same(entry)
+    });
     dir.data().changed_names();
     inode.data().changed_attributes();
     let entry = reply.map_err(|e| if e == ENOSYS { EPERM } else { e })?;
@@ -368,9 +414,14 @@ pub(crate) fn atomic_open(
         }
         return Ok(Opened::Found(found));
     }
+    let mut last = ESTALE;
     for _ in 0..ATTEMPTS {
         let refused = match create(dir, dentry, request) {
             Ok(opened) => return Ok(opened),
+            Err(e) if is_out_of_files(e) => {
+                last = e;
+                continue;
+            }
             Err(e) => e,
         };
         let is_answer = ![EINTR, ENOTCONN, ENODEV, ENOMEM].contains(&refused);
@@ -388,7 +439,7 @@ pub(crate) fn atomic_open(
             return Err(refused);
         }
     }
-    Err(ESTALE)
+    Err(last)
 }
 
 fn create(
@@ -405,6 +456,7 @@ fn create(
                 grant(dentry, entry.entry_ttl, asked);
                 return Ok(Opened::CreatedAndOpened(inode, handle));
             }
+            Err(e) if is_out_of_files(e) => return made_or_not(dir, dentry, request, e),
             Err(e) if e == ENOSYS => {}
             Err(e) => return Err(e),
         }
@@ -412,6 +464,28 @@ fn create(
     let file_type = vfs::attr::FileType::Regular;
     let permissions = request.permissions();
     mknod(request.idmap(), dir, dentry, file_type, permissions, 0).map(Opened::Created)
+}
+
+/// Nobody knows whether the daemon has made a file: if it has not, it was `refused`, and can be asked again.
+fn made_or_not(
+    dir: &Inode<VirtioFs>,
+    dentry: &LookupDentry<VirtioFs>,
+    request: &OpenRequest<'_>,
+    refused: Error,
+) -> Result<Opened<VirtioFs>> {
+    let asked = Asked::now();
+    let LookupReply::Found(entry) = lookup(dir, dentry.name())? else {
+        return Err(refused);
+    };
+    let caller = creator(dir.super_block(), request.idmap())?;
+    let is_ours = is_new(&entry, FileType::Regular, &caller) && entry.attr.size == 0;
+    let inode = instantiate(dir, &entry, asked)?;
+    grant(dentry, entry.entry_ttl, asked);
+    Ok(match is_ours {
+        true => Opened::Created(inode),
+        false if request.exclusive() => return Err(EEXIST),
+        false => Opened::Found(Some(inode)),
+    })
 }
 
 /// open(2) with `O_TMPFILE`.
@@ -425,7 +499,7 @@ pub(crate) fn tmpfile(
         .map_err(|e| if e == ENOSYS { EOPNOTSUPP } else { e })
 }
 
-/// CREATE, or without a name TMPFILE.
+/// CREATE, or without a name TMPFILE. Where the daemon had no descriptors left it may have made the file, and has some now.
 fn create_and_open(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
@@ -454,7 +528,11 @@ fn create_and_open(
     // What must not fail later: without memory for the handle nothing is made.
     let mut handle = Handle::new()?;
     let asked = Asked::now();
-    let reply = session.call(&op, &maker.caller);
+    // Without a name it can be made twice: the first one is gone.
+    let reply = match name {
+        Some(_) => session.call_once(&op, &maker.caller),
+        None => session.call(&op, &maker.caller),
+    };
     if name.is_some() {
         dir.data().changed_names();
     }

@@ -24,6 +24,8 @@ use crate::{
         Request,
         Sent, //
     },
+    superblock::Mount,
+    unused::Unused, //
 };
 use fuse_proto::{
     Caller,
@@ -168,11 +170,21 @@ pub(crate) struct Session {
     /// Runs now and then as long as the window shows something.
     #[pin]
     clock: DelayedWork<Session, CLOCK>,
+    #[pin]
+    unused: Unused,
+    /// Runs when inodes are to be looked at that nobody may use.
+    #[pin]
+    age: DelayedWork<Session, AGE>,
+    /// Runs when the daemon has no room left.
+    #[pin]
+    room: DelayedWork<Session, ROOM>,
 }
 
 /// The numbers of a session's work items.
 const FLUSH: u64 = 0;
 const CLOCK: u64 = 1;
+pub(crate) const AGE: u64 = 2;
+pub(crate) const ROOM: u64 = 3;
 
 /// How long an inode waits for others that are forgotten in the same request, in milliseconds: time for some more to be removed by
 /// the same program, and too short for anybody to miss the room on the host.
@@ -181,6 +193,8 @@ const FORGET_DELAY: u32 = 10;
 impl_has_delayed_work! {
     impl HasDelayedWork<Self, FLUSH> for Session { self.flush }
     impl HasDelayedWork<Self, CLOCK> for Session { self.clock }
+    impl HasDelayedWork<Self, AGE> for Session { self.age }
+    impl HasDelayedWork<Self, ROOM> for Session { self.room }
 }
 
 impl WorkItem<CLOCK> for Session {
@@ -246,6 +260,9 @@ impl Session {
                 forgets,
                 flush <- new_delayed_work!("virtiofs::Session::flush"),
                 clock <- new_delayed_work!("virtiofs::Session::clock"),
+                unused <- Unused::new(),
+                age <- new_delayed_work!("virtiofs::Session::age"),
+                room <- new_delayed_work!("virtiofs::Session::room"),
             }),
             GFP_KERNEL,
         )?;
@@ -321,8 +338,23 @@ impl Session {
         self.unknown.load(ordering::Relaxed) & opcode.bit() != 0
     }
 
-    /// Sends `op` and waits for its reply; see [`Instance::call`]. `ENOSYS` is remembered, and then returned at once.
+    /// What it knows of inodes that nobody uses.
+    pub(crate) fn unused(&self) -> &Unused {
+        &self.unused
+    }
+
+    /// Sends `op` and waits for its reply; see [`Instance::call`]. `ENOSYS` is remembered, and then returned at once. If the daemon
+    /// has no descriptors left it is asked again [when there is room](Session::with_room).
     pub(crate) fn call<O: Operation>(
+        self: &Arc<Self>,
+        op: &O,
+        caller: &Caller,
+    ) -> Result<O::Reply> {
+        self.with_room(|| self.call_now(op, caller))
+    }
+
+    /// As [`Session::call`], once.
+    pub(crate) fn call_now<O: Operation>(
         self: &Arc<Self>,
         op: &O,
         caller: &Caller,
@@ -338,10 +370,18 @@ impl Session {
         caller: &Caller,
         pages: PageBuffer,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
-        self.exchange(op, caller, Payload::Pages(pages))
+        let len = pages.len();
+        let mut first = Some(pages);
+        self.with_room(|| {
+            let pages = match first.take() {
+                Some(pages) => pages,
+                None => PageBuffer::new(len)?,
+            };
+            self.exchange(op, caller, Payload::Pages(pages))
+        })
     }
 
-    /// As [`Session::call`], with any payload.
+    /// As [`Session::call_now`], with any payload.
     pub(crate) fn exchange<O: Operation>(
         self: &Arc<Self>,
         op: &O,
@@ -437,13 +477,21 @@ impl Session {
         }
     }
 
-    /// Another superblock belongs to the session.
-    pub(crate) fn join(&self) {
+    /// Sends what is to be forgotten. Sleeps.
+    pub(crate) fn flush_forgets(&self) {
+        self.forgets.flush(&self.instance, &self.connection);
+    }
+
+    /// Another superblock belongs to the session. Sleeps.
+    pub(crate) fn join(&self, mount: Arc<Mount>) -> Result {
+        self.unused.join(mount)?;
         self.superblocks.fetch_add(1, ordering::Relaxed);
+        Ok(())
     }
 
     /// A superblock is gone; with the last one the session ends. Sleeps, and a fatal signal ends that.
-    pub(crate) fn leave(self: &Arc<Self>) {
+    pub(crate) fn leave(self: &Arc<Self>, mount: &Mount) {
+        self.unused.leave(mount);
         if self.superblocks.fetch_sub(1, ordering::Full) != 1 {
             return;
         }
@@ -451,6 +499,8 @@ impl Session {
         self.instance.work().flush();
         // Nobody maps any more, and no inode is left.
         cancel_delayed::<_, CLOCK>(self);
+        cancel_delayed::<_, AGE>(self);
+        cancel_delayed::<_, ROOM>(self);
         cancel_delayed::<_, FLUSH>(self);
         self.forgets.flush(&self.instance, &self.connection);
         // What a work item has taken off the lists must be sent before DESTROY, too.

@@ -52,6 +52,7 @@ use kernel::{
     },
 };
 use vfs::{
+    aging::Aging,
     attr::StatFs,
     context::{
         Context,
@@ -88,6 +89,8 @@ pub(crate) struct Mount {
     gate: Arc<Gate>,
     /// An inode that may come back: what was changed through it is known to the daemon, but nobody here knows when.
     evicted: LastChange,
+    /// Inodes that are looked at from time to time.
+    aging: Arc<Aging<VirtioFs>>,
     /// For a submount, what it begins with.
     submount: Option<(Arc<Known>, Attr)>,
 }
@@ -105,6 +108,7 @@ impl Mount {
                 dax: mount.dax,
                 gate: Gate::new()?,
                 evicted: LastChange::new(),
+                aging: Aging::new()?,
                 submount: Some((inode.known()?.clone(), attr)),
             },
             GFP_KERNEL,
@@ -119,6 +123,11 @@ impl Mount {
     /// Who reclaims ranges goes through it.
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// Its inodes in the order in which they are looked at.
+    pub(crate) fn aging(&self) -> &Arc<Aging<VirtioFs>> {
+        &self.aging
     }
 
     /// Whether what was asked for then may be older than a change through an inode that is gone.
@@ -210,6 +219,7 @@ impl FileSystem for VirtioFs {
                 dax,
                 gate: Gate::new()?,
                 evicted: LastChange::new(),
+                aging: Aging::new()?,
                 submount: None,
             },
             GFP_KERNEL,
@@ -237,7 +247,7 @@ impl FileSystem for VirtioFs {
                 .populate(Session::start(mount.instance.clone(), mount.dax)?);
         }
         let session = mount.session()?.clone();
-        session.join();
+        session.join(mount.clone())?;
         let refused = main && mount.dax == Some(Dax::Always) && session.window().is_none();
         let root = match refused {
             true => Err(refuse(
@@ -248,7 +258,7 @@ impl FileSystem for VirtioFs {
             false => Self::fill_root(sb, &mount, &session),
         };
         if root.is_err() {
-            session.leave();
+            session.leave(&mount);
         }
         root
     }
@@ -273,6 +283,7 @@ impl FileSystem for VirtioFs {
             sb.data().evicted.is_now();
         }
         if let (Some(known), Ok(session)) = (node.known(), sb.data().session()) {
+            session.instance().inodes().go();
             if known.unshare() {
                 match (node.mapped(), session.window()) {
                     (Some(file), Some(window)) => window.evicted(session, file),
@@ -355,7 +366,7 @@ impl FileSystem for VirtioFs {
 
     fn put_super(sb: &SuperBlock<Self>) {
         if let Ok(session) = sb.data().session() {
-            session.leave();
+            session.leave(sb.data());
         }
     }
 

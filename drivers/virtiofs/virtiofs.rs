@@ -33,6 +33,7 @@
 //! - [`aio`]: those of them that nobody waits for.
 //! - [`symlink`]: targets of symbolic links.
 //! - [`walks`]: path walks that are repeated.
+//! - [`unused`]: inodes that nobody uses.
 //! - [`mod@write`]: contents that are written.
 //! - [`writeback`]: contents that are written later.
 //! - [`killpriv`]: set-id bits and capabilities that go.
@@ -69,6 +70,7 @@ mod session;
 mod setattr;
 mod superblock;
 mod symlink;
+mod unused;
 mod walks;
 mod write;
 mod writeback;
@@ -93,6 +95,10 @@ module! {
             default: 480,
             description: "Most ranges of a DAX window that show something at the same time; four at least",
         },
+        max_inodes: u32 {
+            default: 0,
+            description: "Inodes that a device's daemon is to keep for this kernel at most, as far as they are not in use; 0 for any number",
+        },
     },
 }
 
@@ -100,6 +106,11 @@ module! {
 /// ends when they are used up.
 fn max_ranges() -> usize {
     module_parameters::dax_ranges.value() as usize
+}
+
+/// Inodes of a device that may be known here; 0 for any number.
+fn max_inodes() -> usize {
+    module_parameters::max_inodes.value() as usize
 }
 
 /// The module. Fields are dropped in this order: no new mounts, then no devices, then no directory for them.

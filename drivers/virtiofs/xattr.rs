@@ -87,15 +87,17 @@ pub(crate) fn set(
             .has(InitFlags::SETXATTR_EXT)
             .then_some(acl_kill_sgid),
     };
-    let payload = if value.is_empty() {
-        Payload::None
-    } else {
-        let mut pages = PageBuffer::new(value.len())?;
-        pages.write(0, value)?;
-        Payload::Pages(pages)
-    };
     let caller = caller(inode.super_block());
-    let done = session.exchange(&op, &caller, payload);
+    let done = session.with_room(|| {
+        let payload = if value.is_empty() {
+            Payload::None
+        } else {
+            let mut pages = PageBuffer::new(value.len())?;
+            pages.write(0, value)?;
+            Payload::Pages(pages)
+        };
+        session.exchange(&op, &caller, payload)
+    });
     // The time of the last change, and with an ACL the mode.
     inode.data().changed_attributes();
     done.map_err(unsupported)?;

@@ -34,6 +34,12 @@ pub fn is_reclaiming() -> bool {
     unsafe { (*current!().as_ptr()).flags & bindings::PF_MEMALLOC != 0 }
 }
 
+/// Whether the current task is a worker of a work queue (`PF_WQ_WORKER`). It must not wait for other work of the same queue.
+pub fn is_worker() -> bool {
+    // SAFETY: The current task is valid, and changes the flag itself.
+    unsafe { (*current!().as_ptr()).flags & bindings::PF_WQ_WORKER != 0 }
+}
+
 /// Whether the current task is on its way out because of a signal: it closes its files. No other signal reaches it any more, so
 /// that a wait which fatal signals end does not end for them.
 pub fn is_dying() -> bool {

@@ -16,6 +16,7 @@ use kernel::{
     container_of,
     prelude::*,
     sync::Arc,
+    time::Jiffies,
     workqueue::{
         HasDelayedWork,
         Queue,
@@ -40,6 +41,33 @@ where
     if pending {
         // SAFETY: The queue had a reference, from `Arc::into_raw`, which nobody will take over any more.
         drop(unsafe { Arc::from_raw(Arc::as_ptr(item)) });
+    }
+}
+
+/// Has delayed work run after `delay`, also if it was to run later or earlier. If it runs now it will run once more. Does not sleep.
+///
+/// C: `mod_delayed_work()`.
+pub fn set_delayed<T, const ID: u64>(queue: &OwnedQueue, item: Arc<T>, delay: Jiffies)
+where
+    T: HasDelayedWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,
+{
+    let item = Arc::into_raw(item);
+    // SAFETY: `item` is alive, and `HasDelayedWork` says that its work is the field of a `delayed_work`, which was initialised for
+    // `T` and `ID` and gets a reference from `Arc::into_raw`, as `WorkItem` for an `Arc` wants.
+    let pending = unsafe {
+        let work = T::raw_get_work(item.cast_mut());
+        let work: *mut bindings::work_struct = work.cast();
+        let work = container_of!(work, bindings::delayed_work, work);
+        bindings::mod_delayed_work_on(
+            bindings::wq_misc_consts_WORK_CPU_UNBOUND as i32,
+            queue.0.as_ptr(),
+            work,
+            delay,
+        )
+    };
+    if pending {
+        // SAFETY: It had a reference already, so that ours stays with us.
+        drop(unsafe { Arc::from_raw(item) });
     }
 }
 

@@ -307,7 +307,7 @@ impl<'a, T: FileSystem> RcuDentry<'a, T> {
     /// # Safety
     ///
     /// `ptr` is null or meets the type invariants.
-    unsafe fn from_raw(ptr: *mut bindings::dentry) -> Option<Self> {
+    pub(crate) unsafe fn from_raw(ptr: *mut bindings::dentry) -> Option<Self> {
         // INVARIANT: As the caller says.
         NonNull::new(ptr).map(|dentry| Self(dentry, PhantomData))
     }

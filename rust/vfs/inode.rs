@@ -40,6 +40,10 @@ pub use operations::{
 pub use weak::WeakInode;
 
 use crate::{
+    aging::{
+        Aging,
+        Place, //
+    },
     attr::FileType,
     cred::Idmap,
     filesystem::{
@@ -58,6 +62,7 @@ use core::{
     },
 };
 use kernel::{
+    container_of,
     error::to_result,
     prelude::*,
     sync::{
@@ -68,6 +73,7 @@ use kernel::{
             Release, //
         },
         Arc,
+        SetOnce, //
     },
     types::{
         NotThreadSafe,
@@ -86,6 +92,9 @@ pub(crate) struct InodeBox<T: FileSystem> {
     inode: Opaque<bindings::inode>,
     stale: Atomic<i32>,
     weak: Option<Arc<WeakInode<T>>>,
+    /// What has it looked at from time to time.
+    pub(crate) aging: SetOnce<Arc<Aging<T>>>,
+    pub(crate) place: Place,
     data: T::InodeData,
 }
 
@@ -136,6 +145,8 @@ impl<T: FileSystem> InodeBox<T> {
         unsafe {
             (&raw mut (*object).stale).write(Atomic::new(0));
             (&raw mut (*object).weak).write(None);
+            (&raw mut (*object).aging).write(SetOnce::new());
+            (&raw mut (*object).place).write(Place::NONE);
             if pin_init::raw_try_init(&raw mut (*object).data, T::inode_data(sb)).is_err() {
                 bindings::kfree(object.cast_const().cast());
                 return ptr::null_mut();
@@ -156,6 +167,7 @@ impl<T: FileSystem> InodeBox<T> {
         unsafe {
             ptr::drop_in_place(&raw mut (*object).data);
             ptr::drop_in_place(&raw mut (*object).weak);
+            ptr::drop_in_place(&raw mut (*object).aging);
             bindings::kfree(object.cast_const().cast());
         }
     }
@@ -172,7 +184,32 @@ impl<T: FileSystem> InodeBox<T> {
         }
     }
 
-    fn of(inode: *mut bindings::inode) -> *mut Self {
+    /// Nobody looks at `inode` any more from here on.
+    ///
+    /// # Safety
+    ///
+    /// `inode` is from [`alloc`](Self::alloc), and being evicted.
+    pub(crate) unsafe fn forget_aging(inode: *mut bindings::inode) {
+        // SAFETY: As the caller says; nobody has it looked at later any more, for which a reference is needed.
+        unsafe {
+            let object = Self::of(inode);
+            if let Some(aging) = (*object).aging.as_ref() {
+                aging.forget(&raw mut (*object).place);
+            }
+        }
+    }
+
+    /// The inode that `place` belongs to.
+    ///
+    /// # Safety
+    ///
+    /// `place` is the field of a `Self`.
+    pub(crate) unsafe fn with_place(place: *mut Place) -> *mut bindings::inode {
+        // SAFETY: As the caller says. CAST: The inode is the first field.
+        unsafe { container_of!(place, Self, place).cast() }
+    }
+
+    pub(crate) fn of(inode: *mut bindings::inode) -> *mut Self {
         // CAST: The inode is the first field.
         inode.cast()
     }

@@ -319,6 +319,7 @@ impl<T: FileSystem> Callbacks<T> {
         unsafe {
             dax::leave(inode);
             InodeBox::<T>::forget_weak(inode);
+            InodeBox::<T>::forget_aging(inode);
             bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
             bindings::clear_inode(inode);
         }

@@ -35,6 +35,7 @@
 #![crate_name = "vfs"]
 
 pub mod acl;
+pub mod aging;
 pub mod attr;
 pub mod child;
 pub mod context;

@@ -64,6 +64,8 @@ mod setattr;
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]
 mod symlink;
+#[path = "../../drivers/virtiofs/unused.rs"]
+mod unused;
 #[path = "../../drivers/virtiofs/walks.rs"]
 mod walks;
 #[path = "../../drivers/virtiofs/write.rs"]
@@ -80,6 +82,11 @@ use kernel::prelude::*;
 /// A parameter of the driver.
 fn max_ranges() -> usize {
     480
+}
+
+/// A parameter of the driver.
+fn max_inodes() -> usize {
+    0
 }
 
 module! {
