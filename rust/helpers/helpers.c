@@ -50,13 +50,46 @@ bool virtiofs_helper_page_is_dirty(struct page *page)
 }
 
 /*
- * Has finish_fault() map a large folio to be read, in a shared mapping, when one of its pages is to
- * be stored to.
+ * filemap_fault(). finish_fault() would make all pages of a large folio writable for a store to one
+ * in a shared mapping, and page_mkwrite() hears of that one alone. So they are mapped to be read
+ * here, and the store faults again.
  */
-void virtiofs_helper_store_page_by_page(struct vm_fault *vmf)
+vm_fault_t virtiofs_helper_fault(struct vm_fault *vmf)
 {
-	if ((vmf->vma->vm_flags & VM_SHARED) && folio_test_large(page_folio(vmf->page)))
-		vmf->flags &= ~FAULT_FLAG_WRITE;
+	vm_fault_t ret = filemap_fault(vmf);
+	struct vm_area_struct *vma = vmf->vma;
+	pgoff_t in_vma, pte, before, after;
+	struct folio *folio;
+
+	if (!(ret & VM_FAULT_LOCKED) || !(vmf->flags & FAULT_FLAG_WRITE) ||
+	    !(vma->vm_flags & VM_SHARED))
+		return ret;
+	folio = page_folio(vmf->page);
+	if (!folio_test_large(folio))
+		return ret;
+
+	/* As far as the folio, the mapping and the page table go. */
+	in_vma = vmf->pgoff - vma_start_pgoff(vma);
+	pte = pte_index(vmf->address);
+	before = min3(vmf->pgoff - folio->index, in_vma, pte);
+	after = min3(folio_next_index(folio) - vmf->pgoff, vma_pages(vma) - in_vma,
+		     PTRS_PER_PTE - pte) - 1;
+	folio_unlock(folio);
+	vmf->flags &= ~FAULT_FLAG_WRITE;
+	if (filemap_map_pages(vmf, vmf->pgoff - before, vmf->pgoff + after) & VM_FAULT_NOPAGE) {
+		ret = (ret & VM_FAULT_MAJOR) | VM_FAULT_NOPAGE;
+		goto put;
+	}
+	/* Others have locked it meanwhile. Waits for them, and leaves the rest to finish_fault(). */
+	folio_lock(folio);
+	if (folio->mapping == vma->vm_file->f_mapping)
+		return ret;
+	folio_unlock(folio);
+	ret = VM_FAULT_NOPAGE;
+put:
+	folio_put(folio);
+	vmf->page = NULL;
+	return ret;
 }
 
 void *virtiofs_helper_alloc_inode(struct super_block *sb, struct kmem_cache *cache)

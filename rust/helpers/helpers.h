@@ -29,7 +29,7 @@ const struct cpumask *virtiofs_helper_vq_affinity(struct virtio_device *vdev, un
 /* memory */
 void virtiofs_helper_set_page_dirty_lock(struct page *page);
 bool virtiofs_helper_page_is_dirty(struct page *page);
-void virtiofs_helper_store_page_by_page(struct vm_fault *vmf);
+vm_fault_t virtiofs_helper_fault(struct vm_fault *vmf);
 struct folio *virtiofs_helper_folio_of(struct page *page);
 struct folio *virtiofs_helper_write_folio(struct address_space *mapping, unsigned long index,
 					  size_t len);

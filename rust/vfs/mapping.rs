@@ -288,30 +288,11 @@ pub(crate) fn vtable<M: Operations>() -> *const bindings::address_space_operatio
 
 /// What the memory management asks of mappings of the page cache into memory.
 pub(crate) static MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
-    fault: Some(fault),
+    fault: Some(bindings::virtiofs_helper_fault),
     map_pages: Some(bindings::filemap_map_pages),
     page_mkwrite: Some(page_mkwrite),
     ..pin_init::zeroed()
 };
-
-/// A page is missing from a page table.
-///
-/// C: `filemap_fault()`, after which a store to a shared mapping makes all pages of a large folio writable. As that of one was
-/// announced, they are mapped to be read, and the store comes back as [`page_mkwrite`] of its page.
-///
-/// # Safety
-///
-/// Called by the memory management, with a fault in a mapping of a regular file of a filesystem of this crate.
-unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: As the caller says. With that outcome there is a page.
-    unsafe {
-        let outcome = bindings::filemap_fault(fault);
-        if outcome & bindings::vm_fault_reason_VM_FAULT_LOCKED != 0 {
-            bindings::virtiofs_helper_store_page_by_page(fault);
-        }
-        outcome
-    }
-}
 
 /// A page of a shared mapping is about to be stored to. It becomes dirty, and its folio is returned locked.
 ///

@@ -94,6 +94,8 @@ def set_up(rig, **settings):
     rig.tree.file("file", b"A" * (PAGES * PAGE))
     rig.daxd.configure(open_flags="KEEP_CACHE", attr_timeout=3600, entry_timeout=3600, **settings)
     rig.guest.mount("daxd", "/mnt")
+    # Nothing is written back before it is asked for.
+    rig.guest.run(f"cd /proc/sys/vm; echo {1 << 30} >dirty_bytes; echo {1 << 29} >dirty_background_bytes; echo 0 >dirty_writeback_centisecs")
     do(rig, GUEST)
     do(rig, "fd = os.open('/mnt/file', os.O_RDWR)")
     assert do(rig, "cache(fd)") == PAGES * PAGE
@@ -108,6 +110,7 @@ def tear_down(rig):
     rig.daxd.clear_faults()
     rig.daxd.release()
     do(rig, "area.close(); os.close(fd)")
+    rig.guest.run("cd /proc/sys/vm; echo 20 >dirty_ratio; echo 10 >dirty_background_ratio; echo 500 >dirty_writeback_centisecs")
     rig.guest.umount("/mnt")
     rig.unmounted()
 
