@@ -70,8 +70,10 @@ fn change(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Resu
     if op.size.is_some() {
         return truncate(inode, session, op);
     }
-    if writeback::keeps(inode) {
-        // Afterwards it would change times, and drop set-id bits. Errors stay with the file.
+    if is_changed_by_writes(op) && !inode.is_dax() && inode.has_dirty_pages()
+        || writeback::keeps(inode)
+    {
+        // Afterwards it would undo this. Errors stay with the file.
         let _ = writeback::write_all(inode);
     }
     let asked = Asked::now();
@@ -79,6 +81,14 @@ fn change(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Resu
         .call(op, &caller(inode.super_block()))
         .inspect_err(|_| inode.data().changed_attributes())?;
     take_over(inode, &reply.attr, reply.ttl, asked, op.mtime.is_some())
+}
+
+/// Whether what is written to the file later would undo the change: it sets the time of modification, and takes set-id bits away.
+///
+/// The C driver leaves what mappings have stored for later all the same, so that a time set after a store does not stay.
+fn is_changed_by_writes(op: &Setattr) -> bool {
+    let set_id = u32::from(SET_UID | SET_GID);
+    op.mtime.is_some() || op.mode.is_some_and(|mode| mode & set_id != 0)
 }
 
 /// Sends `op`, which gives the file another size. Inode and page cache follow. Sleeps.

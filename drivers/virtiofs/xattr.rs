@@ -11,6 +11,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    writeback, //
 };
 use fuse_proto::{
     Getxattr,
@@ -33,6 +34,9 @@ use vfs::{
     Inode, //
 };
 use virtio::Payload;
+
+/// What any write to a file takes away.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// The handler of all extended attributes.
 pub(crate) struct AnyXattr;
@@ -87,6 +91,10 @@ pub(crate) fn set(
             .has(InitFlags::SETXATTR_EXT)
             .then_some(acl_kill_sgid),
     };
+    if name.to_bytes() == CAPABILITY && !inode.is_dax() && inode.has_dirty_pages() {
+        // What is written to the file afterwards takes them away. Errors stay with the file.
+        let _ = writeback::write_all(inode);
+    }
     let caller = caller(inode.super_block());
     let done = session.with_room(|| {
         let payload = if value.is_empty() {

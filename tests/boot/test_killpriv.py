@@ -157,6 +157,36 @@ def test_requests(rig, agreed):
     rig.unmounted()
 
 
+SET_AFTER = """
+fd = os.open("/mnt/file", os.O_RDWR)
+if sys.argv[1] == "stored":
+    area = mmap.mmap(fd, 4096)
+    area[0] = ord("z")
+else:
+    os.pwrite(fd, b"z", 0)
+os.setxattr("/mnt/file", "security.capability", bytes.fromhex("%s"))
+os.chmod("/mnt/file", 0o6755)
+os.utime("/mnt/file", (1000000000, 1000000000))
+os.fsync(fd)
+"""
+
+
+@pytest.mark.beyond_c("what is written back later takes them away")
+@pytest.mark.parametrize("how, agreed", [("stored", "-WRITEBACK_CACHE"), ("stored", "+WRITEBACK_CACHE"), ("written", "+WRITEBACK_CACHE")])
+def test_set_after_a_change(rig, how, agreed):
+    """Capabilities, set-id bits and times that are set after a file was changed outlast what is written back later."""
+    (rig.tree / "file").write_bytes(b"x" * 5000)
+    rig.daxd.configure(init_flags=agreed, attr_timeout=3600)
+    rig.guest.mount("daxd")
+    rig.guest.python("import mmap, os, sys" + SET_AFTER % CAPABILITY.hex(), how)
+    rig.guest.umount()
+    rig.unmounted()
+    assert (rig.tree / "file").read_bytes()[:2] == b"zx"
+    assert "security.capability" in os.listxattr(rig.tree / "file")
+    info = os.stat(rig.tree / "file")
+    assert (info.st_mode & 0o7777, info.st_mtime) == (0o6755, 1000000000)
+
+
 @pytest.mark.parametrize("flags", ["", "PARALLEL_DIRECT_WRITES"])
 def test_direct_writes(rig, flags):
     """So do those of writes that bypass the cache, also when nobody waits for them; and the mode is asked for again."""

@@ -125,6 +125,29 @@ assert os.pread(fd, 8192, 0) == b"m" * 100 + bytes(8092)
     (host / name).unlink()
 
 
+@pytest.mark.beyond_c("what is written back later sets it anew")
+def test_time_after_a_store(guest, host):
+    """A time that is set after a store through a mapping stays when that is written back."""
+    (host / "stored").write_bytes(b"m" * 4096)
+    guest.python(
+        """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+fd = os.open("/run/auto/stored", os.O_RDWR)
+area = libc.mmap(None, ctypes.c_long(4096), 3, 1, fd, ctypes.c_long(0))
+ctypes.memset(area, ord("n"), 1)
+os.utime(fd, ns=(123456789, 987654321))
+libc.munmap(ctypes.c_void_p(area), ctypes.c_long(4096))
+os.close(fd)
+assert os.stat("/run/auto/stored").st_mtime_ns == 987654321
+"""
+    )
+    assert os.stat(host / "stored").st_mtime_ns == 987654321
+    assert (host / "stored").read_bytes() == b"n" + b"m" * 4095
+    (host / "stored").unlink()
+
+
 def test_times(work):  # noqa: F811
     """utimensat(2): given times to the nanosecond, before 1970 and after 2038, now, and one of both."""
     work.run(
