@@ -31,6 +31,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    unmap::Unmapped,
     walks::{
         self,
         Before, //
@@ -414,7 +415,10 @@ struct Parting {
 
 /// Has a work item write back what is dirty of a file, or do what else takes a task that may wait. Nothing if there is none. Sleeps for
 /// memory alone.
-fn leave_to_work(session: &Session, work: impl FnOnce() + Send + 'static) -> Option<Arc<Errand>> {
+pub(crate) fn leave_to_work(
+    session: &Session,
+    work: impl FnOnce() + Send + 'static,
+) -> Option<Arc<Errand>> {
     let errand = Errand::new(session.instance()).ok()?;
     let done = errand.clone();
     let spawned = session
@@ -738,7 +742,7 @@ impl vfs::file::Operations for RegularFiles {
             file.inode().wait_for_pages(0, i64::MAX)?;
             let _ = file.inode().invalidate_pages();
         }
-        mapping.map()
+        mapping.map::<Unmapped>()
     }
 }
 

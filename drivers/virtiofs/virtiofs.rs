@@ -36,6 +36,7 @@
 //! - [`unused`]: inodes that nobody uses.
 //! - [`mod@write`]: contents that are written.
 //! - [`writeback`]: contents that are written later.
+//! - [`unmap`]: what was stored through mappings that end.
 //! - [`killpriv`]: set-id bits and capabilities that go.
 //! - [`xattr`]: extended attributes.
 //! - [`acl`]: access control lists.
@@ -71,6 +72,7 @@ mod setattr;
 mod superblock;
 mod symlink;
 mod unused;
+mod unmap;
 mod walks;
 mod write;
 mod writeback;

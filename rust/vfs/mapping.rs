@@ -287,7 +287,7 @@ pub(crate) fn vtable<M: Operations>() -> *const bindings::address_space_operatio
 }
 
 /// What the memory management asks of mappings of the page cache into memory.
-pub(crate) static MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
+pub(crate) const MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
     fault: Some(bindings::virtiofs_helper_fault),
     map_pages: Some(bindings::filemap_map_pages),
     page_mkwrite: Some(page_mkwrite),
@@ -587,7 +587,7 @@ impl<T: FileSystem> Inode<T> {
     /// Writes dirty pages back and waits for it, as [`write_and_wait`](Inode::write_and_wait). Errors of the attempt alone.
     ///
     /// What others append meanwhile is left alone: who writes as fast as this would never let it end.
-    pub(crate) fn write_out(&self, start: i64, end: i64) -> Result {
+    pub fn write_out(&self, start: i64, end: i64) -> Result {
         // To the end of the last page, though: a mapping may have stored something there, behind the file's end.
         let end = end.min(self.size().saturating_sub(1) | (PAGE_SIZE as i64 - 1));
         if end < start || !self.has_pages() {

@@ -51,6 +51,7 @@ pub mod parameter;
 pub mod security;
 pub mod super_block;
 pub mod time;
+pub mod unmap;
 pub mod xattr;
 
 pub use child::Child;

@@ -66,6 +66,8 @@ mod superblock;
 mod symlink;
 #[path = "../../drivers/virtiofs/unused.rs"]
 mod unused;
+#[path = "../../drivers/virtiofs/unmap.rs"]
+mod unmap;
 #[path = "../../drivers/virtiofs/walks.rs"]
 mod walks;
 #[path = "../../drivers/virtiofs/write.rs"]

@@ -24,7 +24,8 @@ use super::{
 use crate::{
     filesystem::FileSystem,
     inode::Inode,
-    mapping::MAPPED, //
+    mapping::MAPPED,
+    unmap, //
 };
 use core::{
     marker::PhantomData,
@@ -249,15 +250,20 @@ impl<'a, T: FileSystem> Mapping<'a, T> {
         unsafe { bindings::virtiofs_helper_is_mayshare(self.desc) }
     }
 
-    /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to. `EINVAL` for a DAX file.
+    /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to. `M` learns of the end of mappings that
+    /// can be stored through. `EINVAL` for a DAX file.
     ///
     /// C: `generic_file_mmap_prepare()`.
-    pub fn map(&mut self) -> Result {
+    pub fn map<M: unmap::Operations<FileSystem = T>>(&mut self) -> Result {
         self.file().inode().check_page_cache()?;
-        // SAFETY: Valid by the type invariant; the operations are for files of this crate, and static.
+        let operations = match self.is_shared() {
+            true => &unmap::Shared::<M>::VTABLE,
+            false => &MAPPED,
+        };
+        // SAFETY: Valid by the type invariant; the operations are for files of this crate and of `T`, and static.
         unsafe {
             to_result(bindings::generic_file_mmap_prepare(self.desc))?;
-            (*self.desc).vm_ops = &MAPPED;
+            (*self.desc).vm_ops = operations;
         }
         Ok(())
     }
