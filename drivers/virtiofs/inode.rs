@@ -343,8 +343,9 @@ pub(crate) trait NodeInode {
     fn is_same(&self, entry: &Entry) -> bool;
     /// Takes over attributes that the daemon sent, and says what has become of them. Sleeps.
     fn update(&self, attr: &Attr, ttl: Ttl, asked: Asked) -> Result<Taken>;
-    /// Drops what is cached of the contents and not dirty, and the page with the `end` of the file when it is dirty, too. Sleeps.
-    fn drop_pages(&self, end: i64);
+    /// Drops what is cached of the contents and not dirty, and the page with the `end` of the file when it is dirty, too. Sleeps;
+    /// a fatal signal ends that with `EINTR`.
+    fn drop_pages(&self, end: i64) -> Result;
     /// Asks the daemon for the attributes once, of the open file `fh` if there is one. They are returned if the inode does not have
     /// all of them. Sleeps.
     fn ask(&self, fh: Option<Fh>) -> Result<Option<Attr>>;
@@ -414,7 +415,7 @@ impl NodeInode for Inode<VirtioFs> {
             drop(locked);
             // Before the new size and times are there to be seen: a page has zeroes behind the end of the file as it was when it was
             // read, and old contents before it.
-            self.drop_pages(size.min(seen.0));
+            self.drop_pages(size.min(seen.0))?;
             dropped = Some(seen);
         };
         let (old_size, old_mtime) = (self.size(), self.mtime());
@@ -468,15 +469,24 @@ impl NodeInode for Inode<VirtioFs> {
         if is_cached && !ahead && size < old_size && self.has_pages() {
             // What lies behind the end cannot be reached through mappings any more. Where writes are kept here, what has made the file
             // longer again since then is dirty, and stays.
-            match writeback::keeps(self) {
+            let done = match writeback::keeps(self) {
                 true => self.drop_pages(size),
-                false => self.truncate_pagecache(size),
+                false => self
+                    .wait_for_pages(size, i64::MAX)
+                    .map(|()| self.truncate_pagecache(size)),
+            };
+            if done.is_err() {
+                // A task that was killed leaves that to others.
+                freshness.was_cut(old_size);
+                freshness.expire();
+                return Err(EINTR);
             }
         }
         Ok(Taken::Over)
     }
 
-    fn drop_pages(&self, end: i64) {
+    fn drop_pages(&self, end: i64) -> Result {
+        self.wait_for_pages(0, i64::MAX)?;
         // Of what is dirty the page with the end goes, too: it was stored to through a mapping. Errors stay with the file.
         if self.invalidate_pages() == Err(EBUSY)
             && !writeback::keeps(self)
@@ -484,6 +494,7 @@ impl NodeInode for Inode<VirtioFs> {
         {
             let _ = self.invalidate_range(end, end);
         }
+        Ok(())
     }
 
     fn ask(&self, fh: Option<Fh>) -> Result<Option<Attr>> {

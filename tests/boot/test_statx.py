@@ -94,7 +94,7 @@ def test_time_of_access(rig, asked):
     assert asked("birth('/mnt/file', 0x200)")[1:] == (0, 0)
 
 
-@pytest.mark.parametrize("told", [0, 512, 4096, 5000, 1 << 20])
+@pytest.mark.parametrize("told", [1 << 20, 0, 512, 4096, 5000])
 def test_preferred_size(rig, asked, told):
     """The preferred size of an access is the daemon's, as the power of two below; without one it is a page."""
     rig.daxd.set_fault("set", ["LOOKUP", "GETATTR"], fields={"attr.blksize": told})
