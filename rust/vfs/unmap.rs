@@ -56,7 +56,7 @@ impl<M: Operations> Shared<M> {
         if flags & bindings::VM_SHARED == 0 {
             return;
         }
-        let start = i64::try_from(first.saturating_mul(PAGE_SIZE as _)).unwrap_or(i64::MAX);
+        let start = i64::try_from(first.saturating_mul(PAGE_SIZE)).unwrap_or(i64::MAX);
         let last = start.saturating_add_unsigned(bytes as u64) - 1;
         M::unmapped(file, start, last);
     }
