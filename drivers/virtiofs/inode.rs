@@ -49,8 +49,6 @@ use fuse_proto::{
     Getattr,
     InitFlags,
     NodeId,
-    Opcode,
-    Statx,
     Ttl, //
 };
 use kernel::{
@@ -68,17 +66,10 @@ use kernel::{
     },
 };
 use vfs::{
-    attr::{
-        Stat,
-        StatSync, //
-    },
-    cred::Idmap,
     inode::{
-        AccessMask,
         AttrsMut,
         Lookup,
-        NewInode,
-        RcuInode, //
+        NewInode, //
     },
     time::Timespec,
     Inode,
@@ -160,7 +151,7 @@ impl Node {
 
     /// The preferred size of an access in bytes, if the daemon has one. Not that of the kernel (`i_blkbits`), which is a page: DAX
     /// relies on it.
-    fn blksize(&self) -> Option<u32> {
+    pub(crate) fn blksize(&self) -> Option<u32> {
         let told = self.blksize.load(ordering::Relaxed);
         told.checked_ilog2().map(|bits| 1 << bits)
     }
@@ -283,7 +274,7 @@ impl Node {
     }
 
     /// Whether contents were asked for since the time of last access was.
-    fn was_read(&self) -> bool {
+    pub(crate) fn was_read(&self) -> bool {
         self.read.is_after(self.answered.get())
     }
 
@@ -713,7 +704,7 @@ macro_rules! impl_inode_operations {
                 stat: &mut ::vfs::attr::Stat<'_>,
                 sync: ::vfs::attr::StatSync,
             ) -> Result {
-                $crate::inode::getattr(inode, stat, sync)
+                $crate::attributes::getattr(inode, stat, sync)
             }
 
             fn setattr(
@@ -728,7 +719,7 @@ macro_rules! impl_inode_operations {
                 idmap: &::vfs::cred::Idmap,
                 mask: ::vfs::inode::AccessMask,
             ) -> Result {
-                $crate::inode::permission(inode, idmap, mask)
+                $crate::attributes::permission(inode, idmap, mask)
             }
 
             fn permission_rcu(
@@ -736,7 +727,7 @@ macro_rules! impl_inode_operations {
                 idmap: &::vfs::cred::Idmap,
                 mask: ::vfs::inode::AccessMask,
             ) -> Result {
-                $crate::inode::permission_rcu(inode, idmap, mask)
+                $crate::attributes::permission_rcu(inode, idmap, mask)
             }
 
             fn flags(
@@ -778,112 +769,3 @@ pub(crate) use impl_inode_operations;
 pub(crate) struct Attributes;
 
 impl_inode_operations!(Attributes);
-
-/// Whether an access is permitted: by mode and owner, which the daemon is asked for again if they are not good any more, or refuse
-/// it. The daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides itself
-/// (`default_permissions`).
-pub(crate) fn permission(inode: &Inode<VirtioFs>, idmap: &Idmap, mask: AccessMask) -> Result {
-    let known = inode.data().freshness.is_access_fresh();
-    if !known {
-        inode.refresh(None)?;
-    }
-    match inode.generic_permission(idmap, mask) {
-        // It may have been granted on the host since.
-        Err(e) if e == EACCES && known => {
-            inode.refresh(None)?;
-            inode.generic_permission(idmap, mask)
-        }
-        done => done,
-    }
-}
-
-/// As [`permission`], during an RCU path walk: only with attributes that are good, and permit it. Does not sleep.
-pub(crate) fn permission_rcu(
-    inode: RcuInode<'_, VirtioFs>,
-    idmap: &Idmap,
-    mask: AccessMask,
-) -> Result {
-    if !inode.data().freshness.is_access_fresh() {
-        return Err(ECHILD);
-    }
-    match inode.generic_permission(idmap, mask) {
-        Err(e) if e == EACCES => Err(ECHILD),
-        done => done,
-    }
-}
-
-/// stat(2) and statx(2).
-pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
-    let session = inode.session()?;
-    let caught_up = inode.is_dax() && sync != StatSync::DontSync && dax::catch_up(inode);
-    if stat.request().birth_time() && sync != StatSync::DontSync && !session.lacks(Opcode::Statx) {
-        match statx(inode, stat) {
-            Err(e) if e == ENOSYS => {}
-            done => return done,
-        }
-    }
-    let asks = match sync {
-        _ if caught_up => false,
-        StatSync::Force => true,
-        StatSync::Default => {
-            !inode.is_fresh() || stat.request().access_time() && inode.data().was_read()
-        }
-        StatSync::DontSync => false,
-    };
-    let told = if asks { inode.ask(None)? } else { None };
-    fill(inode, stat, told.as_ref());
-    Ok(())
-}
-
-/// Fills in what is known of an inode. What the daemon has `told` just now, and was not to be kept, is the answer all the same: else
-/// a file that is written, or a directory whose names change, all the time would show its old times all the time.
-fn fill(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, told: Option<&Attr>) {
-    stat.fill(inode);
-    if let Some(blksize) = inode.data().blksize() {
-        stat.set_blksize(blksize);
-    }
-    // Where writes are kept here, this kernel knows better.
-    if let Some(attr) = told.filter(|_| !writeback::keeps(inode)) {
-        stat.set_permissions(attr.permissions);
-        stat.set_owner(inode.super_block(), attr.uid, attr.gid);
-        stat.set_nlink(attr.nlink);
-        stat.set_size(i64::try_from(attr.size).unwrap_or(i64::MAX));
-        stat.set_blocks(attr.blocks);
-        stat.set_times(
-            timespec(attr.atime),
-            timespec(attr.mtime),
-            timespec(attr.ctime),
-        );
-    }
-    if writeback::keeps(inode) && inode.has_dirty_pages() {
-        // What is not written yet has no blocks yet. That must not look like a hole to who copies files.
-        let all = (inode.size().unsigned_abs()).div_ceil(512);
-        stat.set_blocks(stat.blocks().max(all));
-    }
-}
-
-/// Attributes with the birth time, which is not cached.
-fn statx(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>) -> Result {
-    let op = Statx {
-        node: inode.node_id()?,
-        fh: None,
-        flags: 0,
-        mask: Statx::BASIC | Statx::BTIME,
-    };
-    let asked = Asked::now();
-    let reply = inode.session()?.call(&op, &caller(inode.super_block()))?;
-    let told = match &reply.attr {
-        Some(attr) => match inode.update(attr, reply.ttl, asked)? {
-            Taken::Over => None,
-            Taken::Overtaken => Some(*attr),
-        },
-        None if inode.is_fresh() => None,
-        None => inode.ask(None)?,
-    };
-    fill(inode, stat, told.as_ref());
-    if let Some(time) = reply.btime {
-        stat.set_birth_time(timespec(time));
-    }
-    stat.add_attributes(reply.attributes, reply.attributes_mask);
-    Ok(())
-}

@@ -6,9 +6,9 @@
 //! for its lock. A read ahead is cut into requests as large as the daemon takes.
 
 use crate::{
+    fill::Fill,
     freshness::Asked,
     inode::NodeInode,
-    request::Fill,
     superblock::{
         caller,
         VirtioFs, //

@@ -9,11 +9,10 @@ use crate::{
         MapRequest, //
     },
     device::Instance,
+    fill::Fill,
     forget::insist,
     freshness::{
         doubt_everything,
-        is_doubted,
-        Asked,
         Freshness, //
     },
     lane::Lane,
@@ -47,10 +46,7 @@ use kernel::{
     },
 };
 use kernel_ext::{
-    folio::{
-        FolioFile,
-        FolioRange, //
-    },
+    folio::FolioRange,
     task::{
         is_exiting,
         is_killed, //
@@ -117,68 +113,6 @@ enum Purpose {
     Store(Store),
     /// Part of a read or write past the page cache for which nobody waits.
     Direct(Part),
-}
-
-/// What is known of folios that are to be filled.
-pub(crate) struct Fill {
-    pub(crate) session: Arc<Session>,
-    pub(crate) op: fuse_proto::Read,
-    /// Of the file that is read.
-    pub(crate) freshness: Arc<Freshness>,
-    /// When this is asked for.
-    pub(crate) asked: Asked,
-    /// How long the file was then, as far as this kernel knew.
-    pub(crate) size: u64,
-    /// Whether writes to the file are kept here first.
-    pub(crate) keeps_writes: bool,
-}
-
-impl Fill {
-    /// Whether so many bytes may be fewer than the file has there, by its size here. Callable from any context.
-    fn is_short(&self, bytes: usize) -> bool {
-        let end = self.op.offset.saturating_add(bytes as u64);
-        (bytes as u64) < u64::from(self.op.size)
-            && (end < self.size
-                || self.freshness.is_overtaken(self.asked)
-                || self.freshness.knows_later_size(self.asked)
-                || is_doubted(self.asked))
-    }
-
-    /// So many bytes have come, and the file has no more there. If it ends where it did before, that is known as of now: of a READ that
-    /// brings all it can, nobody knows how much the file has beyond. Callable from any context.
-    fn is_whole(&self, bytes: usize) {
-        let end = self.op.offset.saturating_add(bytes as u64);
-        if (bytes as u64) < u64::from(self.op.size) && end == self.size {
-            self.freshness.size_known(self.asked);
-        }
-    }
-
-    /// So few bytes have come: the file ends there, unless its size here is newer than that, and then they are of no use.
-    ///
-    /// Who waits for the folios finds the size as it is now: it changes before they are up to date. With writes that are kept here
-    /// first, it is a hole that the daemon does not know of yet.
-    fn judge_short(&self, bytes: usize, file: &mut FolioFile<'_>) -> Result {
-        let end = self.op.offset.saturating_add(bytes as u64);
-        let (end, size) = (i64::try_from(end)?, file.size());
-        if end >= size {
-            return Ok(());
-        }
-        self.freshness.expire();
-        if self.keeps_writes && file.is_dirty() {
-            return Ok(());
-        }
-        let is_newer = self.freshness.is_overtaken(self.asked)
-            || self.freshness.knows_later_size(self.asked)
-            || is_doubted(self.asked);
-        if is_newer {
-            self.freshness.is_to_be_read_again();
-            return Err(EAGAIN);
-        }
-        file.set_size(end);
-        self.freshness.was_cut(size);
-        self.freshness.size_known(self.asked);
-        Ok(())
-    }
 }
 
 /// What is known of folios that are being written back.

@@ -45,6 +45,7 @@
 
 mod acl;
 mod aio;
+mod attributes;
 mod control;
 mod dax;
 mod device;
@@ -52,6 +53,7 @@ mod dir;
 mod direct;
 mod export;
 mod file;
+mod fill;
 mod forget;
 mod freshness;
 mod gate;
@@ -71,8 +73,8 @@ mod session;
 mod setattr;
 mod superblock;
 mod symlink;
-mod unused;
 mod unmap;
+mod unused;
 mod walks;
 mod write;
 mod writeback;

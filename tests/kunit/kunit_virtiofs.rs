@@ -12,6 +12,8 @@
 mod acl;
 #[path = "../../drivers/virtiofs/aio.rs"]
 mod aio;
+#[path = "../../drivers/virtiofs/attributes.rs"]
+mod attributes;
 #[path = "../../drivers/virtiofs/control.rs"]
 mod control;
 #[path = "../../drivers/virtiofs/dax/mod.rs"]
@@ -26,6 +28,8 @@ mod direct;
 mod export;
 #[path = "../../drivers/virtiofs/file.rs"]
 mod file;
+#[path = "../../drivers/virtiofs/fill.rs"]
+mod fill;
 #[path = "../../drivers/virtiofs/forget.rs"]
 mod forget;
 #[path = "../../drivers/virtiofs/freshness.rs"]
