@@ -125,7 +125,7 @@ fn write_folio(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Resu
         folio.prepare_dirty(offset, len)?;
         match folio.copy_all_from(offset, len, from) {
             Ok(()) => {
-                folio.mark_dirty(offset, len);
+                folio.mark_dirty(offset, len)?;
                 // Before the folio is unlocked: what lies behind the end is not written back.
                 write::lengthen(inode, pos.saturating_add_unsigned(len as u64));
                 return Ok(len);

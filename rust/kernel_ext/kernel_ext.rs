@@ -32,6 +32,7 @@ pub mod data_page;
 pub mod dax;
 pub mod dirty;
 pub mod event;
+mod filled;
 pub mod folio;
 pub mod jiffies;
 pub mod kobject;

@@ -13,6 +13,7 @@
 use crate::{
     bindings,
     dirty,
+    filled::Filled,
     scatterlist::Scatterlist, //
 };
 use core::{
@@ -37,7 +38,11 @@ use kernel::{
 /// # Invariants
 ///
 /// The pointer is a folio in the page cache, locked by us, to which we hold a reference.
-pub struct WriteFolio(NonNull<bindings::folio>);
+pub struct WriteFolio {
+    folio: NonNull<bindings::folio>,
+    /// What is not memory as the allocator gave it, of a folio that is not up to date.
+    filled: Filled,
+}
 
 impl WriteFolio {
     /// Gets the folio at `pos` (bytes), made when there is none, if possible as large as `len` bytes. Sleeps; a fatal signal ends
@@ -62,7 +67,10 @@ impl WriteFolio {
                     return Err(EINTR);
                 }
                 // INVARIANT: It was just locked, and comes with a reference.
-                let locked = Self(folio);
+                let locked = Self {
+                    folio,
+                    filled: Filled::nothing(bindings::folio_size(folio.as_ptr())),
+                };
                 // It may have been dropped or split before it was locked.
                 let is_there = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping
                     == mapping
@@ -83,13 +91,13 @@ impl WriteFolio {
     /// Its position in the file in bytes.
     pub fn pos(&self) -> i64 {
         // SAFETY: The folio is valid by the type invariant.
-        unsafe { bindings::folio_pos(self.0.as_ptr()) }
+        unsafe { bindings::folio_pos(self.folio.as_ptr()) }
     }
 
     /// Its size in bytes.
     pub fn size(&self) -> usize {
         // SAFETY: The folio is valid by the type invariant.
-        unsafe { bindings::folio_size(self.0.as_ptr()) }
+        unsafe { bindings::folio_size(self.folio.as_ptr()) }
     }
 
     /// Copies up to `len` bytes from where `from` stands to `offset` in the folio, and returns how many. It is less where the
@@ -97,15 +105,17 @@ impl WriteFolio {
     pub fn copy_from(&mut self, offset: usize, len: usize, from: &mut IovIterSource<'_>) -> usize {
         let len = len.min(self.size().saturating_sub(offset));
         // SAFETY: The range lies in the folio, which is ours to change as it is locked; the iterator is valid.
-        unsafe {
-            bindings::copy_folio_from_iter_atomic(self.0.as_ptr(), offset, len, from.as_raw())
-        }
+        let copied = unsafe {
+            bindings::copy_folio_from_iter_atomic(self.folio.as_ptr(), offset, len, from.as_raw())
+        };
+        self.filled.copied(offset..offset.saturating_add(copied));
+        copied
     }
 
     /// Whether it holds what the file holds.
     pub fn is_uptodate(&self) -> bool {
         // SAFETY: The folio is valid by the type invariant.
-        unsafe { bindings::folio_test_uptodate(self.0.as_ptr()) }
+        unsafe { bindings::folio_test_uptodate(self.folio.as_ptr()) }
     }
 
     /// Zeroes all but `len` bytes at `offset`.
@@ -114,9 +124,10 @@ impl WriteFolio {
         let end = offset.saturating_add(len).min(size);
         // SAFETY: The ranges lie in the folio, which is ours to change as it is locked.
         unsafe {
-            bindings::folio_zero_segment(self.0.as_ptr(), 0, offset.min(size));
-            bindings::folio_zero_segment(self.0.as_ptr(), end, size);
+            bindings::folio_zero_segment(self.folio.as_ptr(), 0, offset.min(size));
+            bindings::folio_zero_segment(self.folio.as_ptr(), end, size);
         }
+        self.filled.all_but(offset.min(size)..end);
     }
 
     /// As [`copy_from`](WriteFolio::copy_from), all or nothing.
@@ -139,20 +150,26 @@ impl WriteFolio {
     /// Errors: `ENOMEM`.
     pub fn prepare_dirty(&mut self, offset: usize, len: usize) -> Result {
         // SAFETY: The folio is valid, locked by us and in its mapping by the type invariant.
-        unsafe { dirty::prepare(self.0, pages_of(offset, len)) }
+        unsafe { dirty::prepare(self.folio, pages_of(offset, len)) }
     }
 
     /// The folio holds what the file is to hold, and `len` bytes at `offset` are to be written back: the pages that they lie in, or
     /// all of the folio if that was not [prepared](WriteFolio::prepare_dirty).
-    pub fn mark_dirty(&mut self, offset: usize, len: usize) {
+    ///
+    /// `EINVAL` when some of it was never filled: neither read, nor copied, nor zeroed.
+    pub fn mark_dirty(&mut self, offset: usize, len: usize) -> Result {
+        if !self.is_uptodate() && !self.filled.is_all() {
+            return Err(EINVAL);
+        }
         // SAFETY: The folio is valid, locked by us and in its mapping by the type invariant.
         unsafe {
-            let folio = self.0.as_ptr();
+            let folio = self.folio.as_ptr();
             if !bindings::folio_test_uptodate(folio) {
                 bindings::folio_mark_uptodate(folio);
             }
-            dirty::add(self.0, pages_of(offset, len));
+            dirty::add(self.folio, pages_of(offset, len));
         }
+        Ok(())
     }
 }
 
@@ -160,8 +177,8 @@ impl Drop for WriteFolio {
     fn drop(&mut self) {
         // SAFETY: Locked and referenced by the type invariant; both end here.
         unsafe {
-            bindings::folio_unlock(self.0.as_ptr());
-            bindings::folio_put(self.0.as_ptr());
+            bindings::folio_unlock(self.folio.as_ptr());
+            bindings::folio_put(self.folio.as_ptr());
         }
     }
 }
@@ -223,7 +240,8 @@ impl WriteRange {
         })
     }
 
-    /// Appends `len` bytes at `offset` of a folio; gives the folio back when there is no room or it does not follow.
+    /// Appends `len` bytes at `offset` of a folio; gives the folio back when there is no room, it does not follow, or they were never
+    /// filled.
     pub fn push(
         &mut self,
         folio: WriteFolio,
@@ -238,13 +256,16 @@ impl WriteRange {
         if !follows || !fits || self.parts.len() == self.parts.capacity() {
             return Err(folio);
         }
-        let page: NonNull<bindings::page> = folio.0.cast();
+        if !folio.is_uptodate() && !folio.filled.has(&(offset..offset.saturating_add(len))) {
+            return Err(folio);
+        }
+        let page: NonNull<bindings::page> = folio.folio.cast();
         // SAFETY: A folio's first page is the folio itself and its pages follow each other in the linear map; the range lies in
         // the folio.
         if unsafe { self.sg.push(page, offset, len) }.is_err() {
             return Err(folio);
         }
-        let folio = ManuallyDrop::new(folio).0;
+        let folio = ManuallyDrop::new(folio).folio;
         // INVARIANT: Lock and reference move from `folio` into `self`. There is room, checked above.
         let _ = self.parts.push_within_capacity(Part { folio, offset, len });
         Ok(())

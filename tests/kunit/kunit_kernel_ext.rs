@@ -9,6 +9,8 @@
 pub mod bindings;
 #[path = "../../rust/kernel_ext/completion.rs"]
 pub mod completion;
+#[path = "../../rust/kernel_ext/filled.rs"]
+pub mod filled;
 #[path = "../../rust/kernel_ext/kobject.rs"]
 pub mod kobject;
 #[path = "../../rust/kernel_ext/pages.rs"]
