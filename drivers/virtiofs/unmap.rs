@@ -11,7 +11,6 @@ use crate::{
     inode::NodeInode,
     superblock::VirtioFs, //
 };
-use kernel::prelude::*;
 use kernel_ext::task::{
     is_exiting,
     is_kernel_thread,

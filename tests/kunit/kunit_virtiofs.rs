@@ -68,10 +68,10 @@ mod setattr;
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]
 mod symlink;
-#[path = "../../drivers/virtiofs/unused.rs"]
-mod unused;
 #[path = "../../drivers/virtiofs/unmap.rs"]
 mod unmap;
+#[path = "../../drivers/virtiofs/unused.rs"]
+mod unused;
 #[path = "../../drivers/virtiofs/walks.rs"]
 mod walks;
 #[path = "../../drivers/virtiofs/write.rs"]
