@@ -37,7 +37,7 @@ DEBUG_FILES = [
     "test_readdir.py",
     "test_rounds.py",
 ]
-LONG_FILES = ["test_hostile_replies.py", "test_workloads.py"]
+LONG_FILES = ["test_hostile_replies.py", "test_many_files.py", "test_workloads.py"]
 
 
 def boot_files(kernel, every_file):

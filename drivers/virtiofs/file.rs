@@ -111,6 +111,12 @@ pub(crate) fn call_open(
     }
 }
 
+/// Whether the host has removed what is opened by a name that is known here: it is looked up once more. If that leads to the same inode
+/// nevertheless, it is opened: some daemons count no links. Does not sleep.
+fn has_lost_name(inode: &Inode<VirtioFs>, file: &NewFile<VirtioFs>) -> bool {
+    inode.nlink() == 0 && file.dentry().is_hashed()
+}
+
 /// Whether a directory that a symbolic link has just led to is one that the host has removed, and maybe replaced. What it is asked
 /// now would be answered with `ENOENT`. Sleeps.
 fn is_removed(inode: &Inode<VirtioFs>) -> bool {
@@ -263,7 +269,7 @@ impl Handle {
         let session = inode.session()?;
         let node = inode.node_id()?;
         let repeated = walks::is_repeated_open();
-        if dir && !repeated && is_removed(inode) {
+        if !repeated && (has_lost_name(inode, file) || dir && is_removed(inode)) {
             walks::repeats_open();
             return Err(ESTALE);
         }
@@ -534,16 +540,15 @@ impl vfs::file::Operations for RegularFiles {
     const LEASES: bool = true;
 
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
-        let had_name = inode.nlink() > 0;
+        let had_name = !has_lost_name(inode, file);
         let mut handle = Handle::open(inode, file, false)?;
         if let Err(e) = handle.join(inode, file.flags()) {
             handle.release(inode, false, file.flags(), 0);
             return Err(e);
         }
         handle.finish_open(inode, file);
-        if had_name && inode.nlink() == 0 {
-            // The host has removed it, as has turned out just now: its name is looked up once more. If that leads here again, it is
-            // opened: then it had no name before.
+        if had_name && has_lost_name(inode, file) {
+            // As has turned out just now.
             handle.part(inode, file.flags(), 0);
             walks::repeats_open();
             return Err(ESTALE);

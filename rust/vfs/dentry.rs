@@ -202,6 +202,18 @@ impl<T: FileSystem> Dentry<T> {
         }
     }
 
+    /// Whether a path walk can come to it: not when it was removed or replaced here, or never had a name. A racing change counts or not.
+    ///
+    /// C: `d_unhashed()`, the other way round.
+    pub fn is_hashed(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe {
+            !(&raw const (*self.as_raw()).d_hash.pprev)
+                .read_volatile()
+                .is_null()
+        }
+    }
+
     /// Takes it, and what is below it, out of the dentry cache; mounts on it are undone.
     ///
     /// May sleep.

@@ -191,6 +191,36 @@ def test_name_that_is_gone(mounted):
     do(mounted, "os.chdir('/')")
 
 
+@pytest.mark.beyond_c("opens what is gone")
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "replaced"])
+def test_open_of_what_is_gone(mounted, again):
+    """When the attributes that open(2) asks for say that the file has no name any more, its name is looked up, however good it is."""
+    (mounted.tree / "t/a").write_text("old")
+    mounted.daxd.configure(attr_timeout=0)
+    do(mounted, "kept = os.open('/mnt/t/a', os.O_RDONLY)")
+    if again:
+        (mounted.tree / "t/b").write_text("new")
+        os.rename(mounted.tree / "t/b", mounted.tree / "t/a")
+        assert do(mounted, "open('/mnt/t/a').read()") == "new"
+    else:
+        os.unlink(mounted.tree / "t/a")
+        assert mounted.hand.do("open('/mnt/t/a').read()") == "ENOENT"
+    # What is open can be opened once more.
+    assert do(mounted, "open(f'/proc/self/fd/{kept}').read()") == "old"
+    do(mounted, "os.close(kept)")
+
+
+def test_daemon_that_counts_no_links(mounted):
+    """A daemon that says of all files that they have no links has them opened nevertheless."""
+    mounted.daxd.set_fault("set", ["LOOKUP", "GETATTR", "READDIRPLUS"], fields={"attr.nlink": 0})
+    mounted.guest.run("echo 3 >/proc/sys/vm/drop_caches")
+    for _ in range(2):
+        assert do(mounted, "open('/mnt/plain/file').read()") == "x"
+        assert do(mounted, "os.listdir('/mnt/plain')") == ["file"]
+        assert mounted.hand.do("os.open('/mnt/plain/nothing', os.O_RDONLY)") == "ENOENT"
+        assert mounted.hand.do("os.stat('/mnt/plain/nothing')") == "ENOENT"
+
+
 def test_daemon_that_cannot_open(mounted):
     """A file whose OPEN is answered with ENOENT is looked up once more; if it is there, that is the error."""
     (mounted.tree / "t/a").write_text("a")
