@@ -215,11 +215,17 @@ impl WorkItem<AGE> for Session {
                 (one, other) => one.or(other),
             };
         });
-        match next {
-            Some(_) if left == 0 => this.look_in(1),
-            // Those that come at about the same time are looked at together.
-            Some(ticks) => this.look_in(ticks.max(msecs_to_jiffies(1000) as u64)),
-            None => {}
+        // Those that come at about the same time are looked at together.
+        let Some(ticks) = next.map(|ticks| match left {
+            0 => 1,
+            _ => ticks.max(msecs_to_jiffies(1000) as u64),
+        }) else {
+            return;
+        };
+        // One that was made meanwhile may come before.
+        let other = unused.next.load(ordering::Acquire);
+        if other == 0 || jiffies_64().saturating_add(ticks) < other {
+            this.look_in(ticks);
         }
     }
 }
