@@ -80,7 +80,7 @@ vm_fault_t virtiofs_helper_fault(struct vm_fault *vmf)
 		ret = (ret & VM_FAULT_MAJOR) | VM_FAULT_NOPAGE;
 		goto put;
 	}
-	/* Others have locked it meanwhile. Waits for them, and leaves the rest to finish_fault(). */
+	/* Others have locked it meanwhile: waits for them, and leaves it to finish_fault(). */
 	folio_lock(folio);
 	if (folio->mapping == vma->vm_file->f_mapping)
 		return ret;
