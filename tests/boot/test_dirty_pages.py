@@ -100,7 +100,9 @@ def set_up(rig, **settings):
     do(rig, "fd = os.open('/mnt/file', os.O_RDWR)")
     assert do(rig, "cache(fd)") == PAGES * PAGE
     do(rig, f"area = mmap.mmap(fd, {PAGES * PAGE})")
-    assert do(rig, f"is_one_folio(area, range(900, {PAGES}))")
+    # The C client has folios of one page.
+    if rig.options["driver"] == "rust":
+        assert do(rig, f"is_one_folio(area, range(900, {PAGES}))")
     # Nothing of it is mapped yet.
     do(rig, f"area.close(); area = mmap.mmap(fd, {PAGES * PAGE})")
 
@@ -112,7 +114,8 @@ def tear_down(rig):
     do(rig, "area.close(); os.close(fd)")
     rig.guest.run("cd /proc/sys/vm; echo 20 >dirty_ratio; echo 10 >dirty_background_ratio; echo 500 >dirty_writeback_centisecs")
     rig.guest.umount("/mnt")
-    rig.unmounted()
+    if rig.options["driver"] == "rust":
+        rig.unmounted()
 
 
 @pytest.fixture
@@ -241,7 +244,8 @@ def test_migration(cached):
     else:
         raise AssertionError("nothing moves")
     do(cached, "holes = None")
-    assert do(cached, f"is_one_folio(area, range(900, {PAGES}))")
+    if cached.options["driver"] == "rust":
+        assert do(cached, f"is_one_folio(area, range(900, {PAGES}))")
     do(cached, "area.flush()")
     assert (taken(cached), written(cached)) == (stored, (5, 6))
     assert all(is_stored(cached, page) for page in stored)
@@ -268,6 +272,7 @@ def test_reclaim(mapped):
     assert do(mapped, f"[page for page in range({PAGES}) if area[page * PAGE] == ord('A')]") == STORED
 
 
+@pytest.mark.ours("there is nothing to split")
 def test_split(mapped):
     """Of a folio with dirty pages the kernel makes no smaller ones, which would be dirty as a whole; of a clean one it does."""
     split = "open('/sys/kernel/debug/split_huge_pages', 'w').write('/mnt/file,0x0,0x400,0')"
@@ -296,7 +301,7 @@ def test_truncation(cached):
     do(cached, f"store([910, 940, 950, 960, 1000], area); os.ftruncate(fd, {cut}); os.ftruncate(fd, {PAGES * PAGE})")
     do(cached, "store([920], area); area.flush()")
     data = (cached.tree / "file").read_bytes()
-    assert [page for page in range(950) if data[page * PAGE] != ord("H")] == [910, 920, 940]
+    assert [page for page in taken(cached) if page < 950] == [910, 920, 940]
     assert data[950 * PAGE : cut] == b"A" * 7
     assert data[cut:] == bytes(PAGES * PAGE - cut)
     assert do(cached, f"area[{cut}:] == bytes({PAGES * PAGE - cut})")
@@ -363,6 +368,7 @@ def test_parts_that_fail(mapped):
     assert taken(mapped) == [903, 920, 1000]
 
 
+@pytest.mark.beyond_c("what the daemon does not take is lost")
 def test_parts_that_are_short(mapped):
     """What the daemon leaves of one of them is sent again."""
     host_changes(mapped)
