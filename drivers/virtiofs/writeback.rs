@@ -64,7 +64,7 @@ pub(crate) fn is_ahead(inode: &Inode<VirtioFs>) -> bool {
 /// Whether nothing of an inode is to be written, nor on its way. Callable from any context.
 pub(crate) fn is_clean(inode: &Inode<VirtioFs>) -> bool {
     let has_times = keeps(inode) || inode.is_dax();
-    !inode.has_dirty_pages() && !(has_times && inode.has_dirty_times())
+    !(inode.has_dirty_pages() || has_times && inode.has_dirty_times())
 }
 
 /// Writes from `from` to the page cache, at the position of `iocb`. Sleeps; a fatal signal ends it with what was written so far.

@@ -3,6 +3,7 @@
 //! Which bytes of new memory somebody has filled.
 
 use core::ops::Range;
+#[cfg(VIRTIOFS_KUNIT)]
 use kernel::prelude::*;
 
 /// What is filled of a piece of memory: all but one range, and one range, which may lie within the other.

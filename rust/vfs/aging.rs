@@ -222,7 +222,7 @@ impl<T: FileSystem> Aging<T> {
                 return None;
             }
             // SAFETY: The place is one of these lists.
-            if let Some(taken) = unsafe { Self::take(&mut *lists, place) } {
+            if let Some(taken) = unsafe { Self::take(&mut lists, place) } {
                 return Some(taken);
             }
         }
@@ -246,7 +246,7 @@ impl<T: FileSystem> Aging<T> {
                     match first {
                         // SAFETY: The place is one of these lists.
                         Some(place) if !place.is_null() => unsafe {
-                            Self::take(&mut *lists, place)
+                            Self::take(&mut lists, place)
                         },
                         _ => break,
                     }

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """Files that are shorter or longer than the guest knows: what is read of them ends where they end, and has no byte that nobody wrote."""
 
-import os
 import subprocess
 import sys
 
