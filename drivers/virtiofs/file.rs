@@ -591,7 +591,7 @@ impl vfs::file::Operations for RegularFiles {
             Ok(())
         } else {
             file.write_and_wait_range(0, i64::MAX)
-                .and_then(|()| inode.sync_times())
+                .and_then(|()| writeback::sync_times(inode))
         };
         let reports = writes && !handle.flags.contains(OpenReplyFlags::NOFLUSH);
         if !locked && (written.is_err() || !reports) {

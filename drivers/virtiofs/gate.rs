@@ -53,13 +53,24 @@ impl Gate {
 
     /// Closes it, for good, and waits until nobody is inside. Sleeps.
     pub(crate) fn close(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        let inside = state.inside;
-        drop(state);
-        if inside > 0 {
+        if self.shut() {
             self.empty.wait();
         }
+    }
+
+    /// As [`close`](Gate::close); a fatal signal ends the wait with `EINTR`.
+    pub(crate) fn close_killable(&self) -> Result {
+        match self.shut() {
+            true => self.empty.wait_killable().map_err(|_| EINTR),
+            false => Ok(()),
+        }
+    }
+
+    /// Closes it, and says whether somebody is inside.
+    fn shut(&self) -> bool {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.inside > 0
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) struct Lane {
     sequence: Atomic<u64>,
     background: Atomic<i32>,
     stored: Atomic<u32>,
+    filling: Atomic<i32>,
     patience: Arc<Patience>,
     complaints: Pin<KBox<RateLimit>>,
     window: Arc<Keeper>,
@@ -56,6 +57,7 @@ impl Lane {
             sequence: Atomic::new(1),
             background: Atomic::new(0),
             stored: Atomic::new(0),
+            filling: Atomic::new(0),
             patience,
             complaints: KBox::pin_init(RateLimit::new(), GFP_KERNEL)?,
             window,
@@ -108,6 +110,21 @@ impl Lane {
     /// How long tasks that exit wait for the daemon.
     pub(crate) fn patience(&self) -> &Arc<Patience> {
         &self.patience
+    }
+
+    /// A request that fills folios begins.
+    pub(crate) fn filling_begins(&self) {
+        self.filling.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// A request that fills folios has ended.
+    pub(crate) fn filling_ends(&self) {
+        self.filling.fetch_sub(1, ordering::Relaxed);
+    }
+
+    /// How many fill folios.
+    pub(crate) fn filling(&self) -> i32 {
+        self.filling.load(ordering::Relaxed)
     }
 
     /// The daemon has answered to a request of a writeback.

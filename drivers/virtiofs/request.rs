@@ -18,7 +18,8 @@ use crate::{
     lane::Lane,
     lock::LostLock,
     patience::InVain,
-    session::Session, //
+    session::Session,
+    stores::Batch, //
 };
 use core::mem::MaybeUninit;
 use fuse_proto::{
@@ -49,6 +50,7 @@ use kernel_ext::{
     folio::FolioRange,
     task::{
         is_exiting,
+        is_kernel_thread,
         is_killed, //
     },
     write::WritebackRange, //
@@ -121,6 +123,7 @@ struct Store {
     op: fuse_proto::Write,
     /// Of the file that is written.
     freshness: Arc<Freshness>,
+    batch: Arc<Batch>,
     /// How many more requests there may be, should the daemon take them in part.
     more: usize,
 }
@@ -196,6 +199,8 @@ impl virtio::Owner for Request {
                     }
                     Err(_) => transfer.end_read(filled),
                 }
+                // After that: who waits for it takes the folios away.
+                lane.filling_ends();
             }
             (Purpose::Store(store), outcome) => {
                 lane.background_ends();
@@ -213,8 +218,11 @@ impl virtio::Owner for Request {
                     (Ok(bytes), Payload::Writeback(_)) if bytes < store.op.size as usize => {
                         Session::store_rest_later(&store.session, transfer.clone(), bytes);
                     }
-                    (stored, Payload::Writeback(range)) => range.end(stored.map(|_| ())),
-                    _ => {}
+                    (stored, Payload::Writeback(range)) => {
+                        range.end(stored.map(|_| ()));
+                        store.batch.leave();
+                    }
+                    _ => store.batch.leave(),
                 }
             }
             (Purpose::Direct(part), outcome) => part.ended(lane, transfer, outcome),
@@ -313,9 +321,16 @@ fn send_in_background(
 ) -> Result<(Arc<Transfer<Request>>, i32)> {
     let lane = queue.data();
     let under_way = lane.background_begins();
-    let transfer = queue
-        .submit(new, connection)
-        .inspect_err(|_| lane.background_ends())?;
+    let fills = matches!(new.owner().purpose, Purpose::Fill(_));
+    if fills {
+        lane.filling_begins();
+    }
+    let transfer = queue.submit(new, connection).inspect_err(|_| {
+        lane.background_ends();
+        if fills {
+            lane.filling_ends();
+        }
+    })?;
     Ok((transfer, under_way))
 }
 
@@ -349,20 +364,32 @@ impl Sent<'_> {
         self.check(op, outcome)
     }
 
-    /// Waits until it has ended. Sleeps; see [`Transfer::wait`].
+    /// Waits until it has ended. Sleeps: a fatal signal ends that with `EINTR`, and in a task that exits a while. See [`Transfer::wait`].
     pub(crate) fn wait_for_outcome(&self, before_abandoning: impl FnOnce()) -> Result<Outcome> {
+        self.wait_if(is_exiting(), before_abandoning)
+    }
+
+    /// As [`Sent::wait_for_outcome`], `briefly` in any task.
+    fn wait_if(&self, briefly: bool, before_abandoning: impl FnOnce()) -> Result<Outcome> {
         let (patience, in_vain) = (self.lane.patience(), &self.transfer.owner().in_vain);
-        let outcome = self.transfer.wait(patience.left(), || {
+        let left = briefly.then(|| patience.left());
+        let outcome = self.transfer.wait(left, || {
             before_abandoning();
-            if is_exiting() && !is_killed() {
+            if briefly && !is_killed() {
                 patience.give_up(in_vain);
             }
         })?;
-        if is_exiting() {
+        if briefly {
             // It may have ended at that moment.
             patience.ended(in_vain);
         }
         Ok(outcome)
+    }
+
+    /// As [`Sent::wait`], but for a while at most: then it is `EINTR`, too.
+    pub(crate) fn wait_briefly<O: Operation>(&self, op: &O) -> Result<O::Reply> {
+        let outcome = self.wait_if(true, || {})?;
+        self.check(op, outcome)
     }
 
     /// As [`Sent::wait`], for a task that exits, of what nobody waits for in earnest: it is sent whatever becomes of the task. [`None`]
@@ -668,7 +695,10 @@ impl Session {
         freshness: Arc<Freshness>,
     ) -> Result {
         let more = range.len().div_ceil(PAGE_SIZE);
-        let (transfer, under_way) = self.send_store(op, range, freshness, more)?;
+        let batch = self.stores().begin();
+        let (transfer, under_way) = self
+            .send_store(op, range, freshness, batch.clone(), more)
+            .inspect_err(|_| batch.leave())?;
         self.limit_background(&transfer, under_way);
         Ok(())
     }
@@ -678,12 +708,14 @@ impl Session {
         op: &fuse_proto::Write,
         range: WritebackRange,
         freshness: Arc<Freshness>,
+        batch: Arc<Batch>,
         more: usize,
     ) -> Result<(Arc<Transfer<Request>>, i32)> {
         let purpose = Purpose::Store(Store {
             session: self.clone(),
             op: *op,
             freshness,
+            batch,
             more,
         });
         let payload = Payload::Writeback(range);
@@ -694,10 +726,16 @@ impl Session {
     /// the writeback ends with an error.
     fn store_rest_later(this: &Arc<Self>, transfer: Arc<Transfer<Request>>, written: usize) {
         let session = this.clone();
+        let spawned = {
+            let transfer = transfer.clone();
+            this.instance().work().try_spawn(GFP_ATOMIC, move || {
+                session.store_rest(&transfer, written);
+            })
+        };
         // If that fails the range is dropped with the transfer, which ends its writeback.
-        let _ = this.instance().work().try_spawn(GFP_ATOMIC, move || {
-            session.store_rest(&transfer, written);
-        });
+        if let (Err(_), Purpose::Store(store)) = (spawned, &transfer.owner().purpose) {
+            store.batch.leave();
+        }
     }
 
     fn store_rest(self: &Arc<Self>, transfer: &Transfer<Request>, written: usize) {
@@ -714,17 +752,20 @@ impl Session {
                 size: u32::try_from(rest.len())?,
                 ..store.op
             };
-            self.send_store(&op, rest, store.freshness.clone(), more)?;
+            let (freshness, batch) = (store.freshness.clone(), store.batch.clone());
+            self.send_store(&op, rest, freshness, batch, more)?;
             Ok(())
         };
         if let Err(e) = send() {
             range.end(Err(e));
+            store.batch.leave();
         }
     }
 
     /// With too many requests under way that nobody waits for, waits for this one.
     fn limit_background(&self, transfer: &Transfer<Request>, under_way: i32) {
-        if under_way > self.max_background() {
+        // Not the flusher, whose wait no signal would end: the kernel allows a mount so many dirty pages, and no more of them wait.
+        if under_way > self.max_background() && !is_kernel_thread() {
             // Whatever comes of it, the folios say so, also when this task is killed: then they are others' still.
             transfer.linger();
         }

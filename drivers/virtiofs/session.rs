@@ -24,6 +24,7 @@ use crate::{
         Request,
         Sent, //
     },
+    stores::Stores,
     superblock::Mount,
     unused::Unused, //
 };
@@ -59,7 +60,11 @@ use kernel::{
         },
         Arc, //
     },
-    time::msecs_to_jiffies,
+    time::{
+        delay::fsleep,
+        msecs_to_jiffies,
+        Delta, //
+    },
     workqueue::{
         impl_has_delayed_work,
         DelayedWork,
@@ -69,6 +74,7 @@ use kernel::{
 use kernel_ext::{
     pages::PageBuffer,
     siphash::SipHash,
+    task::is_killed,
     workqueue::cancel_delayed, //
 };
 use vfs::file::owner_of_process;
@@ -164,6 +170,9 @@ pub(crate) struct Session {
     /// Superblocks of the session.
     superblocks: Atomic<i32>,
     forgets: Forgets,
+    /// What is being written back.
+    #[pin]
+    stores: Stores,
     /// Runs a while after an inode was forgotten.
     #[pin]
     flush: DelayedWork<Session, FLUSH>,
@@ -241,6 +250,7 @@ impl Session {
             );
         }
         pr_debug!("{:?}: {agreed:?}\n", instance.tag());
+        let stores = Stores::new()?;
         let forgets = Forgets::new(instance.request_queues())?;
         let max_payload = usize::from(agreed.max_pages) * kernel::page::PAGE_SIZE;
         let window = match &claim {
@@ -258,6 +268,7 @@ impl Session {
                 connection,
                 superblocks: Atomic::new(0),
                 forgets,
+                stores <- stores,
                 flush <- new_delayed_work!("virtiofs::Session::flush"),
                 clock <- new_delayed_work!("virtiofs::Session::clock"),
                 unused <- Unused::new(),
@@ -415,6 +426,37 @@ impl Session {
         {
             old = now;
         }
+    }
+
+    /// What is being written back.
+    pub(crate) fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// Waits until nothing is being read into folios. Sleeps; a fatal signal ends that with `EINTR`. For who has taken everything from
+    /// everybody else: others could always read more.
+    pub(crate) fn settle_pages(&self) -> Result {
+        while self.instance.lanes().any(|lane| lane.filling() > 0) {
+            if is_killed() {
+                return Err(EINTR);
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Whether no other superblock belongs to the session.
+    pub(crate) fn has_one_superblock(&self) -> bool {
+        self.superblocks.load(ordering::Relaxed) == 1
+    }
+
+    /// As [`Session::call`], for who waits in a task that no signal reaches, and may ask later: `EINTR` after a while, and at once as
+    /// long as the daemon has not answered what was waited for in vain.
+    pub(crate) fn call_briefly<O: Operation>(&self, op: &O, caller: &Caller) -> Result<O::Reply> {
+        if self.instance.patience().left() == 0 {
+            return Err(EINTR);
+        }
+        self.begin(op, caller)?.wait_briefly(op)
     }
 
     /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.

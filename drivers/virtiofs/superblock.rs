@@ -6,7 +6,6 @@
 //! another filesystem of the host gets a superblock, and so a device number, of its own; it shares the session.
 
 use crate::{
-    dax,
     device::Instance,
     dir::Entries,
     export::Handles,
@@ -51,6 +50,7 @@ use kernel::{
         SetOnce, //
     },
 };
+use kernel_ext::task::is_exiting;
 use vfs::{
     aging::Aging,
     attr::StatFs,
@@ -293,12 +293,8 @@ impl FileSystem for VirtioFs {
         }
     }
 
-    fn write_inode(inode: &Inode<Self>, wait: bool) -> Result {
-        if inode.is_dax() {
-            dax::catch_up(inode);
-            return Ok(());
-        }
-        writeback::write_times(inode, wait)
+    fn write_inode(inode: &Inode<Self>, _wait: bool) -> Result {
+        writeback::write_times(inode)
     }
 
     fn statfs(dentry: &Dentry<Self>) -> Result<StatFs> {
@@ -321,12 +317,14 @@ impl FileSystem for VirtioFs {
         })
     }
 
+    /// What the kernel leaves out of sync(2), syncfs(2) and an unmount, see `stores`: it waits until what is dirty now is on the host.
     fn sync_fs(sb: &SuperBlock<Self>, wait: bool) -> Result {
         let session = sb.data().session()?;
         let root = sb.root().and_then(Dentry::inode);
         let Some(root) = root.filter(|_| wait && session.is_connected()) else {
             return Ok(());
         };
+        write_back(sb, session)?;
         let op = Syncfs {
             node: root.node_id()?,
         };
@@ -360,8 +358,22 @@ impl FileSystem for VirtioFs {
         0
     }
 
+    /// What an unmount would wait for where no signal ends that is waited for first. SIGKILL is then as `umount -f`, which comes too
+    /// late: the mount has no name any more. Not while other superblocks use the session, and not for a task that was killed before
+    /// and takes its last mounts with it: what it has left dirty is to get to the host.
     fn shutting_down(sb: &SuperBlock<Self>) {
-        sb.data().gate.close();
+        let gate = &sb.data().gate;
+        let Ok(session) = sb.data().session() else {
+            return gate.close();
+        };
+        let settled = gate
+            .close_killable()
+            .and_then(|()| write_back(sb, session))
+            .and_then(|()| session.settle_pages());
+        if settled == Err(EINTR) && !is_exiting() && session.has_one_superblock() {
+            session.abort();
+        }
+        gate.close();
     }
 
     fn put_super(sb: &SuperBlock<Self>) {
@@ -382,6 +394,17 @@ impl FileSystem for VirtioFs {
     }
 }
 
+/// Waits until all that is dirty is on the host: contents, what has become dirty again while it was being written, and the times, which
+/// come last. Sleeps; a fatal signal ends that with `EINTR`. To be called with `s_umount` held.
+fn write_back(sb: &SuperBlock<VirtioFs>, session: &Session) -> Result {
+    for _ in 0..2 {
+        sb.begin_writeback();
+        session.stores().wait()?;
+    }
+    sb.begin_writeback();
+    Ok(())
+}
+
 impl VirtioFs {
     fn fill_root(
         sb: &mut NewSuperBlock<Self>,
@@ -392,6 +415,7 @@ impl VirtioFs {
         sb.set_magic(MAGIC)
             .set_time_granularity(agreed.time_gran)
             .set_unverifiable()
+            .set_waits_itself()
             .set_posix_acl();
         if killpriv::by_daemon(session) {
             sb.set_nosec();

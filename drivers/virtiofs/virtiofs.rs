@@ -71,6 +71,7 @@ mod readdir;
 mod request;
 mod session;
 mod setattr;
+mod stores;
 mod superblock;
 mod symlink;
 mod unmap;

@@ -228,7 +228,7 @@ fn send<'a>(iocb: &Kiocb<'a, VirtioFs>, payload: Payload) -> Result<(Write, Sent
 pub(crate) fn fsync(file: &File<VirtioFs>, start: i64, end: i64, datasync: bool) -> Result {
     file.write_and_wait_range(start, end)?;
     if !datasync {
-        file.inode().sync_times()?;
+        writeback::sync_times(file.inode())?;
     }
     sync_handle(file, false, datasync)
 }

@@ -10,6 +10,7 @@
 //! the daemon says of them is not.
 
 use crate::{
+    dax,
     freshness::Asked,
     inode::{
         timespec,
@@ -58,13 +59,19 @@ pub(crate) fn keeps(inode: &Inode<VirtioFs>) -> bool {
 
 /// Whether size and times are newer here than what the daemon knows. Callable from any context.
 pub(crate) fn is_ahead(inode: &Inode<VirtioFs>) -> bool {
-    keeps(inode) && (inode.has_dirty_times() || inode.has_dirty_pages())
+    keeps(inode) && (has_times(inode) || inode.has_dirty_pages())
+}
+
+/// Whether times are to be sent, or on their way.
+fn has_times(inode: &Inode<VirtioFs>) -> bool {
+    // Who sends them says so before they count as sent.
+    inode.has_dirty_times() || inode.data().writers().sends_times()
 }
 
 /// Whether nothing of an inode is to be written, nor on its way. Callable from any context.
 pub(crate) fn is_clean(inode: &Inode<VirtioFs>) -> bool {
-    let has_times = keeps(inode) || inode.is_dax();
-    !(inode.has_dirty_pages() || has_times && inode.has_dirty_times())
+    let keeps_times = keeps(inode) || inode.is_dax();
+    !(inode.has_dirty_pages() || keeps_times && has_times(inode))
 }
 
 /// Writes from `from` to the page cache, at the position of `iocb`. Sleeps; a fatal signal ends it with what was written so far.
@@ -202,16 +209,46 @@ fn store(inode: &Inode<VirtioFs>, fh: Fh, range: WritebackRange) {
     inode.data().changed();
 }
 
-/// Sends the times of modification and change, if they are kept here. Without `wait` it is left for later while contents are
-/// still to be written, as these change the daemon's times.
-pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
+/// Has the daemon's times of modification and change be those that are kept here. Sleeps; a fatal signal ends that with `EINTR`.
+///
+/// The inode is not in the state of being written meanwhile (`I_SYNC`), for which others wait where no signal ends that.
+pub(crate) fn sync_times(inode: &Inode<VirtioFs>) -> Result {
+    if inode.is_dax() {
+        dax::catch_up(inode);
+        return Ok(());
+    }
     if !keeps(inode) {
         return Ok(());
     }
-    if !wait && inode.has_dirty_pages() {
-        inode.mark_times_dirty();
+    let _turn = inode.data().writers().turn()?;
+    match inode.take_dirty_times() {
+        true => send_times(inode, false),
+        false => Ok(()),
+    }
+}
+
+/// The kernel has times written that are kept here, mostly by its flusher, for which others wait. What a daemon that is silent would
+/// have to answer is left for later, and so are they while contents are to be written, as these change the daemon's times, or while
+/// others send them.
+pub(crate) fn write_times(inode: &Inode<VirtioFs>) -> Result {
+    if inode.is_dax() {
+        dax::catch_up_briefly(inode);
         return Ok(());
     }
+    if !keeps(inode) {
+        return Ok(());
+    }
+    match inode.data().writers().try_turn() {
+        Some(_turn) if !inode.has_dirty_pages() => send_times(inode, true),
+        _ => {
+            inode.mark_times_dirty();
+            Ok(())
+        }
+    }
+}
+
+/// Sends the times, of which nothing but this says any more that they are to be sent. If that is given up, they are again.
+fn send_times(inode: &Inode<VirtioFs>, briefly: bool) -> Result {
     let mtime = inode.mtime();
     let mut op = Setattr::new(inode.known()?.node());
     let writer = inode.data().writers().borrow().ok();
@@ -219,7 +256,11 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
     op.mtime = Some(SetTime::To(wire_time(mtime)));
     op.ctime = Some(wire_time(inode.ctime()));
     let asked = Asked::now();
-    let done = inode.session()?.call(&op, &Caller::default());
+    let session = inode.session()?;
+    let done = match briefly {
+        true => session.call_briefly(&op, &Caller::default()),
+        false => session.call(&op, &Caller::default()),
+    };
     let mut locked = inode.lock();
     let knows_all = match &done {
         // What was written meanwhile the daemon does not know of.
@@ -239,14 +280,19 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>, wait: bool) -> Result {
         false => inode.data().changed(),
     }
     drop(locked);
-    done.map(|_| ())
+    let done = done.map(|_| ());
+    if done == Err(EINTR) {
+        inode.mark_times_dirty();
+    }
+    match briefly {
+        true => Ok(()),
+        false => done,
+    }
 }
 
 /// Writes contents and times back, and waits for it. Errors of contents stay with the file. Sleeps.
 pub(crate) fn write_all(inode: &Inode<VirtioFs>) -> Result {
     let written = inode.write_and_wait();
-    if keeps(inode) || inode.is_dax() {
-        inode.sync_times()?;
-    }
+    sync_times(inode)?;
     written
 }

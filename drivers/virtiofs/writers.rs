@@ -12,7 +12,13 @@ use kernel::{
     fs::file::flags,
     new_mutex,
     prelude::*,
-    sync::Mutex, //
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Mutex, //
+    },
 };
 use kernel_ext::event::{
     Event,
@@ -25,9 +31,21 @@ pub(crate) struct Writers {
     /// Those last that can best.
     #[pin]
     list: Mutex<KVec<Writer>>,
-    /// A handle that is to go is not used any more.
+    /// Whether somebody sends the times of the file.
+    times: Atomic<i32>,
+    /// A handle that is to go is not used any more, or times have been sent.
     #[pin]
     unused: Event,
+}
+
+/// The right to send the times of a file, which one task has at a time.
+pub(crate) struct Turn<'a>(&'a Writers);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.times.store(0, ordering::Release);
+        self.0.unused.happen();
+    }
 }
 
 struct Writer {
@@ -47,8 +65,33 @@ impl Writers {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             list <- new_mutex!(KVec::new(), "Writers::list"),
+            times: Atomic::new(0),
             unused <- Event::new(),
         })
+    }
+
+    /// Whether somebody sends the times of the file. Callable from any context.
+    pub(crate) fn sends_times(&self) -> bool {
+        self.times.load(ordering::Acquire) != 0
+    }
+
+    /// The right to send the times, if nobody has it.
+    pub(crate) fn try_turn(&self) -> Option<Turn<'_>> {
+        match self.times.xchg(1, ordering::Full) {
+            0 => Some(Turn(self)),
+            _ => None,
+        }
+    }
+
+    /// The right to send the times. Sleeps until nobody else has it; a fatal signal ends that with `EINTR`.
+    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
+        loop {
+            let seen = self.unused.seen();
+            if let Some(turn) = self.try_turn() {
+                return Ok(turn);
+            }
+            self.unused.wait_killable(seen, FOREVER)?;
+        }
     }
 
     /// Adds a handle that was opened with `flags`. With `O_DIRECT` a host may write nothing but whole blocks through it, and with

@@ -211,8 +211,8 @@ struct Part {
 /// A device reads the folios until it has returned the request, however early the writer is gone: their memory stays allocated
 /// until this is dropped. Their locks do not: whoever waits for them waits for the writer, and no longer ([`end`](Self::end)).
 /// Nobody else changes that memory meanwhile: folios whose contents are not known to be in the file leave the page cache when
-/// they are unlocked, so that they are read anew into others. Those that are dirty or being written back stay, as they have what
-/// mappings have stored.
+/// they are unlocked, so that they are read anew into others. Those that are dirty, being written back or pinned stay, as they have
+/// what mappings and devices have stored.
 ///
 /// # Invariants
 ///
@@ -327,8 +327,11 @@ impl WriteRange {
         // SAFETY: As the caller says. Under the lock a clean folio does not become dirty through a mapping, and none gets to show
         // one that is not up to date.
         unsafe {
-            // Read anew, what mappings have stored would be lost.
-            if bindings::folio_test_dirty(folio) || bindings::folio_test_writeback(folio) {
+            // Read anew, what mappings or devices have stored would be lost.
+            if bindings::folio_test_dirty(folio)
+                || bindings::folio_test_writeback(folio)
+                || bindings::folio_maybe_dma_pinned(folio)
+            {
                 return;
             }
             if may_sleep {

@@ -332,12 +332,15 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
-    /// Whether its times are newer here than what has been written, or are being written. Callable from any context.
-    pub fn has_dirty_times(&self) -> bool {
-        let dirty = bindings::inode_state_flags_enum_I_DIRTY_SYNC
+    const DIRTY_TIMES: bindings::inode_state_flags_enum =
+        bindings::inode_state_flags_enum_I_DIRTY_SYNC
             | bindings::inode_state_flags_enum_I_DIRTY_DATASYNC
-            | bindings::inode_state_flags_enum_I_DIRTY_TIME
-            | bindings::inode_state_flags_enum_I_SYNC;
+            | bindings::inode_state_flags_enum_I_DIRTY_TIME;
+
+    /// Whether its times are newer here than what has been written, or are being [written](FileSystem::write_inode). Callable from any
+    /// context.
+    pub fn has_dirty_times(&self) -> bool {
+        let dirty = Self::DIRTY_TIMES | bindings::inode_state_flags_enum_I_SYNC;
         // SAFETY: A racing change gives the old or the new value.
         unsafe { (&raw const (*self.as_raw()).i_state.__state).read_volatile() & dirty != 0 }
     }
@@ -351,12 +354,19 @@ impl<T: FileSystem> Inode<T> {
         unsafe { bindings::__mark_inode_dirty(self.as_raw(), state as i32) };
     }
 
-    /// Has [`FileSystem::write_inode`] called if the times are dirty, and waits for it. May sleep.
+    /// Whether its times are to be written, which is left to the caller. Takes a spinlock.
     ///
-    /// C: `sync_inode_metadata()`.
-    pub fn sync_times(&self) -> Result {
-        // SAFETY: Valid by the type invariant.
-        to_result(unsafe { bindings::sync_inode_metadata(self.as_raw(), 1) })
+    /// C: `sync_inode_metadata()` has them written, and is not for what a host has to answer for: it waits for all pages under writeback,
+    /// and others wait for it (`I_SYNC`), where no signal ends that.
+    pub fn take_dirty_times(&self) -> bool {
+        let _locked = self.lock();
+        // SAFETY: Valid by the type invariant, and locked as that asks for. The inode stays in the list of dirty ones, whose reader
+        // finds nothing to be written.
+        unsafe {
+            let state = (&raw const (*self.as_raw()).i_state.__state).read_volatile();
+            bindings::inode_state_clear(self.as_raw(), state & Self::DIRTY_TIMES);
+            state & Self::DIRTY_TIMES != 0
+        }
     }
 
     /// Locks the attributes (`i_lock`), to change them.

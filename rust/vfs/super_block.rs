@@ -125,6 +125,15 @@ impl<T: FileSystem> SuperBlock<T> {
         }
     }
 
+    /// Has the kernel's flusher begin to write everything that is dirty, and waits until it has: not for the writeback to end. What is
+    /// being written back and has become dirty again is passed over. Sleeps; to be called with `s_umount` held.
+    ///
+    /// C: `writeback_inodes_sb()`.
+    pub fn begin_writeback(&self) {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::writeback_inodes_sb(self.as_raw(), bindings::wb_reason_WB_REASON_SYNC) };
+    }
+
     /// The device number that `stat` shows.
     pub fn dev(&self) -> u32 {
         // SAFETY: Not changed after the superblock was made.
@@ -233,6 +242,13 @@ impl<T: FileSystem> NewSuperBlock<T> {
     /// Mounts may not map ids, though the filesystem type can do it.
     pub fn set_no_idmap(&mut self) -> &mut Self {
         self.set_iflag(bindings::SB_I_NOIDMAP);
+        self
+    }
+
+    /// The kernel does not wait for what is written back of it (`SB_I_NO_DATA_INTEGRITY`), where no signal would end that: it begins with
+    /// it, and [`FileSystem::sync_fs`] waits.
+    pub fn set_waits_itself(&mut self) -> &mut Self {
+        self.set_iflag(bindings::SB_I_NO_DATA_INTEGRITY);
         self
     }
 

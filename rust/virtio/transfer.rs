@@ -60,7 +60,6 @@ use kernel_ext::{
     jiffies,
     pages::PageBuffer,
     scatterlist::Scatterlist,
-    task::is_exiting,
     user_pages::UserPages,
     write::{
         WriteRange,
@@ -323,13 +322,16 @@ impl<O: Owner> Transfer<O> {
         outcome.map(|bytes| bytes.min(written.saturating_sub(self.writable.len)))
     }
 
-    /// Sleeps until it has ended. A fatal signal ends the wait with `EINTR`, and so does a task that [exits](is_exiting) after
-    /// `patience`, as no signal ends that. Then the transfer is abandoned: `before_abandoning` runs just before, while the transfer may
-    /// still end in any way.
-    pub fn wait(&self, patience: Jiffies, before_abandoning: impl FnOnce()) -> Result<Outcome> {
-        let ended = match is_exiting() {
-            true => self.wait_at_most(patience) == Ok(true),
-            false => self.completion.wait_killable().is_ok(),
+    /// Sleeps until it has ended. A fatal signal ends the wait with `EINTR`, and so does the end of `patience`, if it has one. Then the
+    /// transfer is abandoned: `before_abandoning` runs just before, while the transfer may still end in any way.
+    pub fn wait(
+        &self,
+        patience: Option<Jiffies>,
+        before_abandoning: impl FnOnce(),
+    ) -> Result<Outcome> {
+        let ended = match patience {
+            Some(patience) => self.wait_at_most(patience) == Ok(true),
+            None => self.completion.wait_killable().is_ok(),
         };
         if !ended {
             before_abandoning();
@@ -662,7 +664,7 @@ mod tests {
         assert!(transfer.is_pending());
         assert!(matches!(reply::<16>(&transfer), Err(e) if e == EBUSY));
         give_back(&transfer, 16);
-        assert_eq!(transfer.wait(0, || {}), Ok(Outcome::Returned(16)));
+        assert_eq!(transfer.wait(None, || {}), Ok(Outcome::Returned(16)));
         assert_eq!(reply::<32>(&transfer), Ok(16));
         assert_eq!(reply::<6>(&transfer), Ok(6));
         assert_eq!(ends(&transfer), (1, 0, 0, 0));
@@ -694,7 +696,7 @@ mod tests {
         Transfer::abort(&transfer, &());
         Transfer::abort(&transfer, &());
         give_back(&transfer, 16);
-        assert_eq!(transfer.wait(0, || {}), Ok(Outcome::Aborted));
+        assert_eq!(transfer.wait(None, || {}), Ok(Outcome::Aborted));
         // The device wrote to it after the abort: nobody is to look at that.
         assert!(reply::<16>(&transfer).is_err());
         assert_eq!(ends(&transfer), (0, 1, 0, 0));
@@ -732,7 +734,7 @@ mod tests {
         let transfer = pending(40, 16)?;
         Transfer::unsent(&transfer, &());
         Transfer::unsent(&transfer, &());
-        assert_eq!(transfer.wait(0, || {}), Ok(Outcome::Aborted));
+        assert_eq!(transfer.wait(None, || {}), Ok(Outcome::Aborted));
         assert_eq!(ends(&transfer), (0, 1, 0, 0));
         Ok(())
     }

@@ -203,7 +203,8 @@ class Rig:
         # The root was never looked up.
         assert left["handles"] == 0, left
         assert left["lookups"] == 0, (left, daxd.live())
-        assert daxd.complaints() == []
+        complaints = daxd.complaints()
+        assert complaints == [], complaints
 
     def end(self, kill=False):
         """Powers off, or stops by force, and judges the log."""

@@ -64,6 +64,8 @@ mod request;
 mod session;
 #[path = "../../drivers/virtiofs/setattr.rs"]
 mod setattr;
+#[path = "../../drivers/virtiofs/stores.rs"]
+mod stores;
 #[path = "../../drivers/virtiofs/superblock.rs"]
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]

@@ -54,6 +54,7 @@ pub(crate) use outstanding::MapRequest;
 pub(crate) use state::Run;
 pub(crate) use times::{
     catch_up,
+    catch_up_briefly,
     stored,
     supersede, //
 };

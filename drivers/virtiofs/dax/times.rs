@@ -126,7 +126,7 @@ pub(crate) fn catch_up(inode: &Inode<VirtioFs>) -> bool {
             // First of all, for who wants to be the last to set it.
             let _catching_up = CatchingUp::new(times);
             if times.take() {
-                let set = set_to_now(inode);
+                let set = set_to_now(inode, false);
                 if set == Err(EINTR) {
                     stored(inode);
                 }
@@ -141,13 +141,30 @@ pub(crate) fn catch_up(inode: &Inode<VirtioFs>) -> bool {
     false
 }
 
-fn set_to_now(inode: &Inode<VirtioFs>) -> Result {
+/// As [`catch_up`], for the kernel's flusher: what would have to be waited for is left to those who do, or to the next time.
+pub(crate) fn catch_up_briefly(inode: &Inode<VirtioFs>) {
+    let Some(times) = of(inode) else {
+        return;
+    };
+    if times.is_behind() {
+        let _catching_up = CatchingUp::new(times);
+        if times.take() && set_to_now(inode, true) == Err(EINTR) {
+            stored(inode);
+        }
+    }
+}
+
+fn set_to_now(inode: &Inode<VirtioFs>, briefly: bool) -> Result {
     let mut op = Setattr::new(inode.known()?.node());
     let writer = inode.data().writers().borrow().ok();
     op.fh = writer.as_ref().map(|writer| writer.fh());
     op.mtime = Some(SetTime::Now);
     let asked = Asked::now();
-    let reply = inode.session()?.call(&op, &Caller::default())?;
+    let session = inode.session()?;
+    let reply = match briefly {
+        true => session.call_briefly(&op, &Caller::default())?,
+        false => session.call(&op, &Caller::default())?,
+    };
     inode.update(&reply.attr, reply.ttl, asked)?;
     Ok(())
 }
