@@ -255,11 +255,15 @@ pub(crate) fn instantiate(
 /// open(2) with `O_CREAT` promises that what is written is found under the name: what has it may have been removed on the host, or have
 /// got another name, which would then be written to or emptied. That costs a LOOKUP where the name was good still, and is more than C
 /// does. If there was nothing, CREATE looks.
-fn must_ask(flags: LookupFlags, exists: bool) -> bool {
+///
+/// `links` is the number of links of what has the name: with none it has no name any more, as was learned by other means (an open file,
+/// say), and the host may have given it to another file.
+fn must_ask(flags: LookupFlags, links: Option<u32>) -> bool {
     flags.revalidate()
         || flags.exclusive()
         || flags.rename_target()
-        || exists && flags.open() && flags.create()
+        || links.is_some() && flags.open() && flags.create()
+        || links == Some(0)
 }
 
 /// What the VFS asks of dentries.
@@ -280,7 +284,7 @@ impl vfs::dentry::Operations for Entries {
             return Ok(false);
         }
         let good = Deadline::from_word(dentry.time()).is_ahead();
-        if good && !must_ask(flags, inode.is_some()) {
+        if good && !must_ask(flags, inode.map(Inode::nlink)) {
             if let Some(inode) = inode.filter(|_| flags.open()) {
                 inode.data().walks_to_open(None);
             }
@@ -340,7 +344,7 @@ impl vfs::dentry::Operations for Entries {
         let good = Deadline::from_word(dentry.time()).is_ahead();
         let inode = dentry.inode();
         let stale = inode.is_some_and(RcuInode::is_stale);
-        if good && !stale && !must_ask(flags, inode.is_some()) {
+        if good && !stale && !must_ask(flags, inode.map(RcuInode::nlink)) {
             if let Some(inode) = inode.filter(|_| flags.open()) {
                 inode.data().walks_to_open(None);
             }

@@ -501,6 +501,12 @@ impl<'a, T: FileSystem> RcuInode<'a, T> {
         unsafe { (*InodeBox::<T>::of(self.0.as_ptr())).stale.load(Relaxed) != 0 }
     }
 
+    /// Its number of links.
+    pub fn nlink(self) -> u32 {
+        // SAFETY: The inode is valid for RCU readers; a racing change gives the old or the new value.
+        unsafe { ptr::read_volatile(&raw const (*self.0.as_ptr()).__bindgen_anon_1.__i_nlink) }
+    }
+
     /// Whether the inode's own attributes permit an access; `ECHILD` when that needs sleeping.
     ///
     /// C: `generic_permission()`.

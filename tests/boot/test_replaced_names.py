@@ -112,6 +112,26 @@ def test_requests_of_creating_opens(mounted):
     assert requests(mounted, *asked) == [0, 0, 1]
 
 
+@pytest.mark.beyond_c("trusts the name, and opens what had it")
+def test_name_of_what_is_known_to_be_removed(mounted):
+    """What is known to have no link any more, by an open file, has no name: the next open(2) or stat(2) finds what has it now, however
+    long the name is good. Later ones ask for nothing."""
+    (mounted.tree / "t/doc").write_text("first\n")
+    do(mounted, "kept = os.open('/mnt/t/doc', os.O_RDONLY)")
+    (mounted.tree / "t/aside").write_text("the second\n")
+    os.rename(mounted.tree / "t/aside", mounted.tree / "t/doc")
+    # Its reply tells.
+    do(mounted, "os.fchmod(kept, 0o600)")
+    assert do(mounted, "os.fstat(kept).st_nlink") == 0
+    requests(mounted)
+    assert do(mounted, "os.stat('/mnt/t/doc').st_size") == len("the second\n")
+    assert do(mounted, "open('/mnt/t/doc').read()") == "the second\n"
+    # Once to learn that it is another file, and once by the VFS, which then has no name any more.
+    assert requests(mounted, "LOOKUP", "OPEN") == [2, 1]
+    assert do(mounted, "os.pread(kept, 100, 0).decode()") == "first\n"
+    do(mounted, "os.close(kept)")
+
+
 def volume(mounted, version, keys=("key", "other")):
     """As a Kubernetes volume is updated: the new version in a directory of its own, one rename of the link, the old one removed."""
     top = mounted.tree / "t"
