@@ -245,9 +245,7 @@ impl<T: FileSystem> Aging<T> {
                     let first = lists.lists.get(index).map(|list| list.first);
                     match first {
                         // SAFETY: The place is one of these lists.
-                        Some(place) if !place.is_null() => unsafe {
-                            Self::take(&mut lists, place)
-                        },
+                        Some(place) if !place.is_null() => unsafe { Self::take(&mut lists, place) },
                         _ => break,
                     }
                 };

@@ -94,7 +94,7 @@ pub trait Operations: Sized + 'static {
     /// May sleep; the address space of the task, or a part of it, is locked.
     fn fault(fault: &mut Fault<'_, Self>) -> Outcome;
 
-    /// Where byte `pos` of the file lies, to be written to or not: asked by [`Fault::insert`] alone. Must not sleep, nor take a
+    /// Where byte `pos` of the file lies, to be written to or not: asked by [`LockedFault::insert`] alone. Must not sleep, nor take a
     /// lock that anybody sleeps with.
     fn locate(inode: &Inode<Self::FileSystem>, pos: i64, write: bool) -> Option<Location<'_>>;
 }

@@ -241,7 +241,7 @@ impl<T: FileSystem> NewInode<T> {
     }
 
     /// Set-id bits and capabilities are the server's business: the VFS does not look for them before contents are changed, until
-    /// this kernel gives the file some, or [`Inode::check_security`].
+    /// this kernel gives the file some, or [`Inode::check_security`](super::Inode::check_security).
     ///
     /// Only on superblocks with [`set_nosec`](crate::NewSuperBlock::set_nosec).
     pub fn set_nosec(&mut self) {
