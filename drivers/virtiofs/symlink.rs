@@ -41,7 +41,6 @@ impl_inode_operations!(Symlink);
 impl vfs::inode::SymlinkOperations for Symlink {
     fn get_link(inode: &Inode<VirtioFs>) -> Result<Link<'_>> {
         if let Some(target) = inode.data().target.as_ref() {
-            follows(target.to_bytes());
             return Ok(Link::Borrowed(target));
         }
         let session = inode.session()?;
@@ -61,7 +60,6 @@ impl vfs::inode::SymlinkOperations for Symlink {
             session.complain(&op, e);
             Error::from_errno(e.to_errno())
         })?;
-        follows(checked);
         if session.has(InitFlags::CACHE_SYMLINKS) {
             let text = CStr::from_bytes_with_nul(&target).map_err(|_| EIO)?;
             inode.data().target.populate(CString::try_from(text)?);
@@ -75,7 +73,10 @@ impl vfs::inode::SymlinkOperations for Symlink {
             .target
             .as_ref()
             .map(|target| &**target)
-            .inspect(|target| follows(target.to_bytes()))
             .ok_or(ECHILD)
+    }
+
+    fn followed(target: &[u8]) {
+        follows(target);
     }
 }

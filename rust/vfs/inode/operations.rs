@@ -36,7 +36,11 @@ use kernel::{
         c_int,
         c_uint, //
     },
-    prelude::*, //
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
 };
 use kernel_ext::bindings;
 
@@ -201,10 +205,20 @@ impl Link<'_> {
     }
 }
 
+impl Link<'_> {
+    /// The target, without the NUL at its end.
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(text) => text.to_bytes(),
+            Self::Owned(text) => text.split_last().map_or(&[], |(_, text)| text),
+        }
+    }
+}
+
 /// What the VFS asks of symbolic links.
 #[vtable]
 pub trait SymlinkOperations: Operations {
-    /// The target.
+    /// The target, for readlink(2) or a path walk.
     ///
     /// May sleep; no lock is held.
     fn get_link(inode: &Inode<Self::FileSystem>) -> Result<Link<'_>>;
@@ -217,6 +231,9 @@ pub trait SymlinkOperations: Operations {
     fn get_link_rcu(_inode: RcuInode<'_, Self::FileSystem>) -> Result<&CStr> {
         Err(ECHILD)
     }
+
+    /// A path walk of the current task goes on at `target`, which it has just got. Must not sleep.
+    fn followed(_target: &[u8]) {}
 }
 
 pub(super) struct Callbacks<I>(PhantomData<I>);
@@ -490,6 +507,9 @@ impl<I: SymlinkOperations> Callbacks<I> {
             // SAFETY: As the caller says.
             I::get_link(unsafe { Inode::from_raw(inode) })
         };
+        if let Ok(target) = &target {
+            I::followed(target.as_bytes());
+        }
         match target {
             Ok(Link::Borrowed(text)) => text.as_char_ptr(),
             // A driver made it without `Link::new`.
@@ -507,7 +527,31 @@ impl<I: SymlinkOperations> Callbacks<I> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS, with a dentry in use of an inode of `I::FileSystem`.
+    ///
+    /// C: `vfs_readlink()`, which asks `get_link` where there is none of this: then a path walk cannot be told from readlink(2).
+    unsafe extern "C" fn readlink(
+        dentry: *mut bindings::dentry,
+        buffer: *mut c_char,
+        len: c_int,
+    ) -> c_int {
+        // SAFETY: As the caller says; a dentry in use holds a reference to its inode.
+        let inode = unsafe { Inode::from_raw((*dentry).d_inode) };
+        from_result(|| {
+            let target = I::get_link(inode)?;
+            let target = target.as_bytes();
+            let len = target.len().min(usize::try_from(len)?);
+            UserSlice::new(UserPtr::from_ptr(buffer.cast()), len)
+                .writer()
+                .write_slice(target.get(..len).ok_or(EIO)?)?;
+            Ok(c_int::try_from(len)?)
+        })
+    }
+
     const SYMLINK: bindings::inode_operations = bindings::inode_operations {
+        readlink: Some(Self::readlink),
         get_link: Some(Self::get_link),
         // Symbolic links have no ACLs.
         get_inode_acl: None,
