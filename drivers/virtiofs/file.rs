@@ -23,10 +23,15 @@ use crate::{
         self,
         Claims, //
     },
+    page_cache::{
+        ends_early,
+        read_cached, //
+    },
     patience::Errand,
     readdir,
     session::Session,
     setattr::resize,
+    stores::Batch,
     superblock::{
         caller,
         VirtioFs, //
@@ -68,7 +73,8 @@ use kernel::{
 use kernel_ext::task::{
     is_exiting,
     is_kernel_thread,
-    is_killed, //
+    is_killed,
+    is_worker, //
 };
 use vfs::{
     file::{
@@ -126,9 +132,6 @@ fn is_removed(inode: &Inode<VirtioFs>) -> bool {
     }
 }
 
-/// How often one read goes on at most where a file becomes longer or shorter all the while.
-const MAX_READS: usize = 8;
-
 /// An open file or directory of the daemon.
 pub(crate) struct Handle {
     fh: Fh,
@@ -147,6 +150,9 @@ pub(crate) struct Handle {
     run: Option<KBox<Run>>,
     /// Set once it was asked for a lock that the daemon keeps.
     claims: SetOnce<Arc<Claims>>,
+    /// FLUSHes that a task which exits or was killed may have left under way: the handle is given back after their answers, as the
+    /// daemon drops the locks of the task by it.
+    flushes: SetOnce<Arc<Batch>>,
     /// For a directory: where its reader is in what is kept of the listing.
     cursor: Cursor,
 }
@@ -168,6 +174,24 @@ impl Handle {
         }
     }
 
+    /// FLUSHes, and what is sent for them, that may be left under way. Sleeps.
+    pub(crate) fn flushes(&self) -> Result<&Arc<Batch>> {
+        loop {
+            if let Some(flushes) = self.flushes.as_ref() {
+                return Ok(flushes);
+            }
+            self.flushes.populate(Batch::new()?);
+        }
+    }
+
+    /// Nobody has the file open any more, and there is no other FLUSH: whether all have been answered. To be called once.
+    fn end_flushes(&self) -> bool {
+        self.flushes.as_ref().is_none_or(|flushes| {
+            flushes.leave();
+            flushes.is_done()
+        })
+    }
+
     /// Whether the daemon truncated the file when it was opened.
     pub(crate) fn truncated(&self) -> bool {
         self.truncated
@@ -186,6 +210,7 @@ impl Handle {
                 since: LastAsked::new(),
                 run: None,
                 claims: SetOnce::new(),
+                flushes: SetOnce::new(),
                 cursor: Cursor::new(),
             },
             GFP_KERNEL,
@@ -376,6 +401,9 @@ impl Handle {
     /// Nobody has the file open any more: gives the handle back when it is not needed. Sleeps.
     fn part(&self, inode: &Inode<VirtioFs>, flags: u32, owner: usize) {
         let _ = self.leave_writers(inode, true);
+        if let Some(flushes) = self.flushes.as_ref().filter(|_| is_worker()) {
+            let _ = flushes.wait();
+        }
         self.release(inode, false, flags, owner);
     }
 
@@ -488,48 +516,6 @@ impl Drop for Parting {
     }
 }
 
-/// Whether the file may have more than its size here says, as its contents are newer. Where writes are kept here, this kernel knows.
-fn ends_early(inode: &Inode<VirtioFs>) -> bool {
-    inode.data().freshness().is_end_older() && !writeback::is_ahead(inode)
-}
-
-/// Reads through the page cache. Sleeps, unless `iocb` says not to.
-///
-/// Nothing is read beyond the size that the file has when this begins. The VFS looks at it once more when it has a page: should the file
-/// have become longer by then, what the page has behind its old end would be shown, which are zeroes that nobody wrote. Pages that have
-/// them are dropped before the new size is there to be seen.
-///
-/// Where it comes to the end of the file, that is no older than the contents before it: else these could be new, and cut where the old
-/// ones ended. Mostly the READ has told so, by coming to the end itself.
-fn read_cached(iocb: &mut Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
-    let (file, inode) = (iocb.file(), iocb.file().inode());
-    let freshness = inode.data().freshness();
-    let mut total = 0;
-    for _ in 0..MAX_READS {
-        let again = freshness.read_again();
-        match iocb.filemap_read(to, inode.size(), total) {
-            Ok(read) => total = read,
-            Err(e) if total > 0 || e != EIO || freshness.read_again() == again => {
-                return match total {
-                    0 => Err(e),
-                    total => Ok(total),
-                };
-            }
-            // It was read while its size changed.
-            Err(_) => continue,
-        }
-        if to.is_empty() || iocb.is_nowait() || !ends_early(inode) {
-            break;
-        }
-        match inode.refresh(Some(file.data().fh)) {
-            Err(e) if total == 0 => return Err(e),
-            Ok(()) if iocb.pos() < inode.size() => {}
-            _ => break,
-        }
-    }
-    Ok(total)
-}
-
 /// What the VFS asks of open regular files.
 pub(crate) struct RegularFiles;
 
@@ -562,9 +548,10 @@ impl vfs::file::Operations for RegularFiles {
         let (flags, owner) = (file.flags(), file.lock_owner());
         closed(file.dentry());
         let waits = !is_exiting() && !is_kernel_thread();
+        let flushed = handle.end_flushes();
         match handle.leave_writers(inode, waits) {
-            Ok(()) => handle.release(inode, false, flags, owner),
-            Err(_) => Parting::later(file.hold_inode(), flags, owner, handle),
+            Ok(()) if flushed => handle.release(inode, false, flags, owner),
+            _ => Parting::later(file.hold_inode(), flags, owner, handle),
         }
     }
 
@@ -604,7 +591,9 @@ impl vfs::file::Operations for RegularFiles {
         };
         let caller = caller(inode.super_block());
         let answer = match (killed || exits) && !session.lacks(Opcode::Flush) {
-            true => session.call_at_last(&op, &caller).unwrap_or(Ok(())),
+            true => session
+                .call_at_last(&op, &caller, handle.flushes()?)
+                .unwrap_or(Ok(())),
             false => session.call(&op, &caller),
         };
         let flushed = match answer {

@@ -6,7 +6,10 @@
 //! change may arrive after it, and is not taken over then. What a killed task has left under way ends some time, and whatever was
 //! known before is in doubt then. Nothing here sleeps or takes a lock.
 
-use fuse_proto::Ttl;
+use fuse_proto::{
+    Opcode,
+    Ttl, //
+};
 #[cfg(VIRTIOFS_KUNIT)]
 use kernel::prelude::*;
 use kernel::sync::{
@@ -245,6 +248,32 @@ static DOUBTS: Atomic<u64> = Atomic::new(0);
 
 /// When everything was last doubted.
 static DOUBTED: LastChange = LastChange::new();
+
+/// Whether a request may change names, attributes or contents. OPEN empties a file with O_TRUNC.
+pub(crate) fn may_change(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Setattr
+            | Opcode::Symlink
+            | Opcode::Mknod
+            | Opcode::Mkdir
+            | Opcode::Unlink
+            | Opcode::Rmdir
+            | Opcode::Rename
+            | Opcode::Rename2
+            | Opcode::Link
+            | Opcode::Open
+            | Opcode::Create
+            | Opcode::Tmpfile
+            | Opcode::Write
+            | Opcode::Setxattr
+            | Opcode::Removexattr
+            | Opcode::Ioctl
+            | Opcode::Fallocate
+            | Opcode::CopyFileRange
+            | Opcode::CopyFileRange64
+    )
+}
 
 /// A request has ended that may have changed something, and whose waiter had been killed: what is known of any inode or name was asked
 /// for before, and may be as it was. That of all mounts, as this is rare. Callable from any context.

@@ -316,7 +316,9 @@ fn drop_owned(inode: &Inode<VirtioFs>, handle: &Handle, owner: LockOwner, flock:
     };
     let (session, caller) = (inode.session()?, caller(inode.super_block()));
     match is_exiting() || is_killed() {
-        true => session.call_at_last(&op, &caller).unwrap_or(Ok(())),
+        true => session
+            .call_at_last(&op, &caller, handle.flushes()?)
+            .unwrap_or(Ok(())),
         false => session.call(&op, &caller),
     }
 }

@@ -20,6 +20,7 @@ use fuse_proto::{
     Read, //
 };
 use kernel::{
+    iov::IovIterDest,
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -28,6 +29,7 @@ use kernel_ext::folio::{
     LockedFolio, //
 };
 use vfs::{
+    file::Kiocb,
     mapping::{
         Dirty,
         Readahead, //
@@ -35,6 +37,9 @@ use vfs::{
     File,
     Inode, //
 };
+
+/// How often one read goes on at most where a file becomes longer or shorter all the while.
+const MAX_READS: usize = 8;
 
 /// What the VFS asks of the page cache of regular files.
 pub(crate) struct Pages;
@@ -96,6 +101,51 @@ impl vfs::mapping::Operations for Pages {
     fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
         writeback::writepages(inode, dirty)
     }
+}
+
+/// Whether the file may have more than its size here says, as its contents are newer. Where writes are kept here, this kernel knows.
+pub(crate) fn ends_early(inode: &Inode<VirtioFs>) -> bool {
+    inode.data().freshness().is_end_older() && !writeback::is_ahead(inode)
+}
+
+/// Reads through the page cache. Sleeps, unless `iocb` says not to.
+///
+/// Nothing is read beyond the size that the file has when this begins. The VFS looks at it once more when it has a page: should the file
+/// have become longer by then, what the page has behind its old end would be shown, which are zeroes that nobody wrote. Pages that have
+/// them are dropped before the new size is there to be seen.
+///
+/// Where it comes to the end of the file, that is no older than the contents before it: else these could be new, and cut where the old
+/// ones ended. Mostly the READ has told so, by coming to the end itself.
+pub(crate) fn read_cached(
+    iocb: &mut Kiocb<'_, VirtioFs>,
+    to: &mut IovIterDest<'_>,
+) -> Result<usize> {
+    let (file, inode) = (iocb.file(), iocb.file().inode());
+    let freshness = inode.data().freshness();
+    let mut total = 0;
+    for _ in 0..MAX_READS {
+        let again = freshness.read_again();
+        match iocb.filemap_read(to, inode.size(), total) {
+            Ok(read) => total = read,
+            Err(e) if total > 0 || e != EIO || freshness.read_again() == again => {
+                return match total {
+                    0 => Err(e),
+                    total => Ok(total),
+                };
+            }
+            // It was read while its size changed.
+            Err(_) => continue,
+        }
+        if to.is_empty() || iocb.is_nowait() || !ends_early(inode) {
+            break;
+        }
+        match inode.refresh(Some(file.data().fh())) {
+            Err(e) if total == 0 => return Err(e),
+            Ok(()) if iocb.pos() < inode.size() => {}
+            _ => break,
+        }
+    }
+    Ok(total)
 }
 
 fn fill(inode: &Inode<VirtioFs>, fh: Fh, range: FolioRange) -> Result {

@@ -13,6 +13,7 @@ use crate::{
     forget::insist,
     freshness::{
         doubt_everything,
+        may_change,
         Freshness, //
     },
     lane::Lane,
@@ -109,6 +110,8 @@ enum Purpose {
     Mapping(MapRequest),
     /// Nobody wants to know.
     Unwatched,
+    /// As [`Unwatched`](Purpose::Unwatched), but something else comes after it.
+    Counted(Arc<Batch>),
     /// Folios of the page cache are to be filled.
     Fill(Fill),
     /// Folios of the page cache are being written back.
@@ -236,9 +239,12 @@ impl virtio::Owner for Request {
                 }
                 Session::undo_later(transfer, outcome);
             }
-            (Purpose::Unwatched, outcome) => {
+            (Purpose::Unwatched | Purpose::Counted(_), outcome) => {
                 lane.background_ends();
                 lane.patience().ended(&request.in_vain);
+                if let Purpose::Counted(batch) = &request.purpose {
+                    batch.leave();
+                }
                 Session::undo_later(transfer, outcome);
             }
             (Purpose::Waited | Purpose::Mapping(_), _) => {}
@@ -248,32 +254,6 @@ impl virtio::Owner for Request {
     fn broken(lane: &Lane) {
         lane.broken();
     }
-}
-
-/// Whether a request may change names, attributes or contents. OPEN empties a file with O_TRUNC.
-fn may_change(opcode: Opcode) -> bool {
-    matches!(
-        opcode,
-        Opcode::Setattr
-            | Opcode::Symlink
-            | Opcode::Mknod
-            | Opcode::Mkdir
-            | Opcode::Unlink
-            | Opcode::Rmdir
-            | Opcode::Rename
-            | Opcode::Rename2
-            | Opcode::Link
-            | Opcode::Open
-            | Opcode::Create
-            | Opcode::Tmpfile
-            | Opcode::Write
-            | Opcode::Setxattr
-            | Opcode::Removexattr
-            | Opcode::Ioctl
-            | Opcode::Fallocate
-            | Opcode::CopyFileRange
-            | Opcode::CopyFileRange64
-    )
 }
 
 /// Checks the reply of a transfer that the device has returned. Callable from any context.
@@ -573,12 +553,37 @@ impl Instance {
         caller: &Caller,
         orphan: Option<Orphan>,
     ) -> Result<Sent<'_>> {
+        self.send_for(connection, op, caller, orphan, Purpose::Unwatched)
+    }
+
+    /// As [`Instance::send`], in a `batch`, which the request [joins](Batch::join).
+    pub(crate) fn send_counted<O: Operation>(
+        &self,
+        connection: &Connection,
+        op: &O,
+        caller: &Caller,
+        batch: &Arc<Batch>,
+    ) -> Result<Sent<'_>> {
+        batch.join();
+        let purpose = Purpose::Counted(batch.clone());
+        self.send_for(connection, op, caller, None, purpose)
+            .inspect_err(|_| batch.leave())
+    }
+
+    fn send_for<O: Operation>(
+        &self,
+        connection: &Connection,
+        op: &O,
+        caller: &Caller,
+        orphan: Option<Orphan>,
+        purpose: Purpose,
+    ) -> Result<Sent<'_>> {
         let queue = match op.answer() {
             Answer::Nothing => self.hiprio_queue()?,
             _ => self.request_queue()?,
         };
         let lane = queue.data();
-        let new = self.prepare(lane, op, caller, Payload::None, Purpose::Unwatched)?;
+        let new = self.prepare(lane, op, caller, Payload::None, purpose)?;
         if let Some(orphan) = orphan {
             new.owner().orphan(orphan);
         }

@@ -24,7 +24,10 @@ use crate::{
         Request,
         Sent, //
     },
-    stores::Stores,
+    stores::{
+        Batch,
+        Stores, //
+    },
     superblock::Mount,
     unused::Unused, //
 };
@@ -481,13 +484,19 @@ impl Session {
     }
 
     /// As [`Session::call`], for what has to be sent though the task exits or was killed: [`None`] if the reply came too late for it.
+    /// What has to come after the reply waits for the `batch`.
     pub(crate) fn call_at_last<O: Operation>(
         &self,
         op: &O,
         caller: &Caller,
+        batch: &Arc<Batch>,
     ) -> Option<Result<O::Reply>> {
         // Not a call that is given up: with a full ring that would not be sent, and locks would stay.
-        match insist(|| self.instance.send(&self.connection, op, caller, None)) {
+        let send = || {
+            self.instance
+                .send_counted(&self.connection, op, caller, batch)
+        };
+        match insist(send) {
             Ok(sent) => sent.linger(op),
             Err(e) => Some(Err(e)),
         }

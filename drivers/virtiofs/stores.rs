@@ -24,7 +24,7 @@ use kernel::{
 };
 use kernel_ext::completion::Completion;
 
-/// Requests of writebacks that began in the same while.
+/// Requests that began in the same while, to wait for the end of all.
 #[pin_data]
 pub(crate) struct Batch {
     /// Those that have not ended, and one as long as others may join.
@@ -34,7 +34,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    fn new() -> Result<Arc<Self>> {
+    /// One that others may join, until the maker has [left](Batch::leave) it.
+    pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 left: Atomic::new(1),
@@ -44,6 +45,11 @@ impl Batch {
         )
     }
 
+    /// A request begins: it [leaves](Batch::leave) when it has ended. Callable from any context, as long as others may join.
+    pub(crate) fn join(&self) {
+        self.left.fetch_add(1, ordering::Relaxed);
+    }
+
     /// One of its requests has ended, with those that were sent for what it had left. Callable from any context.
     pub(crate) fn leave(&self) {
         if self.left.fetch_sub(1, ordering::Full) == 1 {
@@ -51,8 +57,14 @@ impl Batch {
         }
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether all have ended, and nobody joins any more. Callable from any context.
+    pub(crate) fn is_done(&self) -> bool {
         self.left.load(ordering::Acquire) == 0
+    }
+
+    /// Waits until it is done. Sleeps; a fatal signal ends that with `EINTR`.
+    pub(crate) fn wait(&self) -> Result {
+        self.done.wait_killable().map_err(|_| EINTR)
     }
 }
 
@@ -80,7 +92,7 @@ impl Stores {
     /// A request begins: it [leaves](Batch::leave) the batch when it has ended. In a task.
     pub(crate) fn begin(&self) -> Arc<Batch> {
         let current = self.current.lock();
-        current.left.fetch_add(1, ordering::Relaxed);
+        current.join();
         current.clone()
     }
 
@@ -101,9 +113,7 @@ impl Stores {
                 awaited.push(batch.clone(), GFP_KERNEL)?;
             }
         }
-        awaited
-            .iter()
-            .try_for_each(|batch| batch.done.wait_killable().map_err(|_| EINTR))
+        awaited.iter().try_for_each(|batch| batch.wait())
     }
 }
 

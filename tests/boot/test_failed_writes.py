@@ -141,6 +141,22 @@ def test_killed_while_closing(mounted):
     assert on_host(rig) == bytes([content[0] ^ 1]) + content[1:]
 
 
+def test_flush_comes_before_release(mounted):
+    """A task that was killed does not wait for the answer to FLUSH, but its handle is given back after that: the locks go by it."""
+    rig = mounted
+    task = rig.guest.spawn_python("import os, signal; fd = os.open('/mnt/file', os.O_RDWR); os.pwrite(fd, b'x', 0); signal.pause()")
+    rig.daxd.wait_for_count("WRITE", 1)
+    blocked(rig.guest, task)
+    rig.daxd.hold("FLUSH")
+    task.kill()
+    task.wait()
+    rig.daxd.wait_for_held()
+    assert rig.daxd.count("RELEASE") == 0
+    rig.daxd.clear_faults()
+    rig.daxd.release()
+    rig.daxd.wait_for_count("RELEASE", 1)
+
+
 def writes(rig):
     """The WRITEs that were sent, each with handle and offset."""
     return [struct.unpack_from("<QQ", bytes.fromhex(it["args"])) for it in rig.daxd.trace() if it["opcode"] == "WRITE"]
