@@ -398,10 +398,9 @@ pub(crate) fn atomic_open(
     dentry: &LookupDentry<VirtioFs>,
     request: &OpenRequest<'_>,
 ) -> Result<Opened<VirtioFs>> {
-    let repeated = walks::is_repeated_open();
-    // Whether the VFS is to look once more for what is not here.
+    // Whether the VFS is to look once more for what is not here. The mark of a repeated open stays while symbolic links are followed.
     let look_again = || -> bool {
-        let again = !repeated && is_doubtful(dir, dentry.name());
+        let again = !walks::is_repeated_open() && is_doubtful(dir, dentry.name());
         if again {
             walks::repeats_open();
         }
@@ -417,7 +416,10 @@ pub(crate) fn atomic_open(
     let mut last = ESTALE;
     for _ in 0..ATTEMPTS {
         let refused = match create(dir, dentry, request) {
-            Ok(opened) => return Ok(opened),
+            Ok(opened) => {
+                walks::is_repeated_open();
+                return Ok(opened);
+            }
             Err(e) if is_out_of_files(e) => {
                 last = e;
                 continue;
