@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What attributes are used for: to answer stat(2), and to decide on access.
+//! Use of attributes: stat(2), and decisions on access.
 
 use crate::{
     dax,

@@ -92,7 +92,7 @@ struct Instances {
     debug: Option<Dir>,
 }
 
-/// What there is of the driver as long as the module is loaded: its directory in sysfs and its work queues.
+/// State of the driver as long as the module is loaded: its directory in sysfs and its work queues.
 pub(crate) struct Presence;
 
 impl Presence {
@@ -420,7 +420,7 @@ impl Directory for InstanceDirectory {
         Attribute::private(c"waiting", |this, page| {
             writeln!(page, "{}", this.0.waiting())
         }),
-        // Whatever is written, as with fusectl.
+        // Any text does, as with fusectl.
         Attribute::action(c"abort", |this, _| {
             this.0.abort_all();
             Ok(())

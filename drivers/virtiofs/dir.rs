@@ -154,7 +154,7 @@ impl vfs::inode::DirectoryOperations for Directory {
     }
 }
 
-/// What the name of `dentry` is in `dir`. The dentry learns for how long. `opens`: it is about to be opened.
+/// Looks the name of `dentry` up in `dir`. The dentry learns for how long it is good. `opens`: it is about to be opened.
 pub(crate) fn find(
     dir: &Inode<VirtioFs>,
     dentry: &LookupDentry<VirtioFs>,
@@ -328,7 +328,7 @@ impl vfs::dentry::Operations for Entries {
                 }
                 Err(ESTALE)
             }
-            // What the name is looked up in, or what it leads to, is gone.
+            // The directory, or the inode that the name leads to, is gone.
             Err(e) if e == ESTALE => Ok(false),
             // No answer, so that the name may well be there, and something be mounted on it.
             Err(e) => Err(e),

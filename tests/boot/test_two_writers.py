@@ -43,7 +43,7 @@ class Wire:
 
     def arguments(self):
         """What the guest's emulator is told."""
-        port = f"virtserialport,bus=wire.0,chardev=wire,name=guest.wire"
+        port = "virtserialport,bus=wire.0,chardev=wire,name=guest.wire"
         return ["-chardev", f"socket,id=wire,path={self.place}/socket,server=on,wait=off", "-device", PORT, "-device", port]
 
     def start(self, guest, where):
