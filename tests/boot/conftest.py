@@ -51,6 +51,10 @@ def pytest_collection_modifyitems(config, items):
     one mode, and those that boot a guest for each of their cases take the first case alone. With the kernel's own driver, tests
     of what only this one does are expected to fail, or make no sense.
     """
+    if not config.getoption("--every-case"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     few = config.getoption("kernel") == "debug" and not config.getoption("--every-case")
     if few or config.getoption("--one-case"):
         seen = set()

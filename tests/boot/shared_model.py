@@ -38,21 +38,26 @@ def differs(got, images, padded=False, tail=False):
 
 class View:
     """What a guest may have of the file beside what is true. `reopens`: who opens it sees what is true then. `direct`: everybody does at
-    any time. `whole_pages`: what is written goes out by pages."""
+    any time, but for the size where it is `sized`. `whole_pages`: what is written goes out by pages."""
 
-    def __init__(self, reopens=True, direct=False, whole_pages=False):
-        self.reopens, self.direct, self.whole_pages = reopens, direct, whole_pages
+    def __init__(self, reopens=True, direct=False, sized=False, whole_pages=False):
+        self.reopens, self.direct, self.sized, self.whole_pages = reopens, direct, sized or not direct, whole_pages
         self.pages, self.sizes = {}, set()
         # Pages that were stored to and not synced, and what of them was stored.
         self.pending = {}
         # What stays open there has lost its name.
         self.nameless = False
 
-    def look(self):
-        """It has opened the file."""
-        if self.reopens:
+    def looks(self):
+        """Whether it takes over what is true when it opens the file: where pages go out as a whole, not as long as some are dirty."""
+        return self.reopens and not (self.whole_pages and self.pending)
+
+    def look(self, size=True):
+        """It has opened the file, and uses the size or does not."""
+        if self.looks():
             self.pages.clear()
-            self.sizes.clear()
+            if size:
+                self.sizes.clear()
 
     def remember(self, page, image):
         """Somebody else changes a page."""
@@ -106,7 +111,7 @@ class File:
         for other in self.others(view):
             for page in pages:
                 other.remember(page, self.image(page))
-            if size is not None and size != len(self.content) and not other.direct:
+            if size is not None and size != len(self.content) and other.sized:
                 other.sizes.add(len(self.content))
 
     def written(self, view, at, data, what, whole_pages=False):
@@ -117,6 +122,9 @@ class File:
         may = {}
         for page in pages:
             known = [self.image(page), *(view.images(self, page)[1:] if page not in view.pending else view.pending[page])] if view else [self.image(page)]
+            if view and whole_pages:
+                # Behind the end that it knows it has zeroes.
+                known += [self.image(page)[: max(size - page * PAGE, 0)] for size in view.sizes if size < (page + 1) * PAGE]
             patched = [put(image, page, at, data) for image in known]
             may[page] = patched if whole_pages else patched[:1]
             if view and page in view.pending:

@@ -19,6 +19,8 @@ import time
 PAGE = 4096
 # No file becomes longer.
 LIMIT = 96 * PAGE
+# So long is what is saved again and again, in pages.
+SAVED = 5
 # What the concurrent writers put into files, and nothing else does.
 CELL = struct.Struct("<BBHI")
 PUNCH_HOLE, KEEP_SIZE, MS_SYNC = 2, 1, 4
@@ -63,7 +65,7 @@ class Writer:
     """Files below a directory. A call is a method and its arguments, and the file `name` of the model is meant if no other is."""
 
     def __init__(self, base):
-        self.base, self.name = base, "file"
+        self.top, self.base, self.name = base, base, "file"
         self.fd = self.area = None
 
     @property
@@ -82,10 +84,10 @@ class Writer:
 
     # What stays open.
 
-    def use(self, name):
-        """Another file from here on."""
+    def use(self, name, below=""):
+        """Another file from here on, or one in another directory, below the one that it began with."""
         self.let_go()
-        self.name = name
+        self.name, self.base = name, os.path.join(self.top, below)
 
     def hold(self):
         """Opens the file, and maps it where that can be done: whether it can."""
@@ -257,14 +259,15 @@ class Writer:
 
     # At the same time as others.
 
-    def run(self, seed, seconds, owner, mine, common, foreign, tail, ways):
+    def run(self, seed, seconds, owner, mine, common, foreign, tail, ways, pause=0.0):
         """Writes to pages of its own and to common ones, changes what is behind page `tail`, and reads all, as long as told: the
         version of each page of its own, and what was wrong."""
         rng = random.Random(f"{seed} {owner}")
-        versions, wrong, newest, counts = dict.fromkeys(mine, 0), [], {}, {}
+        versions, wrong, newest, counts, saves = dict.fromkeys(mine, 0), [], {}, {}, 0
         sizes = [tail * PAGE, LIMIT]
         until = time.monotonic() + seconds
         while time.monotonic() < until and not wrong:
+            time.sleep(pause)
             way = rng.choice(ways)
             counts[way] = counts.get(way, 0) + 1
             if way == "tail":
@@ -272,6 +275,11 @@ class Writer:
                 os.truncate(self.path, rng.randint(*sizes) // CELL.size * CELL.size)
                 page = rng.randrange(tail, LIMIT // PAGE)
                 self.put(page, cells(owner, page, 0), "fresh")
+            elif way == "save":
+                saves += 1
+                self.save(owner, saves)
+            elif way == "saved":
+                self.judge_saved(newest, wrong)
             elif way.startswith("read"):
                 page = rng.choice([*mine, *common, *foreign, *range(tail, LIMIT // PAGE)])
                 count = rng.choice([1, 1, 4, 16])
@@ -300,13 +308,36 @@ class Writer:
         finally:
             close(fd)
 
+    def save(self, owner, version):
+        """Another file takes the name "saved"."""
+        temporary = os.path.join(self.base, f"saved.{owner}")
+        with open(temporary, "wb") as file:
+            for page in range(SAVED):
+                file.write(cells(owner, page, version))
+        os.rename(temporary, os.path.join(self.base, "saved"))
+
+    def judge_saved(self, newest, wrong):
+        """The name is always there, and whole: one version, and none that is older than one seen before."""
+        with open(os.path.join(self.base, "saved"), "rb") as file:
+            data = file.read()
+        if len(data) != SAVED * PAGE:
+            wrong.append(f"saved: {len(data)} bytes, and all that was saved is longer or shorter")
+            return
+        owner, _, _, version = CELL.unpack_from(data)
+        if data != b"".join(cells(owner, page, version) for page in range(SAVED)):
+            wrong.append(f"saved: begins with version {version} of {owner}, and has something else, too")
+        elif version < newest.get(("saved", owner), 0):
+            wrong.append(f"saved: version {version} of {owner} after {newest['saved', owner]}")
+        newest["saved", owner] = version
+
     def judge(self, first, count, way, owner, mine, versions, tail, newest, wrong):
         """Reads pages. All cells are ones that were written there, and a version is not seen any more after a later one; what is its
         own is always the last one."""
         data = base64.b64decode(self.read(first * PAGE, count * PAGE, way))
         if len(data) < (min(first + count, tail) - first) * PAGE:
             wrong.append(f"{way} {first * PAGE}: {len(data)} bytes, and the file never was so short")
-        for at in range(0, len(data) - len(data) % CELL.size, CELL.size):
+        at = 0
+        while at + CELL.size <= len(data) and not wrong:
             page = first + at // PAGE
             who, mark, where, version = CELL.unpack_from(data, at)
             seen = (who, chr(mark), where, version)
@@ -318,14 +349,13 @@ class Writer:
                 wrong.append(f"{place}: {seen} does not belong there")
             elif page in mine and versions[page] and (who, version) != (owner, versions[page]):
                 wrong.append(f"{place}: {seen}, and its own last version is {versions[page]}")
-            if wrong:
-                return
             # A read may come in the middle of a write, so that a page has cells of two versions.
-            key = (way, page, who, at % PAGE)
-            if page < tail and version < newest.get(key, 0):
-                wrong.append(f"{place}: {seen} after {newest[key]}")
-                return
-            newest[key] = max(newest.get(key, 0), version)
+            elif page < tail and version < newest.get((way, page, who), 0):
+                wrong.append(f"{place}: {seen} after {newest[way, page, who]}")
+            whole = at % PAGE == 0 and data[at : at + PAGE] == data[at : at + CELL.size] * (PAGE // CELL.size)
+            if whole and mark == ord("C"):
+                newest[way, page, who] = version
+            at += PAGE if whole else CELL.size
 
 
 def main():
