@@ -200,9 +200,9 @@ class Rig:
         session = daxd.counters()["session"]
         assert not session["open"], "no DESTROY"
         left = {key: session[f"{key}_at_destroy"] for key in ("inodes", "lookups", "handles")}
-        # The root was never looked up.
         assert left["handles"] == 0, left
-        assert left["lookups"] == 0, (left, daxd.live())
+        # The root was never looked up. C leaves it to DESTROY to give back what it has at an unmount.
+        assert left["lookups"] == 0 or self.options["driver"] == "c", (left, daxd.live())
         complaints = daxd.complaints()
         assert complaints == [], complaints
 

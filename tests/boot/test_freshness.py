@@ -185,7 +185,9 @@ OVERTAKEN = {
 }
 
 
-@pytest.mark.parametrize("change", OVERTAKEN)
+@pytest.mark.parametrize(
+    "change", ["written", pytest.param("made", marks=pytest.mark.beyond_c("a directory has what was there before the reply"))]
+)
 def test_overtaken_answer(mounted, change):
     """stat(2) says what the daemon says, also where a change through this kernel overtakes the reply; the next one asks again."""
     path, overtakes = OVERTAKEN[change]

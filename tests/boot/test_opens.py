@@ -113,6 +113,7 @@ def asked(rig, statement):
     return [request["opcode"] for request in rig.daxd.trace() if request["opcode"] not in ("RELEASE", "FORGET", "BATCH_FORGET")]
 
 
+@pytest.mark.beyond_c("it asks for the attributes when a name is looked up, and sends FLUSH for what was only read")
 def test_requests(share):
     """One GETATTR for an open file whose size or contents are used, and none where the walk to it has asked, or nobody wants to know."""
     rig = share(trace=100)

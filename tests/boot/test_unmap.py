@@ -101,6 +101,7 @@ def test_nothing_stored(mounted):
     assert mounted.daxd.count("WRITE") == mounted.daxd.count("SETATTR") == 0
 
 
+@pytest.mark.beyond_c("its tasks cannot be killed while they wait")
 def test_killed(mounted):
     """Who is killed while a silent daemon keeps munmap(2) from returning ends; what was stored arrives later."""
     mounted.daxd.hold("WRITE")
