@@ -2,6 +2,7 @@
 """Inodes that nobody uses, for each of which a daemon may keep a file descriptor: they are given back in time, and when the daemon has
 none left."""
 
+import contextlib
 import os
 
 import pytest
@@ -165,6 +166,26 @@ assert os.path.ismount(f"{top}/used/mount") and os.path.exists(f"{top}/used/moun
 """
 
 
+def used(tree):
+    """What a program uses while others walk."""
+    for number in range(50):
+        tree.file(f"used/{number}", str(number))
+    tree.file("used/dir/below", "below")
+    os.mkdir(tree / "used/mount")
+
+
+@contextlib.contextmanager
+def using(guest):
+    """A program has files open, one mapped, and a directory to work in, and something is mounted: at the end all are as they were."""
+    guest.run("mount -t tmpfs none /mnt/used/mount && touch /mnt/used/mount/file")
+    user = guest.spawn_python(USER, "/mnt")
+    guest.wait_until(lambda: guest.run("test -e /run/ready", check=False).rc == 0, "files are in use")
+    yield
+    guest.run("touch /run/done")
+    assert user.wait().rc == 0, user.wait().stderr
+    guest.run("umount /mnt/used/mount")
+
+
 @pytest.mark.beyond_c("has ENFILE for programs, and gives nothing back")
 @pytest.mark.parametrize("cache", ["auto", "always"])
 def test_walk(boot, tree, cache):
@@ -172,33 +193,25 @@ def test_walk(boot, tree, cache):
     has passed, the daemon has given back what it took."""
     for number in range(4 * LIMIT):
         tree.file(f"tree/{number // 128}/{number}", "x")
-    for number in range(50):
-        tree.file(f"used/{number}", str(number))
-    tree.file("used/dir/below", "below")
-    os.mkdir(tree / "used/mount")
+    used(tree)
     share = Share(tree.path, daemon_args=[f"--cache={cache}", "--inode-file-handles=never", f"--rlimit-nofile={LIMIT}"])
     guest = boot(share)
     guest.mount("kataShared", "/mnt")
-    guest.run("mount -t tmpfs none /mnt/used/mount && touch /mnt/used/mount/file")
-    user = guest.spawn_python(USER, "/mnt")
-    guest.wait_until(lambda: guest.run("test -e /run/ready", check=False).rc == 0, "files are in use")
-    start = descriptors(share)
-    for _ in range(2):
-        assert guest.python(WALK, "/mnt/tree", timeout=300).stdout.strip() == str(4 * LIMIT)
-    # Several at the same time, who take each other's room.
-    guest.run("for i in 1 2 3; do find /mnt/tree -type f -size 1 >/run/out$i 2>&1 & done; wait; cat /run/out*", timeout=600)
-    assert guest.out("cat /run/out* | wc -l") == str(3 * 4 * LIMIT)
-    assert guest.out("grep -c . /run/out1") == str(4 * LIMIT)
-    made = guest.python(
-        "import os, sys\nfor n in range(3000):\n    os.close(os.open(f'/mnt/tree/0/new{n}', os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400))\n"
-        "    os.mkdir(f'/mnt/tree/1/new{n}')\n",
-        timeout=600,
-    )
-    assert made.rc == 0, made.stderr
-    if cache == "auto":
-        # The names are good for a second. (Of each CREATE for which it had too few, virtiofsd keeps a descriptor.)
-        guest.wait_until(lambda: descriptors(share) < start + 100, "the daemon has closed what it had open", timeout=90)
-    guest.run("touch /run/done")
-    assert user.wait().rc == 0, user.wait().stderr
-    guest.run("umount /mnt/used/mount")
+    with using(guest):
+        start = descriptors(share)
+        for _ in range(2):
+            assert guest.python(WALK, "/mnt/tree", timeout=300).stdout.strip() == str(4 * LIMIT)
+        # Several at the same time, who take each other's room.
+        guest.run("for i in 1 2 3; do find /mnt/tree -type f -size 1 >/run/out$i 2>&1 & done; wait; cat /run/out*", timeout=600)
+        assert guest.out("cat /run/out* | wc -l") == str(3 * 4 * LIMIT)
+        assert guest.out("grep -c . /run/out1") == str(4 * LIMIT)
+        made = guest.python(
+            "import os, sys\nfor n in range(3000):\n    os.close(os.open(f'/mnt/tree/0/new{n}', os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400))\n"
+            "    os.mkdir(f'/mnt/tree/1/new{n}')\n",
+            timeout=600,
+        )
+        assert made.rc == 0, made.stderr
+        if cache == "auto":
+            # The names are good for a second. (Of each CREATE for which it had too few, virtiofsd keeps a descriptor.)
+            guest.wait_until(lambda: descriptors(share) < start + 100, "the daemon has closed what it had open", timeout=90)
     guest.umount("/mnt")
