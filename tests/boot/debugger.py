@@ -6,8 +6,38 @@ The protocol is that of "Remote Serial Protocol" in GDB's manual.
 
 import socket
 
-# Where the instruction pointer is among the registers that `g` tells, of 8 bytes each.
+# Where registers are among those that `g` tells, of 8 bytes each.
 RIP = 16
+# What a function of C is called with.
+ARGUMENTS = {0: 5, 1: 4, 2: 3, 3: 2}
+
+# Spins on the processor that is the first argument, and writes to the file that is the second one where it waits for the byte that
+# ends it: its physical address.
+SPIN = """
+import ctypes, mmap, os, resource, struct, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+byte = mmap.mmap(-1, 4096)
+byte[0] = 0
+def spin():
+    address = ctypes.addressof(ctypes.c_char.from_buffer(byte))
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        pagemap.seek(address // 4096 * 8)
+        entry, = struct.unpack("<Q", pagemap.read(8))
+    with open(sys.argv[2], "w") as told:
+        print((entry & (1 << 55) - 1) * 4096, file=told, flush=True)
+    while not byte[0]:
+        pass
+"""
+
+
+def spinning(guest, script, processor):
+    """A process that spins, and the place of the byte that ends it."""
+    told = f"/run/told{processor}"
+    guest.run(f"rm -f {told}")
+    process = guest.spawn_python(SPIN + script, processor, told)
+    guest.wait_until(lambda: process.poll() or guest.out(f"cat {told} 2>/dev/null || :"), "the process spins")
+    assert process.poll() is None, process.poll()
+    return process, int(guest.out(f"cat {told}"))
 
 
 class Debugger:
@@ -98,3 +128,20 @@ class Debugger:
         assert self._call("Qqemu.PhyMemMode:1") == "OK"
         assert self._call(f"M{address:x},{len(data):x}:{data.hex()}") == "OK"
         assert self._call("Qqemu.PhyMemMode:0") == "OK"
+
+    def argument(self, number):
+        """What the function is called with at which a processor has stopped last."""
+        thread = self.last[0].rpartition(".")[2]
+        assert self._call(f"Hg{thread}") == "OK"
+        at = 16 * ARGUMENTS[number]
+        return int.from_bytes(bytes.fromhex(self._call("g")[at : at + 16]), "little")
+
+    def set_argument(self, number, value):
+        """Has it called with something else."""
+        thread = self.last[0].rpartition(".")[2]
+        assert self._call(f"Hg{thread}") == "OK"
+        assert self._call(f"P{ARGUMENTS[number]:x}={value.to_bytes(8, 'little').hex()}") == "OK"
+
+    def load(self, address):
+        """The eight bytes of the kernel's memory at an address, as a number."""
+        return int.from_bytes(bytes.fromhex(self._call(f"m{address:x},8")), "little")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from conftest import blocked
-from debugger import Debugger
+from debugger import Debugger, spinning
 from test_dax_modes import DRIVER, PIN, maps, maps_of, same, window
 
 MEG = 1 << 20
@@ -150,23 +150,37 @@ def test_unbind_while_a_page_is_pinned(mounted, killed):
     assert same(mounted, "other")
 
 
-# Spins on the processor that is the first argument, and writes to the file that is the second one where it waits for the byte that
-# ends it: its physical address.
-SPIN = """
-import ctypes, mmap, os, resource, struct, sys
-os.sched_setaffinity(0, {int(sys.argv[1])})
-byte = mmap.mmap(-1, 4096)
-byte[0] = 0
-def spin():
-    address = ctypes.addressof(ctypes.c_char.from_buffer(byte))
-    with open("/proc/self/pagemap", "rb") as pagemap:
-        pagemap.seek(address // 4096 * 8)
-        entry, = struct.unpack("<Q", pagemap.read(8))
-    with open(sys.argv[2], "w") as told:
-        print((entry & (1 << 55) - 1) * 4096, file=told, flush=True)
-    while not byte[0]:
-        pass
-"""
+@pytest.mark.ours("the function at which it stops")
+def test_memory_left_behind(boot_rig):
+    """Memory of a device with pages in use stays reserved, by a name that can be read when the module is gone; the next time the device
+    does without it."""
+    rig = boot_rig(files=files, daxd={"window": "16M"})
+    guest = rig.guest
+    guest.mount("daxd", "/mnt", options="dax=always")
+    assert guest.out("cksum </mnt/other")
+    guest.umount("/mnt")
+    device = f"virtio{rig.device()}"
+    unbind, go = spinning(guest, f"spin()\nopen('{DRIVER}/unbind', 'w').write('{device}')", 0)
+    with Debugger(guest) as debugger:
+        looks = "virtiofs_helper_memory_is_unused"
+        debugger.stop_at(looks)
+        debugger.store(go, b"\1")
+        assert debugger.go() == (0, looks)
+        # It finds the first pages of the guest's memory, which the kernel keeps for itself.
+        debugger.set_argument(0, 0)
+        debugger.stop_at()
+    result = unbind.wait()
+    assert result.rc == 0, result
+    assert "is still in use: it is left behind" in guest.console()
+    guest.unload()
+    assert guest.out("grep -c ' : virtiofs$' /proc/iomem") == "1"
+    guest.load()
+    assert '"daxd": no DAX: its window' in guest.console()
+    guest.mount("daxd", "/mnt")
+    assert guest.out("stat -c %s /mnt/other") == str(3 * MEG)
+    guest.umount("/mnt")
+
+
 # Has a huge page of the window in its page table, and takes it out.
 UNMAPS = """
 area = mmap.mmap(os.open("/mnt/other", os.O_RDONLY), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC)
@@ -184,16 +198,6 @@ NEEDS_THEM_GONE = {**CUTS, "store": "mmap.mmap(os.open('/mnt/other', os.O_RDWR),
 
 # Called when a huge page is not in the page table any more, and still counted.
 UNMAPPED = "arch_check_zapped_pmd"
-
-
-def spinning(guest, script, processor):
-    """A process that spins, and the place of the byte that ends it."""
-    told = f"/run/told{processor}"
-    guest.run(f"rm -f {told}")
-    process = guest.spawn_python(SPIN + script, processor, told)
-    guest.wait_until(lambda: process.poll() or guest.out(f"cat {told} 2>/dev/null || :"), "the process spins")
-    assert process.poll() is None, process.poll()
-    return process, int(guest.out(f"cat {told}"))
 
 
 @contextlib.contextmanager

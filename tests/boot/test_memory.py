@@ -198,3 +198,52 @@ def test_mount(failures):
     rig.guest.mount("daxd", "/mnt")
     rig.guest.umount("/mnt")
     rig.unmounted()
+
+
+BIND = """
+import json, os, sys
+device, first, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+fail = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
+def tell(what, number=0):
+    with open(f"/sys/bus/virtio/drivers/virtiofs/{what}", "wb", buffering=0) as file:
+        os.pwrite(fail, b"%d" % number, 0)
+        try:
+            file.write(device.encode())
+            return True
+        except OSError:
+            return False
+        finally:
+            left.append(int(os.pread(fail, 20, 0)))
+            os.pwrite(fail, b"0", 0)
+left, failed = [], 0
+tell("unbind")
+assert tell("bind", 1 << 30)
+# So many allocations can fail. Those at the end come when others know of the device.
+count = (1 << 30) - left[-1]
+for number in sorted({*range(first, count, step), *range(max(count - 15, 1), count + 1)}):
+    tell("unbind")
+    if not tell("bind", number):
+        failed += 1
+        assert not os.listdir("/sys/fs/virtiofs"), number
+        assert not os.listdir("/sys/kernel/debug/virtiofs"), number
+        assert device not in open("/proc/interrupts").read(), number
+        assert tell("bind"), number
+    assert os.listdir("/sys/fs/virtiofs") == [device[len("virtio"):]]
+print(json.dumps([count, failed]))
+"""
+
+
+@pytest.mark.ours("the directory in debugfs")
+def test_bind(failures):
+    """A device that cannot be bound because an allocation fails, whichever, leaves nothing, and can be bound then."""
+    rig, each = failures
+    # The kernel misses what it could not make of an interrupt's files.
+    rig.guest.expected.append(r"WARNING: fs/proc/generic.c:\d+ at remove_proc_entry")
+    for _ in each({"failslab": 0}):
+        for _ in each({"fail_page_alloc": 0}):
+            count, failed = rig.guest.value(BIND, f"virtio{rig.device()}", 1, 10, timeout=300)
+    assert failed > 10, (count, failed)
+    rig.guest.mount("daxd", "/mnt")
+    assert rig.guest.out("stat -c %s /mnt/file") == "10"
+    rig.guest.umount("/mnt")
+    rig.unmounted()

@@ -3,7 +3,12 @@
 
 import pytest
 from conftest import device_of, errno_of, mount_errno
+from debugger import Debugger, spinning
 from guest import Share
+
+# Flags of mount(2), and where a `struct super_block` has its own, of which these are some.
+REMOUNT, VERSION, ACTIVE = 1 << 5, 1 << 23, 1 << 30
+FLAGS_OFFSET = 96
 
 
 def test_mount_shows_the_share(boot, tree):
@@ -232,3 +237,27 @@ def test_autoload_by_device(boot, tree, driver):
     where = guest.out("modinfo -n virtiofs")
     assert ("/updates/" in where) == (driver == "rust")
     assert guest.out("modinfo -F license virtiofs").startswith("GPL")
+
+
+@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.beyond_c("sets it then"))], ids=["mount", "remount"])
+def test_version(boot, tree, again):
+    """Inodes have no version of their own: iversion, which mount(8) may ask for, makes the kernel count none."""
+    guest = boot(Share(tree.path, "tag"))
+    flags = [0, VERSION | REMOUNT] if again else [VERSION]
+    script = f"""
+libc = ctypes.CDLL(None, use_errno=True)
+for flags in {flags}:
+    assert libc.mount(b"tag", b"/mnt", b"virtiofs", ctypes.c_ulong(flags), None) == 0, ctypes.get_errno()
+spin()
+assert libc.umount2(b"/mnt", 0) == 0
+"""
+    umount, go = spinning(guest, script, 0)
+    with Debugger(guest) as debugger:
+        debugger.stop_at("generic_shutdown_super")
+        debugger.store(go, b"\1")
+        assert debugger.go() == (0, "generic_shutdown_super")
+        found = debugger.load(debugger.argument(0) + FLAGS_OFFSET)
+        debugger.stop_at()
+    result = umount.wait()
+    assert result.rc == 0, result
+    assert found & ACTIVE and found < 1 << 32 and not found & VERSION, hex(found)
