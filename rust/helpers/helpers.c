@@ -234,13 +234,16 @@ bool virtiofs_helper_page_is_within(const struct page *page, resource_size_t sta
 	return at >= start && at - start < len;
 }
 
-/* The first page of device memory that somebody has a reference to, or NULL. */
+/*
+ * The first page of device memory that somebody has a reference to, or NULL. Of a huge page
+ * the head has the references.
+ */
 struct page *virtiofs_helper_busy_page(resource_size_t start, resource_size_t len)
 {
 	unsigned long pfn = PHYS_PFN(start), end = PHYS_PFN(start + len);
 
 	for (; pfn < end; pfn++) {
-		struct page *page = pfn_to_page(pfn);
+		struct page *page = compound_head(pfn_to_page(pfn));
 
 		if (!dax_page_is_idle(page))
 			return page;

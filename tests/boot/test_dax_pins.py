@@ -120,6 +120,22 @@ def test_cut_while_a_page_is_pinned(mounted, how):
     assert hand.do("area.close(); [os.close(number) for number in (fd, *ends)]") == "OK"
 
 
+def test_hole_beside_a_page_in_use(mounted):
+    """A hole waits for who has one of its pages, and not for who has another page of the same range mapped."""
+    guest, hand = mounted.guest, mounted.hand
+    before = (mounted.tree / "other").read_bytes()
+    # Less than what a huge page has.
+    assert hand.do("fd = os.open('/mnt/other', os.O_RDWR); area = mmap.mmap(fd, 3 << 19)") == "OK"
+    assert hand.do("area[40000]") == "OK" and hand.value == before[40000]
+    hole = "fallocate(os.open('/mnt/other', os.O_RDWR), 3, ctypes.c_long(20000), ctypes.c_long(100))"
+    task = guest.spawn_python(f"import ctypes, os\nassert ctypes.CDLL(None).{hole} == 0")
+    assert task.wait(timeout=30).rc == 0
+    after = before[:20000] + bytes(100) + before[20100:]
+    assert (mounted.tree / "other").read_bytes() == after
+    assert hand.do("hashlib.sha256(area).hexdigest()") == "OK" and hand.value == hashlib.sha256(after[: 3 << 19]).hexdigest()
+    assert hand.do("area.close(); os.close(fd)") == "OK"
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["drained", "killed"])
 def test_unbind_while_a_page_is_pinned(mounted, killed):
     """The device's memory stays until nobody has a page of it, and who waits for that page as well is let go by then or before."""

@@ -16,6 +16,7 @@ use crate::{
 };
 use dax_map::Extent;
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
 };
@@ -60,10 +61,14 @@ impl Window {
         })
     }
 
-    /// A page with a reference in those ranges of a file that show any byte from `start` to `last`.
+    /// A page with a reference that shows any byte from `start` to `last` of a file. Other pages of these ranges do not count: those stay
+    /// in page tables, and with a reference, for as long as they are mapped.
     fn busy_page(&self, file: &Arc<MappedFile>, start: i64, last: i64) -> Option<BusyPage<'_>> {
+        let page = PAGE_SIZE as u64;
         let mut from = u64::try_from(start).ok()?;
+        let first = from.saturating_sub(from % page);
         let end = u64::try_from(last).ok()?.saturating_add(1);
+        let end_page = end.checked_next_multiple_of(page).unwrap_or(u64::MAX);
         loop {
             let range = self
                 .state()
@@ -76,9 +81,14 @@ impl Window {
                 len,
                 ..
             } = range.extent;
-            let busy = self
-                .memory()
-                .busy_page(window_offset, usize::try_from(len).ok()?);
+            let skipped = first.saturating_sub(file_offset);
+            let shown = end_page
+                .min(file_offset.saturating_add(len))
+                .saturating_sub(file_offset.saturating_add(skipped));
+            let busy = self.memory().busy_page(
+                window_offset.saturating_add(skipped),
+                usize::try_from(shown).ok()?,
+            );
             if busy.is_some() {
                 return busy;
             }
