@@ -45,12 +45,14 @@ class View:
         self.pages, self.sizes = {}, set()
         # Pages that were stored to and not synced, and what of them was stored.
         self.pending = {}
+        # Times that msync(2) leaves here, and with them the size.
+        self.late = False
         # What stays open there has lost its name.
         self.nameless = False
 
     def looks(self):
-        """Whether it takes over what is true when it opens the file: where pages go out as a whole, not as long as some are dirty."""
-        return self.reopens and not (self.whole_pages and self.pending)
+        """Whether it takes over what is true when it opens the file: where pages go out as a whole, not as long as some, or times, are dirty."""
+        return self.reopens and not (self.whole_pages and (self.pending or self.late))
 
     def look(self, size=True):
         """It has opened the file, and uses the size or does not."""
@@ -141,6 +143,7 @@ class File:
             for page in range(gap + 1, pages[0] if pages else 0):
                 may.setdefault(page, [bytes(PAGE)])
         if view:
+            view.late = view.late or what == "store msync"
             view.sizes = {max(size, end) for size in view.sizes} - sizes
         self.settle(may, sizes, what)
 
@@ -148,6 +151,7 @@ class File:
         """`view` stored through a mapping, and has not synced that yet: the host may have it, or not."""
         pages = list(pages_of(at, len(data)))
         self.changed(view, pages)
+        view.late = True
         for page in pages:
             before = view.images(self, page)
             patched = [put(image, page, at, data) for image in before]
@@ -161,6 +165,7 @@ class File:
         for page in may:
             self.changed(view, [page])
         view.pending = {}
+        view.late = view.late and what == "msync"
         old, self.views = self.views, [other for other in self.views if other is not view]
         try:
             self.settle(may, {len(self.content)}, what)
