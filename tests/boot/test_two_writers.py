@@ -305,7 +305,7 @@ class Turns:
         if how == "mapped" and not (exact and view.maps):
             return
         if how != "held":
-            view.look()
+            view.look(size=how != "direct")
         at, length = self.place(unit=PAGE if how in ("direct", "mapped") else 1)
         got = base64.b64decode(self.ask(wire, "read", **self.note(at=at, length=length, how=how)))
         self.file.seen(view, at, length, got, f"read {how}", how == "mapped")
