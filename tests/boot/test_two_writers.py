@@ -253,7 +253,10 @@ class Turns:
             view.look(size=False)
             at, length = self.place(max(size, 1))
             self.ask(wire, "punch", **self.note(at=at, length=length))
+            known = set(view.sizes)
             file.written(view, at, bytes(max(min(at + length, size) - at, 0)), "hole")
+            # It makes no file longer.
+            view.sizes = known
         elif name in ("replace", "create"):
             self.sync_all()
             length = self.place()[1]
