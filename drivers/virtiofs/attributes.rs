@@ -14,6 +14,7 @@ use crate::{
         caller,
         VirtioFs, //
     },
+    walks,
     writeback, //
 };
 use fuse_proto::{
@@ -39,18 +40,30 @@ use vfs::{
 /// it. The daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides itself
 /// (`default_permissions`).
 pub(crate) fn permission(inode: &Inode<VirtioFs>, idmap: &Idmap, mask: AccessMask) -> Result {
+    let ask = || -> Result {
+        let asked = Asked::now();
+        inode.refresh(None)?;
+        if mask.open() {
+            inode.data().walks_to_open(Some(asked));
+        }
+        Ok(())
+    };
     let known = inode.data().freshness().is_access_fresh();
     if !known {
-        inode.refresh(None)?;
+        ask()?;
     }
-    match inode.generic_permission(idmap, mask) {
+    let mut done = inode.generic_permission(idmap, mask);
+    if done == Err(EACCES) && known {
         // It may have been granted on the host since.
-        Err(e) if e == EACCES && known => {
-            inode.refresh(None)?;
-            inode.generic_permission(idmap, mask)
-        }
-        done => done,
+        ask()?;
+        done = inode.generic_permission(idmap, mask);
     }
+    if done == Err(EACCES) && mask.open() && inode.nlink() == 0 && !walks::is_repeated_open() {
+        // Of a file that has lost its name, maybe to one that may be opened: the VFS looks it up.
+        walks::repeats_open();
+        return Err(ESTALE);
+    }
+    done
 }
 
 /// As [`permission`], during an RCU path walk: only with attributes that are good, and permit it. Does not sleep.

@@ -23,6 +23,15 @@ use crate::{
         self,
         Claims, //
     },
+    opening::{
+        call_open,
+        call_open_and_ask,
+        can_do_without,
+        has_lost_name,
+        has_opened,
+        is_removed,
+        is_to_be_kept, //
+    },
     page_cache::{
         ends_early,
         read_cached, //
@@ -37,10 +46,7 @@ use crate::{
         VirtioFs, //
     },
     unmap::Unmapped,
-    walks::{
-        self,
-        Before, //
-    },
+    walks,
     write,
     writeback, //
 };
@@ -95,43 +101,6 @@ use vfs::{
     InodeRef, //
 };
 
-/// Whether files or directories need not be opened at a daemon that does not know how to.
-fn can_do_without(session: &Session, dir: bool) -> bool {
-    session.has(if dir {
-        InitFlags::NO_OPENDIR_SUPPORT
-    } else {
-        InitFlags::NO_OPEN_SUPPORT
-    })
-}
-
-/// Opens an inode; nothing when the daemon does without. Sleeps.
-pub(crate) fn call_open(
-    session: &Arc<Session>,
-    inode: &Inode<VirtioFs>,
-    op: &Open,
-) -> Result<Option<OpenReply>> {
-    match session.call(op, &caller(inode.super_block())) {
-        Ok(reply) => Ok(Some(reply)),
-        Err(e) if e == ENOSYS && can_do_without(session, op.dir) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// Whether the host has removed what is opened by a name that is known here: it is looked up once more. If that leads to the same inode
-/// nevertheless, it is opened: some daemons count no links. Does not sleep.
-fn has_lost_name(inode: &Inode<VirtioFs>, file: &NewFile<VirtioFs>) -> bool {
-    inode.nlink() == 0 && file.dentry().is_hashed()
-}
-
-/// Whether a directory that a symbolic link has just led to is one that the host has removed, and maybe replaced. What it is asked
-/// now would be answered with `ENOENT`. Sleeps.
-fn is_removed(inode: &Inode<VirtioFs>) -> bool {
-    match walks::before(b"") {
-        Before::Nowhere => false,
-        _ => inode.refresh(None).is_ok() && inode.nlink() == 0,
-    }
-}
-
 /// An open file or directory of the daemon.
 pub(crate) struct Handle {
     fh: Fh,
@@ -142,7 +111,7 @@ pub(crate) struct Handle {
     writes: bool,
     /// Whether the daemon truncated the file when it was opened.
     truncated: bool,
-    /// When it began to be opened, or later, but before the daemon was asked to.
+    /// When it began to be opened: when the path walk asked for its attributes or later, but before the daemon was asked to open it.
     began: Asked,
     /// As of when its attributes are to be: see [`Handle::finish_open`].
     since: LastAsked,
@@ -236,15 +205,13 @@ impl Handle {
         } else if self.flags.contains(OpenReplyFlags::NONSEEKABLE) {
             file.set_nonseekable();
         }
-        let walked = inode.data().take_walk_to_open();
-        if !self.flags.contains(OpenReplyFlags::KEEP_CACHE) {
+        if !self.keeps() {
             // Close-to-open: what others wrote before is seen from here on.
             self.drop_old(inode);
             // So is the size, without which that would be cut where it ended before: who uses attributes from before this call asks
-            // first. Those that the walk of this call has brought are good.
-            let began = walked.map_or(self.began, |asked| asked.min(self.began));
-            self.since.set(began);
-            if inode.data().is_older_than(began) {
+            // first. Those that have come with the walk of this call, or with OPEN, are good.
+            self.since.set(self.began);
+            if inode.data().is_older_than(self.began) {
                 inode.data().freshness().expire();
             }
         }
@@ -285,6 +252,11 @@ impl Handle {
         self.flags.contains(OpenReplyFlags::PARALLEL_DIRECT_WRITES)
     }
 
+    /// Whether the daemon says that what is cached is good.
+    fn keeps(&self) -> bool {
+        self.flags.contains(OpenReplyFlags::KEEP_CACHE)
+    }
+
     fn is_direct(&self) -> bool {
         self.flags.contains(OpenReplyFlags::DIRECT_IO)
     }
@@ -314,6 +286,22 @@ impl Handle {
         let truncate = session.has(InitFlags::ATOMIC_O_TRUNC)
             && file.flags() & flags::O_TRUNC != 0
             && file.flags() & flags::O_ACCMODE != flags::O_RDONLY;
+        let walked = match dir {
+            true => None,
+            false => inode.data().take_walk_to_open(),
+        };
+        if let Some(asked) = walked {
+            handle.began = asked.min(handle.began);
+        }
+        let asks = !dir && walked.is_none() && !is_to_be_kept(session, inode);
+        if truncate && asks {
+            // Before it is emptied, as others may have it open. What has failed is asked for later.
+            let _ = inode.ask(None);
+            if !repeated && has_lost_name(inode, file) {
+                walks::repeats_open();
+                return Err(ESTALE);
+            }
+        }
         if truncate {
             op.flags |= flags::O_TRUNC;
             op.open_flags = killpriv::open_flags(session);
@@ -329,7 +317,10 @@ impl Handle {
             let _ = writeback::write_all(inode);
             inode.wait_for_pages(0, i64::MAX)?;
         }
-        let opened = call_open(session, inode, &op);
+        let opened = match asks && !truncate {
+            true => call_open_and_ask(session, inode, &op),
+            false => call_open(session, inode, &op),
+        };
         if truncate {
             match &opened {
                 // The page cache follows at once, as what others write from here on is the new contents.
@@ -352,13 +343,27 @@ impl Handle {
             handle.opened(reply);
             handle.truncated = truncate;
         }
+        if handle.counted && !dir {
+            if !asks && walked.is_none() && !handle.keeps() {
+                // It was expected to.
+                let _ = inode.ask(Some(handle.fh));
+            }
+            if inode.is_stale() || !repeated && has_lost_name(inode, file) {
+                handle.release(inode, false, file.flags(), 0);
+                walks::repeats_open();
+                return Err(ESTALE);
+            }
+        }
         Ok(handle)
     }
 
     /// It is a handle of this inode: from here on what mappings write is written back through it, if it can write.
     pub(crate) fn join(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
+        let session = inode.session()?;
+        if self.counted {
+            has_opened(session, inode, self.flags);
+        }
         if inode.is_dax() {
-            let session = inode.session()?;
             self.run = Some(session.window().ok_or(ENODEV)?.new_run()?);
         }
         if flags & flags::O_ACCMODE != flags::O_RDONLY {
@@ -526,19 +531,12 @@ impl vfs::file::Operations for RegularFiles {
     const LEASES: bool = true;
 
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
-        let had_name = !has_lost_name(inode, file);
         let mut handle = Handle::open(inode, file, false)?;
         if let Err(e) = handle.join(inode, file.flags()) {
             handle.release(inode, false, file.flags(), 0);
             return Err(e);
         }
         handle.finish_open(inode, file);
-        if had_name && has_lost_name(inode, file) {
-            // As has turned out just now.
-            handle.part(inode, file.flags(), 0);
-            walks::repeats_open();
-            return Err(ESTALE);
-        }
         Ok(handle)
     }
 
@@ -749,7 +747,7 @@ impl vfs::file::DirectoryOperations for DirectoryFiles {
 
     fn open(inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) -> Result<KBox<Handle>> {
         let handle = Handle::open(inode, file, true)?;
-        if !handle.flags.contains(OpenReplyFlags::KEEP_CACHE) {
+        if !handle.keeps() {
             inode.data().forget_listing(inode);
         }
         Ok(handle)

@@ -8,6 +8,7 @@ use crate::{
         Asked,
         Freshness, //
     },
+    request::Request,
     session::Session, //
 };
 use kernel::{
@@ -15,6 +16,7 @@ use kernel::{
     sync::Arc, //
 };
 use kernel_ext::folio::FolioFile;
+use virtio::Transfer;
 
 /// What is known of folios that are to be filled.
 pub(crate) struct Fill {
@@ -47,6 +49,25 @@ impl Fill {
         let end = self.op.offset.saturating_add(bytes as u64);
         if (bytes as u64) < u64::from(self.op.size) && end == self.size {
             self.freshness.size_known(self.asked);
+        }
+    }
+
+    /// Fewer bytes have come than the file had there: has that looked at by a work item, before anybody sees the folios. The size of a
+    /// file is locked by what interrupts can't take. Callable from any context; for want of memory the read fails.
+    pub(crate) fn end_short_later(&self, transfer: &Arc<Transfer<Request>>, bytes: usize) {
+        let short = transfer.clone();
+        let spawned = self
+            .session
+            .instance()
+            .work()
+            .try_spawn(GFP_ATOMIC, move || {
+                if let Some(fill) = short.owner().fill() {
+                    short.end_read_if(bytes, |file| fill.judge_short(bytes, file));
+                }
+            });
+        if spawned.is_err() {
+            self.freshness.is_to_be_read_again();
+            transfer.end_read(Err(ENOMEM));
         }
     }
 

@@ -29,6 +29,7 @@ use crate::{
     },
     killpriv,
     listing::Listing,
+    opening::Keeps,
     page_cache::Pages,
     session::Session,
     superblock::{
@@ -94,6 +95,7 @@ pub(crate) struct Node {
     freshness: Arc<Freshness>,
     #[pin]
     writers: Writers,
+    keeps: Keeps,
     /// Who has looked it up to open it, and when: see [`Node::walks_to_open`].
     walk: Atomic<u64>,
     /// Of other attributes: see [`Node::changed_attributes`].
@@ -126,6 +128,7 @@ impl Node {
             freshness: Arc::new(
                 Freshness::new(), GFP_KERNEL)?,
             writers <- Writers::new(),
+            keeps: Keeps::unknown(),
             walk: Atomic::new(0),
             changed_attributes: LastChange::new(),
             read: LastChange::new(),
@@ -159,6 +162,11 @@ impl Node {
     /// How long the attributes are good.
     pub(crate) fn freshness(&self) -> &Arc<Freshness> {
         &self.freshness
+    }
+
+    /// What the daemon said when it opened it the last time.
+    pub(crate) fn keeps(&self) -> &Keeps {
+        &self.keeps
     }
 
     /// Its handles that can write.

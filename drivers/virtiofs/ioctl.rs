@@ -6,8 +6,8 @@
 //! the daemon cannot ask for other memory of the caller. What it does not know is `ENOTTY`, as everywhere.
 
 use crate::{
-    file::call_open,
     inode::NodeInode,
+    opening::call_open,
     session::Session,
     superblock::{
         caller,

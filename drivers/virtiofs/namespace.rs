@@ -465,7 +465,10 @@ fn create(
     }
     let file_type = vfs::attr::FileType::Regular;
     let permissions = request.permissions();
-    mknod(request.idmap(), dir, dentry, file_type, permissions, 0).map(Opened::Created)
+    let asked = Asked::now();
+    let inode = mknod(request.idmap(), dir, dentry, file_type, permissions, 0)?;
+    inode.data().walks_to_open(Some(asked));
+    Ok(Opened::Created(inode))
 }
 
 /// Nobody knows whether the daemon has made a file: if it has not, it was `refused`, and can be asked again.
@@ -483,6 +486,7 @@ fn made_or_not(
     let is_ours = is_new(&entry, FileType::Regular, &caller) && entry.attr.size == 0;
     let inode = instantiate(dir, &entry, asked)?;
     grant(dentry, entry.entry_ttl, asked);
+    inode.data().walks_to_open(Some(asked));
     Ok(match is_ours {
         true => Opened::Created(inode),
         false if request.exclusive() => return Err(EEXIST),

@@ -152,6 +152,14 @@ impl Request {
         self.orphaned.populate(orphan);
     }
 
+    /// The folios that it fills, if it does.
+    pub(crate) fn fill(&self) -> Option<&Fill> {
+        match &self.purpose {
+            Purpose::Fill(fill) => Some(fill),
+            _ => None,
+        }
+    }
+
     /// The inode it was asked of.
     pub(crate) fn node(&self) -> Option<NodeId> {
         self.label.node
@@ -195,7 +203,7 @@ impl virtio::Owner for Request {
                     _ => Err(ENOTCONN),
                 };
                 match filled {
-                    Ok(bytes) if fill.is_short(bytes) => Session::end_short_later(transfer, bytes),
+                    Ok(bytes) if fill.is_short(bytes) => fill.end_short_later(transfer, bytes),
                     Ok(bytes) => {
                         fill.is_whole(bytes);
                         transfer.end_read(filled);
@@ -499,6 +507,21 @@ impl Instance {
         Ok(Sent { lane, transfer })
     }
 
+    /// As [`Instance::begin`], of two requests that the device is told of at once. Each is sent or not.
+    pub(crate) fn begin_both<A: Operation, B: Operation>(
+        &self,
+        connection: &Connection,
+        ops: (&A, &B),
+        caller: &Caller,
+    ) -> Result<[Result<Sent<'_>>; 2]> {
+        let queue = self.request_queue()?;
+        let lane = queue.data();
+        let first = self.prepare(lane, ops.0, caller, Payload::None, Purpose::Waited)?;
+        let second = self.prepare(lane, ops.1, caller, Payload::None, Purpose::Waited)?;
+        let sent = queue.submit_each([first, second], connection);
+        Ok(sent.map(|transfer| transfer.map(|transfer| Sent { lane, transfer })))
+    }
+
     /// Asks the daemon to give up another request, on the queue that does not wait behind requests. Sleeps for memory alone.
     pub(crate) fn begin_interrupt(
         &self,
@@ -665,28 +688,6 @@ impl Session {
         let (transfer, under_way) = self.send_in_background(&op, caller, payload, purpose)?;
         self.limit_background(&transfer, under_way);
         Ok(())
-    }
-
-    /// Fewer bytes have come than the file had there: has that looked at by a work item, before anybody sees the folios. The size of a
-    /// file is locked by what interrupts can't take. Callable from any context; for want of memory the read fails.
-    fn end_short_later(transfer: &Arc<Transfer<Request>>, bytes: usize) {
-        let Purpose::Fill(fill) = &transfer.owner().purpose else {
-            return;
-        };
-        let short = transfer.clone();
-        let spawned = fill
-            .session
-            .instance()
-            .work()
-            .try_spawn(GFP_ATOMIC, move || {
-                if let Purpose::Fill(fill) = &short.owner().purpose {
-                    short.end_read_if(bytes, |file| fill.judge_short(bytes, file));
-                }
-            });
-        if spawned.is_err() {
-            fill.freshness.is_to_be_read_again();
-            transfer.end_read(Err(ENOMEM));
-        }
     }
 
     /// Writes folios back and goes on; their writeback ends when the daemon has taken them. As [`Session::fill`].

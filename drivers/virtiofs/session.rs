@@ -16,6 +16,7 @@ use crate::{
         Known, //
     },
     namespace::late_create,
+    opening::Keeps,
     options::Dax,
     request::{
         check,
@@ -168,6 +169,7 @@ pub(crate) struct Session {
     unknown: Atomic<u64>,
     /// What owners of locks are called at the daemon.
     owners: SipHash,
+    keeps: Keeps,
     /// Closed when the session is to end now.
     connection: Connection,
     /// Superblocks of the session.
@@ -268,6 +270,7 @@ impl Session {
                 max_payload,
                 unknown: Atomic::new(0),
                 owners: SipHash::random(),
+                keeps: Keeps::unknown(),
                 connection,
                 superblocks: Atomic::new(0),
                 forgets,
@@ -350,6 +353,11 @@ impl Session {
     /// Whether the daemon is known not to know `opcode`.
     pub(crate) fn lacks(&self, opcode: Opcode) -> bool {
         self.unknown.load(ordering::Relaxed) & opcode.bit() != 0
+    }
+
+    /// What the daemon said when it opened a file the last time.
+    pub(crate) fn keeps(&self) -> &Keeps {
+        &self.keeps
     }
 
     /// What it knows of inodes that nobody uses.

@@ -24,6 +24,7 @@
 //! - [`listing`]: listings that are kept.
 //! - [`setattr`]: changes of attributes.
 //! - [`mod@file`]: open files.
+//! - [`opening`]: what the daemon is asked when one is opened.
 //! - [`mod@export`]: file handles.
 //! - [`ioctl`]: ioctl(2), and flags of inodes.
 //! - [`mod@lock`]: locks that the daemon keeps, and signals.
@@ -64,6 +65,7 @@ mod lane;
 mod listing;
 mod lock;
 mod namespace;
+mod opening;
 mod options;
 mod page_cache;
 mod patience;

@@ -211,8 +211,17 @@ impl<O: Owner> Virtqueue<O> {
         transfer: NewTransfer<O>,
         connection: &Connection,
     ) -> Result<Arc<Transfer<O>>> {
-        let transfer = transfer.into_pending(connection);
-        let handle = transfer.clone_arc();
+        let [handle] = self.submit_each([transfer], connection);
+        handle
+    }
+
+    /// As [`Virtqueue::submit`], of several transfers: each is taken or not, in this order, and the device is told of them once.
+    pub fn submit_each<const N: usize>(
+        &self,
+        transfers: [NewTransfer<O>; N],
+        connection: &Connection,
+    ) -> [Result<Arc<Transfer<O>>>; N] {
+        let mut pending = transfers.map(|transfer| Some(transfer.into_pending(connection)));
         // The ring outlives this, see `QueueSet::shut_down`.
         let _ring_alive = rcu::read_lock();
         let mut state = self.state.lock();
@@ -227,32 +236,36 @@ impl<O: Owner> Virtqueue<O> {
             Ok(ring) => ring,
             Err(e) => {
                 drop(state);
-                return Err(e);
+                return pending.map(|_unsent| Err(e));
             }
         };
-        if !state.parked.is_empty() {
-            state.parked.push_back(transfer);
-            return Ok(handle);
-        }
-        match state.add(ring, transfer) {
-            Ok(()) => {}
-            Err((transfer, AddError::Full)) => {
+        let mut added = false;
+        // What the ring can't take is dropped without the lock.
+        let handles = pending.each_mut().map(|slot| {
+            let transfer = slot.take().ok_or(EINVAL)?;
+            let handle = transfer.clone_arc();
+            if !state.parked.is_empty() {
                 state.parked.push_back(transfer);
                 return Ok(handle);
             }
-            Err((_unsent, AddError::Failed(e))) => {
-                drop(state);
-                return Err(e);
+            match state.add(ring, transfer) {
+                Ok(()) => added = true,
+                Err((transfer, AddError::Full)) => state.parked.push_back(transfer),
+                Err((unsent, AddError::Failed(e))) => {
+                    *slot = Some(unsent);
+                    return Err(e);
+                }
             }
-        }
+            Ok(handle)
+        });
         // SAFETY: The ring is alive and we hold its lock.
-        let notify = unsafe { bindings::virtqueue_kick_prepare(ring.as_ptr()) };
+        let notify = added && unsafe { bindings::virtqueue_kick_prepare(ring.as_ptr()) };
         drop(state);
         if notify {
             // SAFETY: The read-side section keeps the ring alive. Telling the device needs no lock.
             unsafe { bindings::virtqueue_notify(ring.as_ptr()) };
         }
-        Ok(handle)
+        handles
     }
 
     /// Ends what the device has returned. Called in interrupt context. Whether that may go on: not when it was something else than

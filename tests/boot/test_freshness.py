@@ -180,7 +180,7 @@ def test_written_after_the_kill(rig):
 
 # A change through this kernel that overtakes an answer, of a file and of a directory, and where it is looked.
 OVERTAKEN = {
-    "written": ("/mnt/told/file", "fd = os.open('/mnt/told/file', os.O_WRONLY); os.write(fd, b'x' * 5000); os.close(fd)"),
+    "written": ("/mnt/told/file", "os.write(fd, b'x' * 5000)"),
     "made": ("/mnt/told", "open('/mnt/told/new', 'x').close()"),
 }
 
@@ -192,7 +192,7 @@ def test_overtaken_answer(mounted, change):
     """stat(2) says what the daemon says, also where a change through this kernel overtakes the reply; the next one asks again."""
     path, overtakes = OVERTAKEN[change]
     mounted.tree.file("told/file", b"x")
-    do(mounted, f"os.stat('{path}'); os.stat('/mnt/told/file')")
+    do(mounted, f"fd = os.open('/mnt/told/file', os.O_WRONLY); os.stat('{path}')")
     mounted.daxd.set_fault("set", "GETATTR", fields={"attr.mtime": 12345, "attr.nlink": 77, "attr.uid": 4711})
     mounted.daxd.hold("GETATTR")
     looker = mounted.guest.spawn_python(FORCED.replace("buffer[5]", "[buffer[14], buffer[2] & 0xffffffff, buffer[2] >> 32]") + f"print(*forced('{path}'))")
@@ -203,6 +203,7 @@ def test_overtaken_answer(mounted, change):
     assert looker.wait().stdout.split() == ["12345", "77", "4711"]
     on_host = os.stat(mounted.tree / path[5:])
     assert do(mounted, f"(lambda s: [s.st_mtime_ns, s.st_nlink, s.st_uid])(os.stat('{path}'))") == [on_host.st_mtime_ns, on_host.st_nlink, on_host.st_uid]
+    do(mounted, "os.close(fd)")
     shutil.rmtree(mounted.tree / "told")
 
 

@@ -115,15 +115,15 @@ def asked(rig, statement):
 
 @pytest.mark.beyond_c("it asks for the attributes when a name is looked up, and sends FLUSH for what was only read")
 def test_requests(share):
-    """One GETATTR for an open file whose size or contents are used, and none where the walk to it has asked, or nobody wants to know."""
+    """One GETATTR with each OPEN, which serves whoever uses size or contents, and none where the walk has asked."""
     rig = share(trace=100)
     overwrite(rig.tree / "file", b"a" * 100)
     # The walk looks it up.
     assert asked(rig, "by_size('/mnt/file')") == ["LOOKUP", "OPEN", "READ"]
     # It does not, as the name is good.
-    assert asked(rig, "by_size('/mnt/file')") == ["OPEN", "GETATTR", "READ"]
-    assert asked(rig, "whole('/mnt/file')") == ["OPEN", "GETATTR", "READ"]
-    assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["OPEN"]
+    assert asked(rig, "by_size('/mnt/file')") == ["GETATTR", "OPEN", "READ"]
+    assert asked(rig, "whole('/mnt/file')") == ["GETATTR", "OPEN", "READ"]
+    assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["GETATTR", "OPEN"]
     do(rig, "fd = os.open('/mnt/file', os.O_RDONLY); os.pread(fd, 1000, 0); os.fstat(fd)")
     assert asked(rig, "os.pread(fd, 1000, 0); os.stat('/mnt/file'); mmap.mmap(fd, 0, prot=mmap.PROT_READ).close()") == []
     do(rig, "os.close(fd)")
@@ -132,3 +132,46 @@ def test_requests(share):
     rig.guest.run("echo 2 >/proc/sys/vm/drop_caches")
     assert asked(rig, "by_size('/mnt/file')") == ["LOOKUP", "OPEN", "READ"]
     assert asked(rig, "by_size('/mnt/file')") == ["LOOKUP", "OPEN", "READ"]
+    # It asks for who may open it.
+    rig.daxd.configure(entry_timeout=3600, attr_timeout=0)
+    do(rig, "os.stat('/mnt/file')")
+    assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["GETATTR", "OPEN"]
+
+
+@pytest.mark.parametrize("held", ["GETATTR", "OPEN"])
+def test_both_at_once(share, held):
+    """The attributes that open(2) asks for cost no round trip: both requests are under way at the same time."""
+    rig = share()
+    do(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))")
+    rig.daxd.reset_counters()
+    rig.daxd.hold(held)
+    task = rig.guest.spawn_python("open('/mnt/file').close()")
+    rig.daxd.wait_for_held()
+    rig.daxd.wait_for_count("GETATTR", 1)
+    rig.daxd.wait_for_count("OPEN", 1)
+    rig.daxd.release()
+    assert task.wait().rc == 0
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOENT", "EMFILE"])
+def test_attributes_that_fail(share, error):
+    """A file whose attributes cannot be told is opened all the same; they are asked for once more when they are used."""
+    rig = share()
+    do(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))")
+    overwrite(rig.tree / "file", b"a" * 5000)
+    rig.daxd.set_fault("error", "GETATTR", errno=error, count=1)
+    assert do(rig, "by_size('/mnt/file')") == digest(b"a" * 5000)
+
+
+def test_word_that_changes(share):
+    """What the daemon said of cached contents at the last OPEN is only expected: what it says now counts."""
+    rig = share(open_flags="KEEP_CACHE", trace=100)
+    do(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))")
+    assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["OPEN"]
+    rig.daxd.configure(open_flags="")
+    overwrite(rig.tree / "file", b"a" * 5000)
+    assert asked(rig, "by_size('/mnt/file')") == ["OPEN", "GETATTR", "READ"]
+    assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["GETATTR", "OPEN"]
+    rig.daxd.configure(open_flags="KEEP_CACHE")
+    assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["GETATTR", "OPEN"]
+    assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["OPEN"]

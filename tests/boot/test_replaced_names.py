@@ -255,6 +255,55 @@ def test_open_of_what_is_gone(mounted, again):
     do(mounted, "os.close(kept)")
 
 
+@pytest.mark.beyond_c("opens what had the name")
+@pytest.mark.parametrize("flags", ["os.O_RDONLY", "os.O_RDWR", "os.O_RDWR | os.O_TRUNC", "os.O_RDONLY | os.O_NOFOLLOW"])
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "replaced"])
+@pytest.mark.parametrize("held", [False, True], ids=["", "open"])
+def test_first_open_after_it(mounted, held, again, flags):
+    """The first open(2) of a name whose file the host has removed or replaced does not open that file, nor empty it, however good
+    name and attributes are; what is open here can be opened once more, and be emptied."""
+    name = mounted.tree / "t/a"
+    name.write_text("old")
+    os.link(name, mounted.tree / "t/kept")
+    do(mounted, "os.stat('/mnt/t/a') and None")
+    if held:
+        do(mounted, "kept = os.open('/mnt/t/a', os.O_RDWR)")
+    kept = os.open(name, os.O_RDONLY)
+    os.unlink(mounted.tree / "t/kept")
+    if again:
+        (mounted.tree / "t/b").write_text("new")
+        os.rename(mounted.tree / "t/b", name)
+        do(mounted, f"fd = os.open('/mnt/t/a', {flags})")
+        assert do(mounted, "os.pread(fd, 100, 0).decode()") == ("" if "TRUNC" in flags else "new")
+        do(mounted, "os.close(fd)")
+    else:
+        os.unlink(name)
+        assert mounted.hand.do(f"os.open('/mnt/t/a', {flags})") == "ENOENT"
+    assert os.pread(kept, 100, 0) == b"old"
+    os.close(kept)
+    if held:
+        for _ in range(2):
+            do(mounted, f"fd = os.open(f'/proc/self/fd/{{kept}}', ({flags}) & ~os.O_NOFOLLOW)")
+            assert do(mounted, "os.pread(fd, 100, 0).decode()") == ("" if "TRUNC" in flags else "old")
+            do(mounted, "os.close(fd)")
+        do(mounted, "os.close(kept)")
+
+
+@pytest.mark.beyond_c("opens what had the name")
+def test_first_open_behind_links(mounted):
+    """So it is by symbolic links, and for who executes it."""
+    for number in (1, 2):
+        (mounted.tree / "t/b").write_text(f"#!/bin/echo {number}\n")
+        os.chmod(mounted.tree / "t/b", 0o755)
+        os.rename(mounted.tree / "t/b", mounted.tree / "t/a")
+        if number == 1:
+            os.symlink("a", mounted.tree / "t/link")
+        assert mounted.guest.out("/mnt/t/link").split()[0] == str(number)
+        (mounted.tree / "t/b").write_text(f"text {number}\n")
+        os.rename(mounted.tree / "t/b", mounted.tree / "t/a")
+        assert do(mounted, "open('/mnt/t/link').read()") == f"text {number}\n"
+
+
 def test_daemon_that_counts_no_links(mounted):
     """A daemon that says of all files that they have no links has them opened nevertheless."""
     mounted.daxd.set_fault("set", ["LOOKUP", "GETATTR", "READDIRPLUS"], fields={"attr.nlink": 0})

@@ -394,11 +394,9 @@ def by_turns(mode, count):
     """What nobody does in a mode by turns, and whether the host makes files longer only."""
     # A page of the window that is behind the end of its file ends the emulator.
     alone = ["truncate"] if mode == "dax" and count > 1 else []
-    # Where names are good for a day they stay what they were. Elsewhere an open(2) of a name that others replaced a moment ago still
-    # opens the removed file in some runs, which is wrong, and not mended yet (seed 1: the first open after the call that replaces).
-    names = [] if mode == "never" else ["replace", "create"]
-    volume = ["publish", "published"] if mode.endswith("always") else []
-    return [*alone, *names, *volume], mode == "dax"
+    # Where names are good for a day they stay what they were.
+    names = ["replace", "create", "publish", "published"] if mode.endswith("always") else []
+    return [*alone, *names], mode == "dax"
 
 
 def ways_of(mode, count):

@@ -50,6 +50,8 @@ mod listing;
 mod lock;
 #[path = "../../drivers/virtiofs/namespace.rs"]
 mod namespace;
+#[path = "../../drivers/virtiofs/opening.rs"]
+mod opening;
 #[path = "../../drivers/virtiofs/options.rs"]
 mod options;
 #[path = "../../drivers/virtiofs/page_cache.rs"]

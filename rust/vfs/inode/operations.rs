@@ -77,6 +77,11 @@ impl AccessMask {
         self.has(bindings::MAY_ACCESS)
     }
 
+    /// Asked on behalf of `open(2)`.
+    pub const fn open(self) -> bool {
+        self.has(bindings::MAY_OPEN)
+    }
+
     /// Asked on behalf of `chdir(2)` and its like.
     pub const fn chdir(self) -> bool {
         self.has(bindings::MAY_CHDIR)

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! open(2): what the daemon is asked.
+//!
+//! The name that has led to a file may be good still though the host has replaced the file since, and so may be attributes from before
+//! that. OPEN tells of neither. So it has a GETATTR beside it, both in one round trip, unless
+//!
+//! - the path walk of the same call has asked for the attributes already, or
+//! - the daemon says that what is cached is good (`FOPEN_KEEP_CACHE`). That comes with the reply to OPEN: what it said the last time is
+//!   taken to be true still, and if it is not, GETATTR follows.
+//!
+//! A file that has no link any more has lost its name, and the VFS looks the name up once more.
+
+use crate::{
+    freshness::Asked,
+    inode::NodeInode,
+    session::Session,
+    superblock::{
+        caller,
+        VirtioFs, //
+    },
+    unused::is_out_of_files,
+    walks::{
+        self,
+        Before, //
+    },
+};
+use fuse_proto::{
+    Getattr,
+    InitFlags,
+    Open,
+    OpenReply,
+    OpenReplyFlags,
+    Operation, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
+    },
+};
+use vfs::{
+    file::NewFile,
+    Inode, //
+};
+
+/// Whether the daemon has said that cached contents are good when a file is opened, if it has ever opened one. Callable from any
+/// context.
+pub(crate) struct Keeps(Atomic<i32>);
+
+impl Keeps {
+    const YES: i32 = 1;
+    const NO: i32 = 2;
+
+    /// Of what was never opened.
+    pub(crate) const fn unknown() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// What it said the last time.
+    fn get(&self) -> Option<bool> {
+        match self.0.load(ordering::Relaxed) {
+            Self::YES => Some(true),
+            Self::NO => Some(false),
+            _ => None,
+        }
+    }
+
+    fn set(&self, keeps: bool) {
+        // Mostly it is the same, and then the memory need not move to this CPU.
+        if self.get() != Some(keeps) {
+            let word = if keeps { Self::YES } else { Self::NO };
+            self.0.store(word, ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the daemon will say that what is cached of a file is good: what it said of this file the last time, or else of another.
+pub(crate) fn is_to_be_kept(session: &Session, inode: &Inode<VirtioFs>) -> bool {
+    let said = inode.data().keeps().get().or_else(|| session.keeps().get());
+    said == Some(true)
+}
+
+/// The daemon has opened a file like this.
+pub(crate) fn has_opened(session: &Session, inode: &Inode<VirtioFs>, flags: OpenReplyFlags) {
+    let keeps = flags.contains(OpenReplyFlags::KEEP_CACHE);
+    inode.data().keeps().set(keeps);
+    session.keeps().set(keeps);
+}
+
+/// Whether files or directories need not be opened at a daemon that does not know how to.
+pub(crate) fn can_do_without(session: &Session, dir: bool) -> bool {
+    session.has(if dir {
+        InitFlags::NO_OPENDIR_SUPPORT
+    } else {
+        InitFlags::NO_OPEN_SUPPORT
+    })
+}
+
+/// Opens an inode; nothing when the daemon does without. Sleeps.
+pub(crate) fn call_open(
+    session: &Arc<Session>,
+    inode: &Inode<VirtioFs>,
+    op: &Open,
+) -> Result<Option<OpenReply>> {
+    if_needed(session, op, session.call(op, &caller(inode.super_block())))
+}
+
+/// As [`call_open`]; in the same round trip the daemon is asked for the attributes, which the inode has afterwards. If that fails, they
+/// are asked for when they are used.
+pub(crate) fn call_open_and_ask(
+    session: &Arc<Session>,
+    inode: &Inode<VirtioFs>,
+    op: &Open,
+) -> Result<Option<OpenReply>> {
+    match open_and_ask(session, inode, op) {
+        // Now without: who has no descriptor for the file has none to tell of it.
+        Err(e) if is_out_of_files(e) => call_open(session, inode, op),
+        opened => if_needed(session, op, opened),
+    }
+}
+
+fn if_needed(session: &Session, op: &Open, opened: Result<OpenReply>) -> Result<Option<OpenReply>> {
+    match opened {
+        Ok(reply) => Ok(Some(reply)),
+        Err(e) if e == ENOSYS && can_do_without(session, op.dir) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn open_and_ask(session: &Arc<Session>, inode: &Inode<VirtioFs>, op: &Open) -> Result<OpenReply> {
+    if !session.is_connected() {
+        return Err(ENOTCONN);
+    }
+    let ask = Getattr {
+        node: op.node,
+        fh: None,
+    };
+    let asked = Asked::now();
+    let [told, opened] = session.instance().begin_both(
+        session.connection(),
+        (&ask, op),
+        &caller(inode.super_block()),
+    )?;
+    // The last one first: with most daemons both are there then.
+    let opened = opened
+        .and_then(|sent| sent.wait(op, Some(session)))
+        .inspect_err(|e| {
+            if *e == ENOSYS {
+                session.learn_lack(op.opcode());
+            }
+        });
+    if let Ok(told) = told.and_then(|sent| sent.wait(&ask, None)) {
+        let _ = inode.update(&told.attr, told.ttl, asked);
+    }
+    opened
+}
+
+/// Whether the host has removed what is opened by a name that is known here: it is looked up once more. If that leads to the same inode
+/// nevertheless, it is opened: some daemons count no links. Does not sleep.
+pub(crate) fn has_lost_name(inode: &Inode<VirtioFs>, file: &NewFile<VirtioFs>) -> bool {
+    inode.nlink() == 0 && file.dentry().is_hashed()
+}
+
+/// Whether a directory that a symbolic link has just led to is one that the host has removed, and maybe replaced. What it is asked
+/// now would be answered with `ENOENT`. Sleeps.
+pub(crate) fn is_removed(inode: &Inode<VirtioFs>) -> bool {
+    match walks::before(b"") {
+        Before::Nowhere => false,
+        _ => inode.refresh(None).is_ok() && inode.nlink() == 0,
+    }
+}
