@@ -148,12 +148,23 @@ pub(crate) fn read_cached(
     Ok(total)
 }
 
-fn fill(inode: &Inode<VirtioFs>, fh: Fh, range: FolioRange) -> Result {
+fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
     if range.is_empty() {
         return Ok(());
     }
     let session = inode.session()?;
     let offset = u64::try_from(range.pos())?;
+    let asked = Asked::now();
+    let size = u64::try_from(inode.size())?;
+    let end = offset.saturating_add(range.len() as u64);
+    if end >= size {
+        inode.data().freshness().end_asked(asked);
+    }
+    // All that a file of whole pages has is no answer to whether it has more. If there is no room to ask for a page more, who comes to
+    // the end asks for the attributes.
+    if end == size && range.len() + PAGE_SIZE <= session.max_payload() {
+        let _ = range.push_spare();
+    }
     let op = Read {
         node: inode.node_id()?,
         fh,
@@ -162,17 +173,11 @@ fn fill(inode: &Inode<VirtioFs>, fh: Fh, range: FolioRange) -> Result {
         flags: 0,
         lock_owner: None,
     };
-    let freshness = inode.data().freshness();
-    let asked = Asked::now();
-    let size = u64::try_from(inode.size())?;
-    if offset.saturating_add(range.len() as u64) >= size {
-        freshness.end_asked(asked);
-    }
     inode.data().reads();
     let fill = Fill {
         session: session.clone(),
         op,
-        freshness: freshness.clone(),
+        freshness: inode.data().freshness().clone(),
         asked,
         size,
         keeps_writes: writeback::keeps(inode),

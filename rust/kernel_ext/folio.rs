@@ -13,6 +13,10 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    page::{
+        Page,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::atomic::{
         ordering,
@@ -90,6 +94,8 @@ impl Drop for LockedFolio {
 pub struct FolioRange {
     folios: KVec<NonNull<bindings::folio>>,
     sg: Scatterlist,
+    /// Memory for what comes behind the folios, which nobody looks at.
+    spare: Option<Page>,
     pos: i64,
     ended: Atomic<i32>,
 }
@@ -105,10 +111,24 @@ impl FolioRange {
     pub fn new(pos: i64, capacity: usize) -> Result<Self> {
         Ok(Self {
             folios: KVec::with_capacity(capacity, GFP_KERNEL)?,
-            sg: Scatterlist::new(capacity, GFP_KERNEL)?,
+            sg: Scatterlist::new(capacity.saturating_add(1), GFP_KERNEL)?,
+            spare: None,
             pos,
             ended: Atomic::new(0),
         })
+    }
+
+    /// Appends a page that is none of the file's: a read of more than the file has tells where it ends. No folio can follow. Sleeps.
+    pub fn push_spare(&mut self) -> Result {
+        if self.spare.is_some() {
+            return Err(EINVAL);
+        }
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let raw = NonNull::new(page.as_ptr()).ok_or(ENOMEM)?;
+        // SAFETY: The segment is this page, which is in the linear map, as `GFP_KERNEL` is not for high memory.
+        unsafe { self.sg.push(raw.cast(), 0, PAGE_SIZE)? };
+        self.spare = Some(page);
+        Ok(())
     }
 
     /// Appends the folio that follows in the file; gives it back when it does not follow or there is no room.
@@ -117,7 +137,7 @@ impl FolioRange {
         let Some(page) = NonNull::new(folio.0.as_ptr().cast()) else {
             return Err(folio);
         };
-        if !follows || self.folios.len() == self.folios.capacity() {
+        if !follows || self.spare.is_some() || self.folios.len() == self.folios.capacity() {
             return Err(folio);
         }
         // SAFETY: A folio's first page is the folio itself, and all its pages follow; page-cache folios of a mapping
@@ -136,7 +156,7 @@ impl FolioRange {
         self.pos
     }
 
-    /// Its size in bytes.
+    /// Its size in bytes, with the spare page if there is one.
     pub fn len(&self) -> usize {
         self.sg.len_bytes()
     }
@@ -184,7 +204,7 @@ impl FolioRange {
         unsafe { self.unlock(judged.map(|()| bytes)) };
     }
 
-    /// Ends the read of all folios, once: with `Ok(bytes)` the rest is zeroed and they are up to date, with `Err` they
+    /// Ends the read of all folios, once: with `Ok(bytes)`, which may be more than they have, the rest is zeroed and they are up to date, with `Err` they
     /// are not. Callable from any context; only the first call has an effect.
     ///
     /// # Safety
