@@ -27,10 +27,10 @@ use crate::{
         call_open,
         call_open_and_ask,
         can_do_without,
+        expected_to_keep,
         has_lost_name,
         has_opened,
-        is_removed,
-        is_to_be_kept, //
+        is_removed, //
     },
     page_cache::{
         ends_early,
@@ -293,7 +293,9 @@ impl Handle {
         if let Some(asked) = walked {
             handle.began = asked.min(handle.began);
         }
-        let asks = !dir && walked.is_none() && !is_to_be_kept(session, inode);
+        // What is to be emptied is asked for unless there is a reason not to.
+        let asks =
+            !dir && walked.is_none() && !expected_to_keep(session, inode).unwrap_or(!truncate);
         if truncate && asks {
             // Before it is emptied, as others may have it open. What has failed is asked for later.
             let _ = inode.ask(None);
@@ -345,7 +347,7 @@ impl Handle {
         }
         if handle.counted && !dir {
             if !asks && walked.is_none() && !handle.keeps() {
-                // It was expected to.
+                // Nobody has expected that.
                 let _ = inode.ask(Some(handle.fh));
             }
             if inode.is_stale() || !repeated && has_lost_name(inode, file) {

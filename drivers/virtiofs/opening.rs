@@ -7,7 +7,7 @@
 //!
 //! - the path walk of the same call has asked for the attributes already, or
 //! - the daemon says that what is cached is good (`FOPEN_KEEP_CACHE`). That comes with the reply to OPEN: what it said the last time is
-//!   taken to be true still, and if it is not, GETATTR follows.
+//!   taken to be true still, and if it is not, or nothing is known yet, GETATTR follows.
 //!
 //! A file that has no link any more has lost its name, and the VFS looks the name up once more.
 
@@ -80,9 +80,9 @@ impl Keeps {
 }
 
 /// Whether the daemon will say that what is cached of a file is good: what it said of this file the last time, or else of another.
-pub(crate) fn is_to_be_kept(session: &Session, inode: &Inode<VirtioFs>) -> bool {
-    let said = inode.data().keeps().get().or_else(|| session.keeps().get());
-    said == Some(true)
+/// [`None`] before it has opened any.
+pub(crate) fn expected_to_keep(session: &Session, inode: &Inode<VirtioFs>) -> Option<bool> {
+    inode.data().keeps().get().or_else(|| session.keeps().get())
 }
 
 /// The daemon has opened a file like this.
