@@ -138,6 +138,7 @@ def test_requests(share):
     assert asked(rig, "os.close(os.open('/mnt/file', os.O_RDONLY))") == ["GETATTR", "OPEN"]
 
 
+@pytest.mark.beyond_c("it does not ask")
 @pytest.mark.parametrize("held", ["GETATTR", "OPEN"])
 def test_both_at_once(share, held):
     """The attributes that open(2) asks for cost no round trip: both requests are under way at the same time."""
@@ -153,6 +154,7 @@ def test_both_at_once(share, held):
     assert task.wait().rc == 0
 
 
+@pytest.mark.beyond_c("new bytes are cut at the old size")
 @pytest.mark.parametrize("error", ["EIO", "ENOENT", "EMFILE"])
 def test_attributes_that_fail(share, error):
     """A file whose attributes cannot be told is opened all the same; they are asked for once more when they are used."""
@@ -163,6 +165,7 @@ def test_attributes_that_fail(share, error):
     assert do(rig, "by_size('/mnt/file')") == digest(b"a" * 5000)
 
 
+@pytest.mark.beyond_c("it does not ask")
 def test_word_that_changes(share):
     """What the daemon said of cached contents at the last OPEN is only expected: what it says now counts."""
     rig = share(open_flags="KEEP_CACHE", trace=100)
