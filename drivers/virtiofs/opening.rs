@@ -19,7 +19,6 @@ use crate::{
         caller,
         VirtioFs, //
     },
-    unused::is_out_of_files,
     walks::{
         self,
         Before, //
@@ -117,11 +116,12 @@ pub(crate) fn call_open_and_ask(
     inode: &Inode<VirtioFs>,
     op: &Open,
 ) -> Result<Option<OpenReply>> {
-    match open_and_ask(session, inode, op) {
-        // Now without: who has no descriptor for the file has none to tell of it.
-        Err(e) if is_out_of_files(e) => call_open(session, inode, op),
-        opened => if_needed(session, op, opened),
-    }
+    let mut asks = true;
+    let opened = session.with_room(|| match core::mem::take(&mut asks) {
+        true => open_and_ask(session, inode, op),
+        false => session.call_now(op, &caller(inode.super_block())),
+    });
+    if_needed(session, op, opened)
 }
 
 fn if_needed(session: &Session, op: &Open, opened: Result<OpenReply>) -> Result<Option<OpenReply>> {
