@@ -67,13 +67,16 @@ def digest(*texts):
 def unpack_source():
     """The kernel's source directory, unpacked when it is not there."""
     source = CACHE / f"linux-{digest(version_of('linux-source-7.3'))}"
-    if not source.exists():
-        say("unpacking the kernel source")
-        new = source.with_suffix(".new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        subprocess.run(["tar", "-C", new, "--strip-components=1", "-xf", TARBALL], check=True)
-        new.rename(source)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "linux.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not source.exists():
+            say("unpacking the kernel source")
+            new = source.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            subprocess.run(["tar", "-C", new, "--strip-components=1", "-xf", TARBALL], check=True)
+            new.rename(source)
     return source
 
 
