@@ -36,7 +36,10 @@ use crate::{
         caller,
         VirtioFs, //
     },
-    symlink::Symlink,
+    symlink::{
+        Symlink,
+        Target, //
+    },
     writeback,
     writers::Writers, //
 };
@@ -56,7 +59,6 @@ use kernel::{
     current,
     page::PAGE_SIZE,
     prelude::*,
-    str::CString,
     sync::{
         atomic::{
             ordering,
@@ -114,8 +116,8 @@ pub(crate) struct Node {
     pub(crate) listing: SetOnce<Pin<KBox<Listing>>>,
     /// For a file that is mapped from the window: how the window knows it.
     mapped: SetOnce<Arc<MappedFile>>,
-    /// For a symbolic link: its target, where the daemon says that it may be kept.
-    pub(crate) target: SetOnce<CString>,
+    /// For a symbolic link: its target, where that may be cached.
+    pub(crate) target: SetOnce<Target>,
 }
 
 impl Node {

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Symbolic links.
+//!
+//! The target of a link on a Linux filesystem cannot change: symlink(2) makes an inode that has it, and nothing sets another. So it is
+//! cached with the inode, and one READLINK is enough for as long as the time of the last change stays. That goes for links whose
+//! size is the length of their target. A link into the host's procfs has another target whenever what it stands for has moved: its
+//! size tells nothing, and each walk asks for the target anew, unless the daemon vouches for it (`FUSE_CACHE_SYMLINKS`).
 
 use crate::{
     inode::{
@@ -20,7 +25,11 @@ use fuse_proto::{
 };
 use kernel::{
     prelude::*,
-    str::CString, //
+    str::CString,
+    sync::atomic::{
+        ordering,
+        Atomic, //
+    }, //
 };
 use kernel_ext::pages::PageBuffer;
 use vfs::{
@@ -28,9 +37,52 @@ use vfs::{
         Link,
         RcuInode, //
     },
+    time::Timespec,
     Inode, //
 };
 use virtio::Payload;
+
+/// A cached target. It is never replaced, as path walks read it without a reference (RCU): when another one is found, there is none
+/// from then on.
+pub(crate) struct Target {
+    text: CString,
+    /// The inode's time of last change that it is good for, as [`stamp`] has it.
+    ctime: Atomic<u64>,
+}
+
+impl Target {
+    fn new(text: &CStr, ctime: Timespec) -> Result<Self> {
+        Ok(Self {
+            text: CString::try_from(text)?,
+            ctime: Atomic::new(stamp(ctime)),
+        })
+    }
+
+    /// The target, if the inode has not changed since. Callable from any context.
+    fn as_of(&self, ctime: Timespec) -> Option<&CStr> {
+        (self.ctime.load(ordering::Relaxed) == stamp(ctime)).then_some(&*self.text)
+    }
+
+    /// The daemon has told `text` after the inode had changed at `ctime`.
+    fn confirm(&self, text: &CStr, ctime: Timespec) {
+        if *self.text == *text {
+            self.ctime.store(stamp(ctime), ordering::Relaxed);
+        }
+    }
+}
+
+/// A time in one word; times that differ by less than a few centuries have different ones.
+fn stamp(time: Timespec) -> u64 {
+    (time.sec() as u64) << 30 | u64::from(time.nsec())
+}
+
+/// The size that procfs tells of links to open files and directories, whatever these are.
+const PROCFS_SIZE: i64 = 64;
+
+/// Whether a target of `len` bytes stays, by the size of the link.
+fn is_constant(len: usize, size: i64) -> bool {
+    i64::try_from(len) == Ok(size) && size != PROCFS_SIZE
+}
 
 /// What the VFS asks of symbolic links.
 pub(crate) struct Symlink;
@@ -40,7 +92,14 @@ impl_inode_operations!(Symlink);
 #[vtable]
 impl vfs::inode::SymlinkOperations for Symlink {
     fn get_link(inode: &Inode<VirtioFs>) -> Result<Link<'_>> {
-        if let Some(target) = inode.data().target.as_ref() {
+        // Before the request: if it changes meanwhile, the target is asked for again.
+        let ctime = inode.ctime();
+        if let Some(target) = inode
+            .data()
+            .target
+            .as_ref()
+            .and_then(|kept| kept.as_of(ctime))
+        {
             return Ok(Link::Borrowed(target));
         }
         let session = inode.session()?;
@@ -60,9 +119,13 @@ impl vfs::inode::SymlinkOperations for Symlink {
             session.complain(&op, e);
             Error::from_errno(e.to_errno())
         })?;
-        if session.has(InitFlags::CACHE_SYMLINKS) {
+        if session.has(InitFlags::CACHE_SYMLINKS) || is_constant(len, inode.size()) {
             let text = CStr::from_bytes_with_nul(&target).map_err(|_| EIO)?;
-            inode.data().target.populate(CString::try_from(text)?);
+            match inode.data().target.as_ref() {
+                Some(kept) => kept.confirm(text, ctime),
+                // Whoever else asks has got the same one.
+                None => drop(inode.data().target.populate(Target::new(text, ctime)?)),
+            }
         }
         Ok(Link::Owned(target))
     }
@@ -72,7 +135,7 @@ impl vfs::inode::SymlinkOperations for Symlink {
             .data()
             .target
             .as_ref()
-            .map(|target| &**target)
+            .and_then(|kept| kept.as_of(inode.ctime()))
             .ok_or(ECHILD)
     }
 

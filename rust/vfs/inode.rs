@@ -321,15 +321,8 @@ impl<T: FileSystem> Inode<T> {
 
     /// The time of its last change, consistent only with the inode locked.
     pub fn ctime(&self) -> Timespec {
-        // SAFETY: Racing changes give the parts of old and new values. The uppermost bit is the
-        // VFS's mark that the time has been queried.
-        unsafe {
-            let inode = self.as_raw();
-            Timespec::new(
-                ptr::read_volatile(&raw const (*inode).i_ctime_sec),
-                ptr::read_volatile(&raw const (*inode).i_ctime_nsec) & !(1 << 31),
-            )
-        }
+        // SAFETY: The inode is valid.
+        unsafe { ctime_of(self.as_raw()) }
     }
 
     const DIRTY_TIMES: bindings::inode_state_flags_enum =
@@ -464,6 +457,21 @@ impl<T: FileSystem> Inode<T> {
     }
 }
 
+/// The time of an inode's last change, without a lock: a racing change gives the parts of the old and the new value.
+///
+/// # Safety
+///
+/// The inode is valid.
+unsafe fn ctime_of(inode: *mut bindings::inode) -> Timespec {
+    // SAFETY: As the caller says. The uppermost bit is the VFS's mark that the time has been queried.
+    unsafe {
+        Timespec::new(
+            ptr::read_volatile(&raw const (*inode).i_ctime_sec),
+            ptr::read_volatile(&raw const (*inode).i_ctime_nsec) & !(1 << 31),
+        )
+    }
+}
+
 /// An inode as an RCU path walk sees it: it may be on its way out, and no reference can be taken.
 ///
 /// # Invariants
@@ -505,6 +513,12 @@ impl<'a, T: FileSystem> RcuInode<'a, T> {
     pub fn nlink(self) -> u32 {
         // SAFETY: The inode is valid for RCU readers; a racing change gives the old or the new value.
         unsafe { ptr::read_volatile(&raw const (*self.0.as_ptr()).__bindgen_anon_1.__i_nlink) }
+    }
+
+    /// The time of its last change; a racing change gives the parts of the old and the new value.
+    pub fn ctime(self) -> Timespec {
+        // SAFETY: The inode is valid for RCU readers.
+        unsafe { ctime_of(self.0.as_ptr()) }
     }
 
     /// Whether the inode's own attributes permit an access; `ECHILD` when that needs sleeping.

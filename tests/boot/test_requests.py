@@ -138,11 +138,33 @@ def test_truncating_open(rig, asked, agreed):
     assert (rig.tree / "cut").read_bytes() == b""
 
 
-@pytest.mark.parametrize("agreed", [True, False])
+ASKS = pytest.mark.beyond_c("asks each time, unless the daemon says that targets may be cached")
+
+
+@pytest.mark.parametrize("agreed", [True, pytest.param(False, marks=ASKS)])
 def test_symbolic_links(asked, agreed):
-    """Where links may be cached, the target is read once; where they may not, each time."""
+    """The target of a link is read once, whatever the daemon says of that."""
     ask = asked(init_flags="+CACHE_SYMLINKS" if agreed else "")
-    assert ask("[os.readlink('/mnt/link') for _ in range(3)]") == ["READLINK"] * (1 if agreed else 3)
+    assert ask("[os.readlink('/mnt/link') for _ in range(3)]") == ["READLINK"]
+
+
+@ASKS
+def test_symbolic_link_that_has_changed(asked):
+    """When the time of its last change is another one, the target is read once more."""
+    ask = asked()
+    assert ask("[os.readlink('/mnt/link') for _ in range(3)]", "READLINK") == ["READLINK"]
+    ask("os.utime('/mnt/link', ns=(1, 2), follow_symlinks=False)")
+    assert ask("[os.readlink('/mnt/link') for _ in range(3)]", "READLINK") == ["READLINK"]
+
+
+@pytest.mark.parametrize("size", [0, 64, 4096])
+def test_symbolic_link_like_those_of_procfs(rig, asked, size):
+    """Where the size of a link tells nothing of its target, the target may become another one at any time: it is read each time."""
+    target = "x" * 64
+    rig.tree.link(f"magic{size}", target)
+    ask = asked()
+    rig.daxd.set_fault("set", "LOOKUP", fields={"attr.size": size})
+    assert ask(f"[os.readlink('/mnt/magic{size}') for _ in range(3)]", "READLINK") == ["READLINK"] * 3
 
 
 READ_DIRECT = """
