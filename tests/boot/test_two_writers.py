@@ -187,7 +187,7 @@ class Turns:
                 file.written(None, size, random_bytes(seed, length), "the host's append")
         elif name == "truncate":
             self.sync_all()
-            size = self.rng.randrange(size if self.grows else 0, LIMIT)
+            size = self.rng.randrange(min(size, LIMIT - 1) if self.grows else 0, LIMIT)
             self.host.truncate(**self.note(size=size, how="path"))
             file.resized(None, size, "the host's truncate")
         elif name == "replace":
