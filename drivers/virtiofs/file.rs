@@ -293,7 +293,7 @@ impl Handle {
         if let Some(asked) = walked {
             handle.began = asked.min(handle.began);
         }
-        // What is to be emptied is asked for unless there is a reason not to.
+        // O_TRUNC needs the attributes even before the first OPEN has told whether contents are kept.
         let asks =
             !dir && walked.is_none() && !expected_to_keep(session, inode).unwrap_or(!truncate);
         if truncate && asks {

@@ -154,6 +154,37 @@ impl Freshness {
     }
 }
 
+/// Whether the last reply to OPEN said that cached contents are good (`FOPEN_KEEP_CACHE`). Callable from any context.
+pub(crate) struct KeepCache(Atomic<i32>);
+
+impl KeepCache {
+    const YES: i32 = 1;
+    const NO: i32 = 2;
+
+    /// Before the first OPEN.
+    pub(crate) const fn unknown() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// The last reply; [`None`] before the first one.
+    pub(crate) fn get(&self) -> Option<bool> {
+        match self.0.load(ordering::Relaxed) {
+            Self::YES => Some(true),
+            Self::NO => Some(false),
+            _ => None,
+        }
+    }
+
+    /// A reply has come.
+    pub(crate) fn set(&self, keeps: bool) {
+        // Mostly it is the same, and then the memory need not move to this CPU.
+        if self.get() != Some(keeps) {
+            let word = if keeps { Self::YES } else { Self::NO };
+            self.0.store(word, ordering::Relaxed);
+        }
+    }
+}
+
 /// How often attributes were asked for since boot, of any inode. It orders questions and changes: a change remembers the last question
 /// before it. One more, so that 0 is free.
 static QUESTIONS: Atomic<u64> = Atomic::new(1);

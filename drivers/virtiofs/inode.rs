@@ -24,12 +24,12 @@ use crate::{
         is_doubted,
         Asked,
         Freshness,
+        KeepCache,
         LastAsked,
         LastChange, //
     },
     killpriv,
     listing::Listing,
-    opening::Keeps,
     page_cache::Pages,
     session::Session,
     superblock::{
@@ -97,7 +97,7 @@ pub(crate) struct Node {
     freshness: Arc<Freshness>,
     #[pin]
     writers: Writers,
-    keeps: Keeps,
+    keep_cache: KeepCache,
     /// Who has looked it up to open it, and when: see [`Node::walks_to_open`].
     walk: Atomic<u64>,
     /// Of other attributes: see [`Node::changed_attributes`].
@@ -130,7 +130,7 @@ impl Node {
             freshness: Arc::new(
                 Freshness::new(), GFP_KERNEL)?,
             writers <- Writers::new(),
-            keeps: Keeps::unknown(),
+            keep_cache: KeepCache::unknown(),
             walk: Atomic::new(0),
             changed_attributes: LastChange::new(),
             read: LastChange::new(),
@@ -166,9 +166,9 @@ impl Node {
         &self.freshness
     }
 
-    /// What the daemon said when it opened it the last time.
-    pub(crate) fn keeps(&self) -> &Keeps {
-        &self.keeps
+    /// The last OPEN's word on its cached contents.
+    pub(crate) fn keep_cache(&self) -> &KeepCache {
+        &self.keep_cache
     }
 
     /// Its handles that can write.

@@ -34,61 +34,25 @@ use fuse_proto::{
 };
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::{
-            ordering,
-            Atomic, //
-        },
-        Arc, //
-    },
+    sync::Arc, //
 };
 use vfs::{
     file::NewFile,
     Inode, //
 };
 
-/// Whether the daemon has said that cached contents are good when a file is opened, if it has ever opened one. Callable from any
-/// context.
-pub(crate) struct Keeps(Atomic<i32>);
-
-impl Keeps {
-    const YES: i32 = 1;
-    const NO: i32 = 2;
-
-    /// Of what was never opened.
-    pub(crate) const fn unknown() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    /// What it said the last time.
-    fn get(&self) -> Option<bool> {
-        match self.0.load(ordering::Relaxed) {
-            Self::YES => Some(true),
-            Self::NO => Some(false),
-            _ => None,
-        }
-    }
-
-    fn set(&self, keeps: bool) {
-        // Mostly it is the same, and then the memory need not move to this CPU.
-        if self.get() != Some(keeps) {
-            let word = if keeps { Self::YES } else { Self::NO };
-            self.0.store(word, ordering::Relaxed);
-        }
-    }
-}
-
-/// Whether the daemon will say that what is cached of a file is good: what it said of this file the last time, or else of another.
-/// [`None`] before it has opened any.
+/// Whether the reply to OPEN is expected to say `FOPEN_KEEP_CACHE`: by the last reply for this file, or else for any file. [`None`] before
+/// the first OPEN.
 pub(crate) fn expected_to_keep(session: &Session, inode: &Inode<VirtioFs>) -> Option<bool> {
-    inode.data().keeps().get().or_else(|| session.keeps().get())
+    let of_inode = inode.data().keep_cache().get();
+    of_inode.or_else(|| session.keep_cache().get())
 }
 
 /// The daemon has opened a file like this.
 pub(crate) fn has_opened(session: &Session, inode: &Inode<VirtioFs>, flags: OpenReplyFlags) {
     let keeps = flags.contains(OpenReplyFlags::KEEP_CACHE);
-    inode.data().keeps().set(keeps);
-    session.keeps().set(keeps);
+    inode.data().keep_cache().set(keeps);
+    session.keep_cache().set(keeps);
 }
 
 /// Whether files or directories need not be opened at a daemon that does not know how to.
@@ -116,6 +80,7 @@ pub(crate) fn call_open_and_ask(
     inode: &Inode<VirtioFs>,
     op: &Open,
 ) -> Result<Option<OpenReply>> {
+    // The attributes have come with the first attempt, also where the daemon had no descriptor left for OPEN.
     let mut asks = true;
     let opened = session.with_room(|| match core::mem::take(&mut asks) {
         true => open_and_ask(session, inode, op),
@@ -133,31 +98,24 @@ fn if_needed(session: &Session, op: &Open, opened: Result<OpenReply>) -> Result<
 }
 
 fn open_and_ask(session: &Arc<Session>, inode: &Inode<VirtioFs>, op: &Open) -> Result<OpenReply> {
-    if !session.is_connected() {
-        return Err(ENOTCONN);
-    }
     let ask = Getattr {
         node: op.node,
         fh: None,
     };
-    let asked = Asked::now();
-    let [told, opened] = session.instance().begin_both(
-        session.connection(),
-        (&ask, op),
-        &caller(inode.super_block()),
-    )?;
-    // The last one first: with most daemons both are there then.
-    let opened = opened
-        .and_then(|sent| sent.wait(op, Some(session)))
-        .inspect_err(|e| {
-            if *e == ENOSYS {
-                session.learn_lack(op.opcode());
-            }
-        });
-    if let Ok(told) = told.and_then(|sent| sent.wait(&ask, None)) {
-        let _ = inode.update(&told.attr, told.ttl, asked);
-    }
-    opened
+    session.attempt(op.opcode(), || {
+        let asked = Asked::now();
+        let [told, opened] = session.instance().begin_both(
+            session.connection(),
+            (&ask, op),
+            &caller(inode.super_block()),
+        )?;
+        // The last one first: with most daemons both are there then.
+        let opened = opened.and_then(|sent| sent.wait(op, Some(session)));
+        if let Ok(told) = told.and_then(|sent| sent.wait(&ask, None)) {
+            let _ = inode.update(&told.attr, told.ttl, asked);
+        }
+        opened
+    })
 }
 
 /// Whether the host has removed what is opened by a name that is known here: it is looked up once more. If that leads to the same inode

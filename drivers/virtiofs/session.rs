@@ -15,8 +15,8 @@ use crate::{
         Forgets,
         Known, //
     },
+    freshness::KeepCache,
     namespace::late_create,
-    opening::Keeps,
     options::Dax,
     request::{
         check,
@@ -169,7 +169,7 @@ pub(crate) struct Session {
     unknown: Atomic<u64>,
     /// What owners of locks are called at the daemon.
     owners: SipHash,
-    keeps: Keeps,
+    keep_cache: KeepCache,
     /// Closed when the session is to end now.
     connection: Connection,
     /// Superblocks of the session.
@@ -270,7 +270,7 @@ impl Session {
                 max_payload,
                 unknown: Atomic::new(0),
                 owners: SipHash::random(),
-                keeps: Keeps::unknown(),
+                keep_cache: KeepCache::unknown(),
                 connection,
                 superblocks: Atomic::new(0),
                 forgets,
@@ -355,9 +355,9 @@ impl Session {
         self.unknown.load(ordering::Relaxed) & opcode.bit() != 0
     }
 
-    /// What the daemon said when it opened a file the last time.
-    pub(crate) fn keeps(&self) -> &Keeps {
-        &self.keeps
+    /// The last OPEN's word on cached contents, of any file.
+    pub(crate) fn keep_cache(&self) -> &KeepCache {
+        &self.keep_cache
     }
 
     /// What it knows of inodes that nobody uses.
@@ -410,19 +410,26 @@ impl Session {
         caller: &Caller,
         payload: Payload,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
+        self.attempt(op.opcode(), || {
+            self.instance
+                .exchange(&self.connection, op, caller, payload, Some(self))
+        })
+    }
+
+    /// Calls `send`, which sends a request of that opcode and waits for its reply, unless the connection is ended or the daemon is known
+    /// not to know the opcode.
+    pub(crate) fn attempt<R>(&self, opcode: Opcode, send: impl FnOnce() -> Result<R>) -> Result<R> {
         if !self.is_connected() {
             return Err(ENOTCONN);
         }
-        if self.lacks(op.opcode()) {
+        if self.lacks(opcode) {
             return Err(ENOSYS);
         }
-        self.instance
-            .exchange(&self.connection, op, caller, payload, Some(self))
-            .inspect_err(|e| {
-                if *e == ENOSYS {
-                    self.learn_lack(op.opcode());
-                }
-            })
+        send().inspect_err(|e| {
+            if *e == ENOSYS {
+                self.learn_lack(opcode);
+            }
+        })
     }
 
     /// The daemon does not know `opcode`, as it has just said: that is remembered if it may be so for good.

@@ -123,7 +123,7 @@ impl vfs::inode::SymlinkOperations for Symlink {
             let text = CStr::from_bytes_with_nul(&target).map_err(|_| EIO)?;
             match inode.data().target.as_ref() {
                 Some(kept) => kept.confirm(text, ctime),
-                // Whoever else asks has got the same one.
+                // A task that asks at the same time gets the same target.
                 None => drop(inode.data().target.populate(Target::new(text, ctime)?)),
             }
         }

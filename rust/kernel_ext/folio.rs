@@ -94,7 +94,7 @@ impl Drop for LockedFolio {
 pub struct FolioRange {
     folios: KVec<NonNull<bindings::folio>>,
     sg: Scatterlist,
-    /// Memory for what comes behind the folios, which nobody looks at.
+    /// Memory for bytes behind the folios; they are not used.
     spare: Option<Page>,
     pos: i64,
     ended: Atomic<i32>,
@@ -204,8 +204,8 @@ impl FolioRange {
         unsafe { self.unlock(judged.map(|()| bytes)) };
     }
 
-    /// Ends the read of all folios, once: with `Ok(bytes)`, which may be more than they have, the rest is zeroed and they are up to date, with `Err` they
-    /// are not. Callable from any context; only the first call has an effect.
+    /// Ends the read of all folios, once: with `Ok(bytes)`, which may be more than they have, the rest is zeroed and they are up to
+    /// date, with `Err` they are not. Callable from any context; only the first call has an effect.
     ///
     /// # Safety
     ///

@@ -240,7 +240,7 @@ impl<O: Owner> Virtqueue<O> {
             }
         };
         let mut added = false;
-        // What the ring can't take is dropped without the lock.
+        // A transfer that the ring refuses stays in `pending`: it is dropped after the lock.
         let handles = pending.each_mut().map(|slot| {
             let transfer = slot.take().ok_or(EINVAL)?;
             let handle = transfer.clone_arc();

@@ -81,13 +81,11 @@ impl Window {
                 len,
                 ..
             } = range.extent;
-            let skipped = first.saturating_sub(file_offset);
-            let shown = end_page
-                .min(file_offset.saturating_add(len))
-                .saturating_sub(file_offset.saturating_add(skipped));
+            let begin = first.max(file_offset);
+            let stop = end_page.min(file_offset.saturating_add(len));
             let busy = self.memory().busy_page(
-                window_offset.saturating_add(skipped),
-                usize::try_from(shown).ok()?,
+                window_offset.saturating_add(begin.saturating_sub(file_offset)),
+                usize::try_from(stop.saturating_sub(begin)).ok()?,
             );
             if busy.is_some() {
                 return busy;
