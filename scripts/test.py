@@ -123,7 +123,8 @@ def plan_of(args):
             booted.append((f"KUnit on the {kernel} kernel", kunit_part, (kernel,)))
         files = boot_files(kernel, args.every_file, choice.boot if choice else None)
         if "boot" in parts and files:
-            booted.append((f"boot tests on the {kernel} kernel", boot_part, (kernel, args.driver, args.jobs, files, args.pytest)))
+            what = f"boot tests on the {kernel} kernel{' with the C client' * (args.driver == 'c')}"
+            booted.append((what, boot_part, (kernel, args.driver, args.jobs, files, args.pytest)))
     return apart, booted
 
 

@@ -428,12 +428,12 @@ def test_two_writers(request, writers, tree, mode, count, rounds):
         directory = tree.path / f"round{number}"
         directory.mkdir()
         guests = [(wire, View(**view)) for _, wire in running]
-        Turns(seed, directory, guests, left_out, grows).run(turns or 160)
+        Turns(seed, directory, guests, left_out, grows).run(turns or 200)
         print(f"seed {seed}: {time.monotonic() - began:.1f} s")
         beside = [guest.spawn(COMPACT) for guest, _ in running]
         start_cells(directory)
         beside += [guest.spawn_python(READER, f"/mnt/{directory.name}/cells") for guest, _ in running]
-        at_once(seed, directory, guests, 3 if turns is None else turns / 50, *ways_of(mode, count))
+        at_once(seed, directory, guests, 4 if turns is None else turns / 50, *ways_of(mode, count))
         for process in beside:
             assert not process.poll(), process.result
             process.kill()
