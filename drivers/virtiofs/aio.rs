@@ -50,6 +50,8 @@ use vfs::file::{
     QueuedKiocb, //
 };
 use virtio::{
+    AtEnd,
+    End,
     Outcome,
     Payload,
     Transfer, //
@@ -200,10 +202,12 @@ impl Aio {
             at,
             op,
         };
-        match op {
-            PartOp::Read(op) => session.submit_part(&op, caller, payload, part),
-            PartOp::Write(op) => session.submit_part(&op, caller, payload, part),
-        }
+        let end = Some(AtEnd::new(part));
+        let _sent = match op {
+            PartOp::Read(op) => session.begin_with(&op, caller, payload, end)?,
+            PartOp::Write(op) => session.begin_with(&op, caller, payload, end)?,
+        };
+        Ok(())
     }
 
     /// A part has ended. Callable from any context.
@@ -306,15 +310,14 @@ impl PartOp {
 }
 
 /// A part of a read or write that nobody waits for.
-pub(crate) struct Part {
+struct Part {
     aio: Arc<Aio>,
     at: usize,
     op: PartOp,
 }
 
-impl Part {
-    /// Its request has ended. Called in interrupt context.
-    pub(crate) fn ended(&self, lane: &Lane, transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
+impl End<Request> for Part {
+    fn ended(&self, lane: &Lane, transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
         let Outcome::Returned(used) = outcome else {
             self.aio
                 .end(self.at, transfer.payload().len(), Err(ENOTCONN), None);

@@ -366,7 +366,7 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
         };
         let done = part
             .sent
-            .wait(&part.op, Some(session))
+            .wait(&part.op, || session.undo())
             .and_then(|done| parts.received(&part, total, done).map(|()| done));
         if !counting {
             continue;
@@ -431,7 +431,7 @@ impl Parts for Reading<'_, '_, '_, '_> {
             ..template
         };
         let caller = caller(self.iocb.file().inode().super_block());
-        let sent = session.begin_with(&op, &caller, payload)?;
+        let sent = session.begin_with(&op, &caller, payload, None)?;
         self.left = self.left.saturating_sub(asked);
         Ok(SentPart { op, asked, sent })
     }
@@ -484,7 +484,7 @@ impl Parts for Writing<'_, '_, '_, '_> {
             ..template
         };
         let caller = caller(self.iocb.file().inode().super_block());
-        let sent = session.begin_with(&op, &caller, payload)?;
+        let sent = session.begin_with(&op, &caller, payload, None)?;
         self.left = self.left.saturating_sub(asked);
         Ok(SentPart { op, asked, sent })
     }

@@ -8,20 +8,37 @@ use crate::{
         Asked,
         Freshness, //
     },
-    request::Request,
+    lane::Lane,
+    request::{
+        check,
+        Request, //
+    },
     session::Session, //
+};
+use fuse_proto::{
+    Caller,
+    Read, //
 };
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::folio::FolioFile;
-use virtio::Transfer;
+use kernel_ext::folio::{
+    FolioFile,
+    FolioRange, //
+};
+use virtio::{
+    AtEnd,
+    End,
+    Outcome,
+    Payload,
+    Transfer, //
+};
 
 /// What is known of folios that are to be filled.
 pub(crate) struct Fill {
     pub(crate) session: Arc<Session>,
-    pub(crate) op: fuse_proto::Read,
+    pub(crate) op: Read,
     /// Of the file that is read.
     pub(crate) freshness: Arc<Freshness>,
     /// When this is asked for.
@@ -32,9 +49,32 @@ pub(crate) struct Fill {
     pub(crate) keeps_writes: bool,
 }
 
+/// Reads into folios and goes on; they are unlocked when the reply is there. Sleeps, as [`Session::send_pages`].
+pub(crate) fn read_pages(caller: &Caller, folios: FolioRange, fill: Fill) -> Result {
+    let (session, op) = (fill.session.clone(), fill.op);
+    session.send_pages(&op, caller, Payload::Folios(folios), AtEnd::new(fill))
+}
+
+impl End<Request> for Fill {
+    fn ended(&self, lane: &Lane, transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
+        let filled = match outcome {
+            Outcome::Returned(used) => check(lane, transfer, &self.op, used),
+            _ => Err(ENOTCONN),
+        };
+        match filled {
+            Ok(bytes) if self.is_short(bytes) => self.end_short_later(transfer, bytes),
+            Ok(bytes) => {
+                self.is_whole(bytes);
+                transfer.end_read(filled);
+            }
+            Err(_) => transfer.end_read(filled),
+        }
+    }
+}
+
 impl Fill {
     /// Whether so many bytes may be fewer than the file has there, by its size here. Callable from any context.
-    pub(crate) fn is_short(&self, bytes: usize) -> bool {
+    fn is_short(&self, bytes: usize) -> bool {
         let end = self.op.offset.saturating_add(bytes as u64);
         (bytes as u64) < u64::from(self.op.size)
             && (end < self.size
@@ -45,7 +85,7 @@ impl Fill {
 
     /// So many bytes have come, and the file has no more there. If it ends where it did before, that is known as of now: of a READ that
     /// brings all it can, nobody knows how much the file has beyond. Callable from any context.
-    pub(crate) fn is_whole(&self, bytes: usize) {
+    fn is_whole(&self, bytes: usize) {
         let end = self.op.offset.saturating_add(bytes as u64);
         if (bytes as u64) < u64::from(self.op.size) && end == self.size {
             self.freshness.size_known(self.asked);
@@ -54,14 +94,14 @@ impl Fill {
 
     /// Fewer bytes have come than the file had there: has that looked at by a work item, before anybody sees the folios. The size of a
     /// file is locked by what interrupts can't take. Callable from any context; for want of memory the read fails.
-    pub(crate) fn end_short_later(&self, transfer: &Arc<Transfer<Request>>, bytes: usize) {
+    fn end_short_later(&self, transfer: &Arc<Transfer<Request>>, bytes: usize) {
         let short = transfer.clone();
         let spawned = self
             .session
             .instance()
             .work()
             .try_spawn(GFP_ATOMIC, move || {
-                if let Some(fill) = short.owner().fill() {
+                if let Some(fill) = short.owner().end::<Self>() {
                     short.end_read_if(bytes, |file| fill.judge_short(bytes, file));
                 }
             });
@@ -75,7 +115,7 @@ impl Fill {
     ///
     /// Who waits for the folios finds the size as it is now: it changes before they are up to date. With writes that are kept here
     /// first, it is a hole that the daemon does not know of yet.
-    pub(crate) fn judge_short(&self, bytes: usize, file: &mut FolioFile<'_>) -> Result {
+    fn judge_short(&self, bytes: usize, file: &mut FolioFile<'_>) -> Result {
         let end = self.op.offset.saturating_add(bytes as u64);
         let (end, size) = (i64::try_from(end)?, file.size());
         if end >= size {

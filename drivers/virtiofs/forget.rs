@@ -5,7 +5,10 @@
 //! For each inode the daemon counts the lookups that it has answered (nlookup), and keeps the inode until they were given
 //! back by FORGET. Inodes that go at about the same time are forgotten together, in one BATCH_FORGET on the hiprio queue.
 
-use crate::device::Instance;
+use crate::{
+    device::Instance,
+    request::insist, //
+};
 use fuse_proto::{
     Forget,
     NodeId, //
@@ -35,20 +38,6 @@ use virtio::Connection;
 
 /// Inodes of one BATCH_FORGET at most: the message is 2.6 KiB then.
 const BATCH: usize = 160;
-
-/// Repeats what must not fail, for a minute, while memory is short: what the daemon has counted must not be lost, and memory
-/// comes back. Sleeps.
-pub(crate) fn insist<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    for _ in 0..6000 {
-        match attempt() {
-            Err(e) if e == ENOMEM => {
-                kernel::time::delay::fsleep(kernel::time::Delta::from_millis(10))
-            }
-            done => return done,
-        }
-    }
-    Err(ENOMEM)
-}
 
 /// An inode as the daemon knows it.
 ///

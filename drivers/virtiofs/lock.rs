@@ -19,10 +19,8 @@
 use crate::{
     file::Handle,
     inode::NodeInode,
-    request::{
-        Orphan,
-        Request, //
-    },
+    lane::Lane,
+    request::Request,
     session::Session,
     superblock::{
         caller,
@@ -70,6 +68,8 @@ use vfs::{
     Inode, //
 };
 use virtio::{
+    AtEnd,
+    End,
     Outcome,
     Transfer, //
 };
@@ -136,21 +136,40 @@ impl Claims {
 }
 
 /// A request for a lock whose waiter was killed.
-pub(crate) struct LostLock {
+struct LostLock {
+    session: Arc<Session>,
     op: Setlk,
     /// Whether the lock would belong to a process, which is gone, and not to the open file.
     of_process: bool,
     claims: Arc<Claims>,
 }
 
-impl LostLock {
-    /// What was asked for.
-    pub(crate) fn op(&self) -> &Setlk {
-        &self.op
+impl End<Request> for LostLock {
+    /// Leaves the rest to a work item. If memory is short the lock stays until DESTROY.
+    fn ended(&self, _lane: &Lane, transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
+        let transfer = transfer.clone();
+        let _ = self
+            .session
+            .instance()
+            .work()
+            .try_spawn(GFP_ATOMIC, move || {
+                let request = transfer.owner();
+                let Some(lost) = request.abandoned::<Self>().or(request.end()) else {
+                    return;
+                };
+                lost.settle(match outcome {
+                    Outcome::Returned(used) | Outcome::Late(used) => {
+                        lost.session.recheck(&transfer, &lost.op, used).is_ok()
+                    }
+                    Outcome::Aborted | Outcome::Unsent => false,
+                });
+            });
     }
+}
 
+impl LostLock {
     /// The daemon has answered: gives the lock back if it was `granted` to a process, and the handle. Sleeps for memory alone.
-    pub(crate) fn settle(&self, session: &Arc<Session>, granted: bool) {
+    fn settle(&self, granted: bool) {
         if granted && self.of_process && self.op.lock.kind != fuse_proto::LockKind::Unlock {
             let op = Setlk {
                 lock: FileLock {
@@ -161,12 +180,12 @@ impl LostLock {
                 ..self.op
             };
             // The handle is needed until that is answered, too.
-            if session.set_lock_unwatched(&op, &self.claims).is_ok() {
+            if self.session.set_lock_unwatched(&op, &self.claims).is_ok() {
                 return;
             }
         }
         if let Some(release) = self.claims.leave() {
-            session.give_back(&release);
+            self.session.give_back(&release);
         }
     }
 }
@@ -340,15 +359,12 @@ impl Session {
         let outcome = sent.wait_for_outcome(|| {
             claims.join();
             given_up = true;
-            sent.transfer().owner().orphan(Orphan {
+            Some(AtEnd::new(LostLock {
                 session: self.clone(),
-                lock: Some(LostLock {
-                    op: *op,
-                    of_process,
-                    claims: claims.clone(),
-                }),
-                mapping: None,
-            });
+                op: *op,
+                of_process,
+                claims: claims.clone(),
+            }))
         })?;
         if given_up {
             // It ended at that moment. The file is open, so this was not the last one.
@@ -359,16 +375,13 @@ impl Session {
 
     /// Sends a SETLK that nobody waits for, but that needs the handle, for which `claims` counts it already.
     fn set_lock_unwatched(self: &Arc<Self>, op: &Setlk, claims: &Arc<Claims>) -> Result {
-        let orphan = Orphan {
+        let lost = LostLock {
             session: self.clone(),
-            lock: Some(LostLock {
-                op: *op,
-                of_process: true,
-                claims: claims.clone(),
-            }),
-            mapping: None,
+            op: *op,
+            of_process: true,
+            claims: claims.clone(),
         };
-        self.send_orphan(op, orphan)
+        self.send(op, &Caller::default(), Some(AtEnd::new(lost)))
     }
 
     /// Asks the daemon to give `request` up, and once more when it had not seen that yet (`EAGAIN`). Returns when the request

@@ -40,7 +40,6 @@ use fuse_proto::{
     LookupReply,
     Mkdir,
     Mknod,
-    NodeId,
     Opcode,
     OpenFlags,
     Operation,
@@ -551,17 +550,4 @@ fn create_and_open(
     };
     let inode = opened().inspect_err(|_| session.release(entry.node, false, open.fh, flags))?;
     Ok((inode, handle, entry))
-}
-
-/// What a creating request is checked as once more, when its waiter is gone.
-pub(crate) fn late_create(parent: NodeId) -> Create<'static> {
-    Create {
-        parent,
-        name: Some(b"."),
-        flags: 0,
-        open_flags: OpenFlags::NONE,
-        permissions: 0,
-        umask: 0,
-        extensions: Extensions::default(),
-    }
 }

@@ -6,7 +6,10 @@
 //! for its lock. A read ahead is cut into requests as large as the daemon takes.
 
 use crate::{
-    fill::Fill,
+    fill::{
+        read_pages,
+        Fill, //
+    },
     freshness::Asked,
     inode::NodeInode,
     superblock::{
@@ -182,5 +185,5 @@ fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
         size,
         keeps_writes: writeback::keeps(inode),
     };
-    session.fill(&caller(inode.super_block()), range, fill)
+    read_pages(&caller(inode.super_block()), range, fill)
 }

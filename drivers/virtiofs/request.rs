@@ -3,24 +3,9 @@
 //! Requests: one operation of FUSE, encoded, sent, waited for, and its reply checked.
 
 use crate::{
-    aio::Part,
-    dax::{
-        LostMapping,
-        MapRequest, //
-    },
     device::Instance,
-    fill::Fill,
-    forget::insist,
-    freshness::{
-        doubt_everything,
-        may_change,
-        Freshness, //
-    },
     lane::Lane,
-    lock::LostLock,
-    patience::InVain,
-    session::Session,
-    stores::Batch, //
+    patience::InVain, //
 };
 use core::mem::MaybeUninit;
 use fuse_proto::{
@@ -36,7 +21,6 @@ use fuse_proto::{
     ReplyError, //
 };
 use kernel::{
-    page::PAGE_SIZE,
     prelude::*,
     sync::{
         Arc,
@@ -47,18 +31,15 @@ use kernel::{
         Delta, //
     },
 };
-use kernel_ext::{
-    folio::FolioRange,
-    task::{
-        is_exiting,
-        is_kernel_thread,
-        is_killed, //
-    },
-    write::WritebackRange, //
+use kernel_ext::task::{
+    is_exiting,
+    is_killed, //
 };
 use virtio::{
     transfer::Direction,
+    AtEnd,
     Connection,
+    End,
     NewTransfer,
     Outcome,
     Payload,
@@ -83,52 +64,16 @@ pub(crate) struct Label {
     pub(crate) node: Option<NodeId>,
 }
 
-/// What the driver keeps with a transfer.
+/// A FUSE request, as the driver keeps it with its [`Transfer`].
 pub(crate) struct Request {
     label: Label,
-    purpose: Purpose,
+    /// No task waits for its reply, and its lane counts it.
+    background: bool,
+    /// Run at its end; without one, the task that waits checks the reply.
+    end: Option<AtEnd<Request>>,
     in_vain: InVain,
-    /// Set when the waiter was killed, or before it is sent.
-    orphaned: SetOnce<Orphan>,
-}
-
-/// What is to be done at the end of a request whose waiter was killed, or that never had one.
-pub(crate) struct Orphan {
-    /// The session that has to do it.
-    pub(crate) session: Arc<Session>,
-    /// If it was a request for a lock, that.
-    pub(crate) lock: Option<LostLock>,
-    /// If it was one for ranges of the window, these.
-    pub(crate) mapping: Option<LostMapping>,
-}
-
-/// What happens at the end of a request.
-enum Purpose {
-    /// A task waits, and checks the reply itself.
-    Waited,
-    /// As [`Waited`](Purpose::Waited), for a change of what the window shows.
-    Mapping(MapRequest),
-    /// Nobody wants to know.
-    Unwatched,
-    /// As [`Unwatched`](Purpose::Unwatched), but something else comes after it.
-    Counted(Arc<Batch>),
-    /// Folios of the page cache are to be filled.
-    Fill(Fill),
-    /// Folios of the page cache are being written back.
-    Store(Store),
-    /// Part of a read or write past the page cache for which nobody waits.
-    Direct(Part),
-}
-
-/// What is known of folios that are being written back.
-struct Store {
-    session: Arc<Session>,
-    op: fuse_proto::Write,
-    /// Of the file that is written.
-    freshness: Arc<Freshness>,
-    batch: Arc<Batch>,
-    /// How many more requests there may be, should the daemon take them in part.
-    more: usize,
+    /// Run at its end once its waiter has gone.
+    abandoned: SetOnce<AtEnd<Request>>,
 }
 
 impl Request {
@@ -142,30 +87,22 @@ impl Request {
         self.label.unique
     }
 
-    /// What is to be done at its end.
-    pub(crate) fn orphaned(&self) -> Option<&Orphan> {
-        self.orphaned.as_ref()
-    }
-
-    /// Its waiter is about to give it up, or it has none: what is to be done at its end.
-    pub(crate) fn orphan(&self, orphan: Orphan) {
-        self.orphaned.populate(orphan);
-    }
-
-    /// The folios that it fills, if it does.
-    pub(crate) fn fill(&self) -> Option<&Fill> {
-        match &self.purpose {
-            Purpose::Fill(fill) => Some(fill),
-            _ => None,
-        }
-    }
-
     /// The inode it was asked of.
     pub(crate) fn node(&self) -> Option<NodeId> {
         self.label.node
     }
 
-    /// One that nobody waits for, until there is a purpose.
+    /// Its behaviour at the end, if it is an `E`.
+    pub(crate) fn end<E: End<Request>>(&self) -> Option<&E> {
+        self.end.as_ref()?.get()
+    }
+
+    /// As [`end`](Request::end), of the behaviour that its waiter has left behind.
+    pub(crate) fn abandoned<E: End<Request>>(&self) -> Option<&E> {
+        self.abandoned.as_ref()?.get()
+    }
+
+    /// One that a task waits for, and that has no behaviour of its own.
     fn new(opcode: Opcode, unique: u64, node: Option<NodeId>) -> impl Init<Self> {
         init!(Self {
             label: Label {
@@ -173,11 +110,17 @@ impl Request {
                 unique,
                 node,
             },
-            purpose: Purpose::Unwatched,
+            background: false,
+            end: None,
             in_vain: InVain::new(),
-            orphaned: SetOnce::new(),
+            abandoned: SetOnce::new(),
         })
     }
+}
+
+/// Whether a transfer reads folios of the page cache.
+fn fills(payload: &Payload) -> bool {
+    matches!(payload, Payload::Folios(_))
 }
 
 impl virtio::Owner for Request {
@@ -190,72 +133,23 @@ impl virtio::Owner for Request {
 
     fn ended(lane: &Lane, transfer: &Arc<Transfer<Self>>, outcome: Outcome) {
         let request = transfer.owner();
-        if let (Purpose::Mapping(mapping), Outcome::Returned(_) | Outcome::Late(_)) =
-            (&request.purpose, outcome)
-        {
-            mapping.returned();
+        if request.background {
+            lane.background_ends();
         }
-        match (&request.purpose, outcome) {
-            (Purpose::Fill(fill), outcome) => {
-                lane.background_ends();
-                let filled = match outcome {
-                    Outcome::Returned(used) => check(lane, transfer, &fill.op, used),
-                    _ => Err(ENOTCONN),
-                };
-                match filled {
-                    Ok(bytes) if fill.is_short(bytes) => fill.end_short_later(transfer, bytes),
-                    Ok(bytes) => {
-                        fill.is_whole(bytes);
-                        transfer.end_read(filled);
-                    }
-                    Err(_) => transfer.end_read(filled),
-                }
-                // After that: who waits for it takes the folios away.
-                lane.filling_ends();
-            }
-            (Purpose::Store(store), outcome) => {
-                lane.background_ends();
-                if matches!(outcome, Outcome::Returned(_)) {
-                    lane.has_stored();
-                }
-                let stored = match outcome {
-                    Outcome::Returned(used) => check(lane, transfer, &store.op, used),
-                    _ => Err(ENOTCONN),
-                };
-                // While the folios are still marked: what was asked for before this is older than them.
-                store.freshness.changed();
-                store.freshness.expire();
-                match (stored, transfer.payload()) {
-                    (Ok(bytes), Payload::Writeback(_)) if bytes < store.op.size as usize => {
-                        Session::store_rest_later(&store.session, transfer.clone(), bytes);
-                    }
-                    (stored, Payload::Writeback(range)) => {
-                        range.end(stored.map(|_| ()));
-                        store.batch.leave();
-                    }
-                    _ => store.batch.leave(),
-                }
-            }
-            (Purpose::Direct(part), outcome) => part.ended(lane, transfer, outcome),
-            (
-                Purpose::Waited | Purpose::Mapping(_),
-                outcome @ (Outcome::Late(_) | Outcome::Unsent),
-            ) => {
-                lane.patience().ended(&request.in_vain);
-                if matches!(outcome, Outcome::Late(_)) && may_change(request.opcode()) {
-                    doubt_everything();
-                }
-                Session::undo_later(transfer, outcome);
-            }
-            (Purpose::Unwatched | Purpose::Counted(_), outcome) => {
-                lane.background_ends();
-                lane.patience().ended(&request.in_vain);
-                if let Purpose::Counted(batch) = &request.purpose {
-                    batch.leave();
-                }
-                Session::undo_later(transfer, outcome);
-            }
-            (Purpose::Waited | Purpose::Mapping(_), _) => {}
+        if let Some(end) = &request.end {
+            end.ended(lane, transfer, outcome);
+        }
+        if fills(transfer.payload()) {
+            // After that: an unmount takes the folios away then.
+            lane.filling_ends();
+        }
+        let is_abandoned = matches!(outcome, Outcome::Late(_) | Outcome::Unsent);
+        let may_linger = request.background && matches!(transfer.payload(), Payload::None);
+        if is_abandoned || may_linger {
+            lane.patience().ended(&request.in_vain);
+        }
+        if let (true, Some(abandoned)) = (is_abandoned, request.abandoned.as_ref()) {
+            abandoned.ended(lane, transfer, outcome);
         }
     }
 
@@ -301,27 +195,6 @@ fn encode_error(e: fuse_proto::EncodeError) -> Error {
     }
 }
 
-/// Sends what nobody waits for, and says how much of that is under way now.
-fn send_in_background(
-    queue: &Virtqueue<Request>,
-    new: NewTransfer<Request>,
-    connection: &Connection,
-) -> Result<(Arc<Transfer<Request>>, i32)> {
-    let lane = queue.data();
-    let under_way = lane.background_begins();
-    let fills = matches!(new.owner().purpose, Purpose::Fill(_));
-    if fills {
-        lane.filling_begins();
-    }
-    let transfer = queue.submit(new, connection).inspect_err(|_| {
-        lane.background_ends();
-        if fills {
-            lane.filling_ends();
-        }
-    })?;
-    Ok((transfer, under_way))
-}
-
 /// A request that is on its way, and whose reply somebody wants.
 pub(crate) struct Sent<'a> {
     lane: &'a Lane,
@@ -334,35 +207,44 @@ impl Sent<'_> {
         &self.transfer
     }
 
-    /// Waits for the reply to `op`. As [`Instance::exchange`].
+    /// As [`transfer`](Sent::transfer), for as long as somebody needs them.
+    pub(crate) fn into_transfer(self) -> Arc<Transfer<Request>> {
+        self.transfer
+    }
+
+    /// Waits for the reply to `op`, as [`wait_for_outcome`](Sent::wait_for_outcome), and checks it.
     pub(crate) fn wait<O: Operation>(
         &self,
         op: &O,
-        session: Option<&Arc<Session>>,
+        abandoned: impl FnOnce() -> Option<AtEnd<Request>>,
     ) -> Result<O::Reply> {
-        let outcome = self.wait_for_outcome(|| {
-            if let Some(session) = session {
-                self.transfer.owner().orphan(Orphan {
-                    session: session.clone(),
-                    lock: None,
-                    mapping: None,
-                });
-            }
-        })?;
+        let outcome = self.wait_for_outcome(abandoned)?;
         self.check(op, outcome)
     }
 
     /// Waits until it has ended. Sleeps: a fatal signal ends that with `EINTR`, and in a task that exits a while. See [`Transfer::wait`].
-    pub(crate) fn wait_for_outcome(&self, before_abandoning: impl FnOnce()) -> Result<Outcome> {
-        self.wait_if(is_exiting(), before_abandoning)
+    ///
+    /// The behaviour that `abandoned` makes is then left behind: it runs when the request ends after all.
+    pub(crate) fn wait_for_outcome(
+        &self,
+        abandoned: impl FnOnce() -> Option<AtEnd<Request>>,
+    ) -> Result<Outcome> {
+        self.wait_if(is_exiting(), abandoned)
     }
 
     /// As [`Sent::wait_for_outcome`], `briefly` in any task.
-    fn wait_if(&self, briefly: bool, before_abandoning: impl FnOnce()) -> Result<Outcome> {
-        let (patience, in_vain) = (self.lane.patience(), &self.transfer.owner().in_vain);
+    fn wait_if(
+        &self,
+        briefly: bool,
+        abandoned: impl FnOnce() -> Option<AtEnd<Request>>,
+    ) -> Result<Outcome> {
+        let request = self.transfer.owner();
+        let (patience, in_vain) = (self.lane.patience(), &request.in_vain);
         let left = briefly.then(|| patience.left());
         let outcome = self.transfer.wait(left, || {
-            before_abandoning();
+            if let Some(abandoned) = abandoned() {
+                request.abandoned.populate(abandoned);
+            }
             if briefly && !is_killed() {
                 patience.give_up(in_vain);
             }
@@ -375,8 +257,12 @@ impl Sent<'_> {
     }
 
     /// As [`Sent::wait`], but for a while at most: then it is `EINTR`, too.
-    pub(crate) fn wait_briefly<O: Operation>(&self, op: &O) -> Result<O::Reply> {
-        let outcome = self.wait_if(true, || {})?;
+    pub(crate) fn wait_briefly<O: Operation>(
+        &self,
+        op: &O,
+        abandoned: impl FnOnce() -> Option<AtEnd<Request>>,
+    ) -> Result<O::Reply> {
+        let outcome = self.wait_if(true, abandoned)?;
         self.check(op, outcome)
     }
 
@@ -415,22 +301,10 @@ impl Sent<'_> {
 
 impl Instance {
     fn prepare<O: Operation>(
-        &self,
-        lane: &Lane,
-        op: &O,
-        caller: &Caller,
-        payload: Payload,
-        purpose: Purpose,
-    ) -> Result<NewTransfer<Request>> {
-        Self::prepare_as(lane.next_unique(), op, caller, payload, purpose)
-    }
-
-    fn prepare_as<O: Operation>(
         unique: u64,
         op: &O,
         caller: &Caller,
         payload: Payload,
-        purpose: Purpose,
     ) -> Result<NewTransfer<Request>> {
         let reply_len = match op.answer() {
             Answer::Nothing => 0,
@@ -445,7 +319,6 @@ impl Instance {
             reply_len,
             Request::new(op.opcode(), unique, op.node()),
         )?;
-        transfer.owner_mut().purpose = purpose;
         transfer.set_payload(payload, direction)?;
         op.encode(unique, caller, transfer.message_mut())
             .map_err(encode_error)?;
@@ -462,47 +335,23 @@ impl Instance {
         op: &O,
         caller: &Caller,
     ) -> Result<O::Reply> {
-        self.exchange(connection, op, caller, Payload::None, None)
-            .map(|(reply, _)| reply)
+        self.begin(connection, op, caller, Payload::None, None)?
+            .wait(op, || None)
     }
 
-    /// As [`Instance::call`], with a payload, which is found in the transfer that is returned. If the waiter is killed,
-    /// what the request did is undone by `session` when the reply comes.
-    pub(crate) fn exchange<O: Operation>(
-        &self,
-        connection: &Connection,
-        op: &O,
-        caller: &Caller,
-        payload: Payload,
-        session: Option<&Arc<Session>>,
-    ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
-        let sent = self.begin(connection, op, caller, payload)?;
-        let reply = sent.wait(op, session)?;
-        Ok((reply, sent.transfer))
-    }
-
-    /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
+    /// Sends `op`. Its reply will be waited for, or its `end` sees to it. Sleeps for memory alone.
     pub(crate) fn begin<O: Operation>(
         &self,
         connection: &Connection,
         op: &O,
         caller: &Caller,
         payload: Payload,
-    ) -> Result<Sent<'_>> {
-        self.begin_for(connection, op, caller, payload, Purpose::Waited)
-    }
-
-    fn begin_for<O: Operation>(
-        &self,
-        connection: &Connection,
-        op: &O,
-        caller: &Caller,
-        payload: Payload,
-        purpose: Purpose,
+        end: Option<AtEnd<Request>>,
     ) -> Result<Sent<'_>> {
         let queue = self.request_queue()?;
         let lane = queue.data();
-        let new = self.prepare(lane, op, caller, payload, purpose)?;
+        let mut new = Self::prepare(lane.next_unique(), op, caller, payload)?;
+        new.owner_mut().end = end;
         let transfer = queue.submit(new, connection)?;
         Ok(Sent { lane, transfer })
     }
@@ -516,8 +365,8 @@ impl Instance {
     ) -> Result<[Result<Sent<'_>>; 2]> {
         let queue = self.request_queue()?;
         let lane = queue.data();
-        let first = self.prepare(lane, ops.0, caller, Payload::None, Purpose::Waited)?;
-        let second = self.prepare(lane, ops.1, caller, Payload::None, Purpose::Waited)?;
+        let first = Self::prepare(lane.next_unique(), ops.0, caller, Payload::None)?;
+        let second = Self::prepare(lane.next_unique(), ops.1, caller, Payload::None)?;
         let sent = queue.submit_each([first, second], connection);
         Ok(sent.map(|transfer| transfer.map(|transfer| Sent { lane, transfer })))
     }
@@ -529,10 +378,8 @@ impl Instance {
         op: &Interrupt,
     ) -> Result<Sent<'_>> {
         let queue = self.hiprio_queue()?;
-        let caller = Caller::default();
         // The lowest bit tells it from the other one (`FUSE_INT_REQ_BIT`).
-        let unique = op.target | 1;
-        let new = Self::prepare_as(unique, op, &caller, Payload::None, Purpose::Waited)?;
+        let new = Self::prepare(op.target | 1, op, &Caller::default(), Payload::None)?;
         let transfer = queue.submit(new, connection)?;
         Ok(Sent {
             lane: queue.data(),
@@ -556,62 +403,49 @@ impl Instance {
     /// goes by a connection of its own.
     pub(crate) fn destroy(&self) -> Result {
         self.settle();
-        let queue = self.request_queue()?;
-        let (lane, op, connection) = (queue.data(), Destroy, Connection::new());
-        let transfer = insist(|| {
-            let caller = Caller::default();
-            let new = self.prepare(lane, &op, &caller, Payload::None, Purpose::Waited)?;
-            queue.submit(new, &connection)
-        })?;
-        let sent = Sent { lane, transfer };
-        let outcome = sent.wait_for_outcome(|| {})?;
-        sent.check(&op, outcome)
+        let (op, connection) = (Destroy, Connection::new());
+        let begin = || self.begin(&connection, &op, &Caller::default(), Payload::None, None);
+        insist(begin)?.wait(&op, || None)
     }
 
-    /// Sends `op` and goes on; nobody has to learn how it ended but the session of an `orphan`. Sleeps for memory alone.
+    /// Sends `op` and goes on; its `end` is told how it ended. Says how many such requests of its queue are under way now. Sleeps for
+    /// memory alone.
     pub(crate) fn send<O: Operation>(
         &self,
         connection: &Connection,
         op: &O,
         caller: &Caller,
-        orphan: Option<Orphan>,
-    ) -> Result<Sent<'_>> {
-        self.send_for(connection, op, caller, orphan, Purpose::Unwatched)
-    }
-
-    /// As [`Instance::send`], in a `batch`, which the request [joins](Batch::join).
-    pub(crate) fn send_counted<O: Operation>(
-        &self,
-        connection: &Connection,
-        op: &O,
-        caller: &Caller,
-        batch: &Arc<Batch>,
-    ) -> Result<Sent<'_>> {
-        batch.join();
-        let purpose = Purpose::Counted(batch.clone());
-        self.send_for(connection, op, caller, None, purpose)
-            .inspect_err(|_| batch.leave())
-    }
-
-    fn send_for<O: Operation>(
-        &self,
-        connection: &Connection,
-        op: &O,
-        caller: &Caller,
-        orphan: Option<Orphan>,
-        purpose: Purpose,
-    ) -> Result<Sent<'_>> {
+        payload: Payload,
+        end: Option<AtEnd<Request>>,
+    ) -> Result<(Sent<'_>, i32)> {
         let queue = match op.answer() {
             Answer::Nothing => self.hiprio_queue()?,
             _ => self.request_queue()?,
         };
+        let mut new = Self::prepare(queue.data().next_unique(), op, caller, payload)?;
+        new.owner_mut().end = end;
+        Self::send_in_background(queue, new, connection)
+    }
+
+    fn send_in_background<'a>(
+        queue: &'a Virtqueue<Request>,
+        mut new: NewTransfer<Request>,
+        connection: &Connection,
+    ) -> Result<(Sent<'a>, i32)> {
         let lane = queue.data();
-        let new = self.prepare(lane, op, caller, Payload::None, purpose)?;
-        if let Some(orphan) = orphan {
-            new.owner().orphan(orphan);
+        new.owner_mut().background = true;
+        let under_way = lane.background_begins();
+        let fills = fills(new.payload());
+        if fills {
+            lane.filling_begins();
         }
-        let (transfer, _) = send_in_background(queue, new, connection)?;
-        Ok(Sent { lane, transfer })
+        let transfer = queue.submit(new, connection).inspect_err(|_| {
+            lane.background_ends();
+            if fills {
+                lane.filling_ends();
+            }
+        })?;
+        Ok((Sent { lane, transfer }, under_way))
     }
 
     /// Gives back lookups of `count` inodes. Sleeps for memory alone.
@@ -622,8 +456,7 @@ impl Instance {
         count: usize,
     ) -> Result {
         let queue = self.hiprio_queue()?;
-        let lane = queue.data();
-        let unique = lane.next_unique();
+        let unique = queue.data().next_unique();
         let request = Request::new(Opcode::BatchForget, unique, None);
         let mut new = NewTransfer::new(BatchForget::encoded_len(count), 0, request)?;
         let mut batch = BatchForget::new(new.message_mut()).map_err(encode_error)?;
@@ -631,170 +464,19 @@ impl Instance {
             let _ = batch.push(forget);
         }
         batch.finish(unique).map_err(encode_error)?;
-        send_in_background(queue, new, connection)?;
+        Self::send_in_background(queue, new, connection)?;
         Ok(())
     }
 }
 
-impl Session {
-    /// As [`Session::begin`], with a payload.
-    pub(crate) fn begin_with<O: Operation>(
-        &self,
-        op: &O,
-        caller: &Caller,
-        payload: Payload,
-    ) -> Result<Sent<'_>> {
-        self.instance()
-            .begin(self.connection(), op, caller, payload)
-    }
-
-    /// As [`Session::begin`], for a change of what the window shows.
-    pub(crate) fn begin_mapping<O: Operation>(
-        &self,
-        op: &O,
-        mapping: MapRequest,
-    ) -> Result<Sent<'_>> {
-        self.instance().begin_for(
-            self.connection(),
-            op,
-            &Caller::default(),
-            Payload::None,
-            Purpose::Mapping(mapping),
-        )
-    }
-
-    /// Sends a part of a read or write past the page cache, which is told how it ended. Sleeps for memory alone.
-    pub(crate) fn submit_part<O: Operation>(
-        &self,
-        op: &O,
-        caller: &Caller,
-        payload: Payload,
-        part: Part,
-    ) -> Result {
-        let queue = self.instance().request_queue()?;
-        let purpose = Purpose::Direct(part);
-        let instance = self.instance();
-        let new = instance.prepare(queue.data(), op, caller, payload, purpose)?;
-        queue.submit(new, self.connection())?;
-        Ok(())
-    }
-
-    /// Reads into folios and goes on; they are ended when the reply is there. With too many such requests under way it waits for this
-    /// one, so that nobody runs ahead without end. Sleeps.
-    pub(crate) fn fill(&self, caller: &Caller, folios: FolioRange, fill: Fill) -> Result {
-        let op = fill.op;
-        let payload = Payload::Folios(folios);
-        let purpose = Purpose::Fill(fill);
-        let (transfer, under_way) = self.send_in_background(&op, caller, payload, purpose)?;
-        self.limit_background(&transfer, under_way);
-        Ok(())
-    }
-
-    /// Writes folios back and goes on; their writeback ends when the daemon has taken them. As [`Session::fill`].
-    ///
-    /// What the daemon leaves of them is sent again, as POSIX has programs do with write(2), until it takes it or says what is in
-    /// the way (`ENOSPC`). Not without end: a daemon that takes less than a page at a time gets the file an `EIO`.
-    pub(crate) fn store(
-        self: &Arc<Self>,
-        op: &fuse_proto::Write,
-        range: WritebackRange,
-        freshness: Arc<Freshness>,
-    ) -> Result {
-        let more = range.len().div_ceil(PAGE_SIZE);
-        let batch = self.stores().begin();
-        let (transfer, under_way) = self
-            .send_store(op, range, freshness, batch.clone(), more)
-            .inspect_err(|_| batch.leave())?;
-        self.limit_background(&transfer, under_way);
-        Ok(())
-    }
-
-    fn send_store(
-        self: &Arc<Self>,
-        op: &fuse_proto::Write,
-        range: WritebackRange,
-        freshness: Arc<Freshness>,
-        batch: Arc<Batch>,
-        more: usize,
-    ) -> Result<(Arc<Transfer<Request>>, i32)> {
-        let purpose = Purpose::Store(Store {
-            session: self.clone(),
-            op: *op,
-            freshness,
-            batch,
-            more,
-        });
-        let payload = Payload::Writeback(range);
-        self.send_in_background(op, &Caller::default(), payload, purpose)
-    }
-
-    /// The daemon took `written` bytes of a writeback, and not all: has the rest sent. Callable from any context; for want of memory
-    /// the writeback ends with an error.
-    fn store_rest_later(this: &Arc<Self>, transfer: Arc<Transfer<Request>>, written: usize) {
-        let session = this.clone();
-        let spawned = {
-            let transfer = transfer.clone();
-            this.instance().work().try_spawn(GFP_ATOMIC, move || {
-                session.store_rest(&transfer, written);
-            })
-        };
-        // If that fails the range is dropped with the transfer, which ends its writeback.
-        if let (Err(_), Purpose::Store(store)) = (spawned, &transfer.owner().purpose) {
-            store.batch.leave();
+/// Repeats an attempt that must not fail, for a minute, while memory is short: what the daemon has counted must not be lost, and memory
+/// comes back. Sleeps.
+pub(crate) fn insist<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..6000 {
+        match attempt() {
+            Err(e) if e == ENOMEM => fsleep(Delta::from_millis(10)),
+            done => return done,
         }
     }
-
-    fn store_rest(self: &Arc<Self>, transfer: &Transfer<Request>, written: usize) {
-        let (Purpose::Store(store), Payload::Writeback(range)) =
-            (&transfer.owner().purpose, transfer.payload())
-        else {
-            return;
-        };
-        let send = || -> Result {
-            let more = store.more.checked_sub(1).ok_or(EIO)?;
-            let rest = range.rest(written)?;
-            let op = fuse_proto::Write {
-                offset: store.op.offset.checked_add(written as u64).ok_or(EIO)?,
-                size: u32::try_from(rest.len())?,
-                ..store.op
-            };
-            let (freshness, batch) = (store.freshness.clone(), store.batch.clone());
-            self.send_store(&op, rest, freshness, batch, more)?;
-            Ok(())
-        };
-        if let Err(e) = send() {
-            range.end(Err(e));
-            store.batch.leave();
-        }
-    }
-
-    /// With too many requests under way that nobody waits for, waits for this one.
-    fn limit_background(&self, transfer: &Transfer<Request>, under_way: i32) {
-        // Not the flusher, whose wait no signal would end: the kernel allows a mount so many dirty pages, and no more of them wait.
-        if under_way > self.max_background() && !is_kernel_thread() {
-            // Whatever comes of it, the folios say so, also when this task is killed: then they are others' still.
-            transfer.linger();
-        }
-    }
-
-    /// Sends `op`, and says how many requests are under way now that nobody waits for. Sleeps for memory alone.
-    fn send_in_background<O: Operation>(
-        &self,
-        op: &O,
-        caller: &Caller,
-        payload: Payload,
-        purpose: Purpose,
-    ) -> Result<(Arc<Transfer<Request>>, i32)> {
-        let instance = self.instance();
-        let queue = instance.request_queue()?;
-        let new = instance.prepare(queue.data(), op, caller, payload, purpose)?;
-        send_in_background(queue, new, self.connection())
-    }
-
-    /// Logs what is wrong with the payload of a reply.
-    pub(crate) fn complain<O: Operation>(&self, op: &O, what: ReplyError) {
-        if let Ok(queue) = self.instance().request_queue() {
-            queue.data().complain(op.opcode(), what);
-        }
-    }
+    Err(ENOMEM)
 }

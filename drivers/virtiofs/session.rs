@@ -11,17 +11,13 @@ use crate::{
     },
     device::Instance,
     forget::{
-        insist,
         Forgets,
         Known, //
     },
     freshness::KeepCache,
-    namespace::late_create,
     options::Dax,
     request::{
-        check,
-        judge,
-        Orphan,
+        insist,
         Request,
         Sent, //
     },
@@ -34,25 +30,18 @@ use crate::{
 };
 use fuse_proto::{
     Caller,
-    CreateReply,
     DirentsPlus,
     Fh,
     Init,
     InitFlags,
     LockOwner,
-    Lookup,
-    LookupReply,
     Negotiated,
     NodeId,
     Opcode,
-    Open,
-    OpenFlags,
     Operation,
-    Plus,
-    Readdir,
     Release,
     ReleaseFlags,
-    Removemapping, //
+    ReplyError, //
 };
 use kernel::{
     new_delayed_work,
@@ -78,13 +67,16 @@ use kernel::{
 use kernel_ext::{
     pages::PageBuffer,
     siphash::SipHash,
-    task::is_killed,
+    task::{
+        is_kernel_thread,
+        is_killed, //
+    },
     workqueue::cancel_delayed, //
 };
 use vfs::file::owner_of_process;
 use virtio::{
+    AtEnd,
     Connection,
-    Outcome,
     Payload,
     Transfer, //
 };
@@ -403,7 +395,7 @@ impl Session {
         })
     }
 
-    /// As [`Session::call_now`], with any payload.
+    /// As [`Session::call_now`], with any payload, which is found in the transfer that is returned.
     pub(crate) fn exchange<O: Operation>(
         self: &Arc<Self>,
         op: &O,
@@ -411,8 +403,9 @@ impl Session {
         payload: Payload,
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
         self.attempt(op.opcode(), || {
-            self.instance
-                .exchange(&self.connection, op, caller, payload, Some(self))
+            let sent = self.begin_with(op, caller, payload, None)?;
+            let reply = sent.wait(op, || self.undo())?;
+            Ok((reply, sent.into_transfer()))
         })
     }
 
@@ -470,16 +463,32 @@ impl Session {
 
     /// As [`Session::call`], for who waits in a task that no signal reaches, and may ask later: `EINTR` after a while, and at once as
     /// long as the daemon has not answered what was waited for in vain.
-    pub(crate) fn call_briefly<O: Operation>(&self, op: &O, caller: &Caller) -> Result<O::Reply> {
+    pub(crate) fn call_briefly<O: Operation>(
+        self: &Arc<Self>,
+        op: &O,
+        caller: &Caller,
+    ) -> Result<O::Reply> {
         if self.instance.patience().left() == 0 {
             return Err(EINTR);
         }
-        self.begin(op, caller)?.wait_briefly(op)
+        self.begin(op, caller)?.wait_briefly(op, || self.undo())
     }
 
     /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
     pub(crate) fn begin<O: Operation>(&self, op: &O, caller: &Caller) -> Result<Sent<'_>> {
-        self.begin_with(op, caller, Payload::None)
+        self.begin_with(op, caller, Payload::None, None)
+    }
+
+    /// As [`Session::begin`], with a payload, and an `end` that sees to the reply if nobody waits; see [`Instance::begin`].
+    pub(crate) fn begin_with<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        end: Option<AtEnd<Request>>,
+    ) -> Result<Sent<'_>> {
+        self.instance
+            .begin(&self.connection, op, caller, payload, end)
     }
 
     /// What the owner of locks is called at the daemon: its address is nothing for others to know.
@@ -492,10 +501,52 @@ impl Session {
         self.lock_owner(owner_of_process())
     }
 
-    /// Sends `op` and goes on; see [`Instance::send`].
-    pub(crate) fn send<O: Operation>(&self, op: &O, caller: &Caller) -> Result {
-        self.instance.send(&self.connection, op, caller, None)?;
+    /// Sends `op` and goes on; its `end` is told how it ended. Sleeps for memory alone.
+    pub(crate) fn send<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        end: Option<AtEnd<Request>>,
+    ) -> Result {
+        self.send_with(op, caller, Payload::None, end)?;
         Ok(())
+    }
+
+    /// As [`Session::send`], with a payload; see [`Instance::send`].
+    pub(crate) fn send_with<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        end: Option<AtEnd<Request>>,
+    ) -> Result<(Sent<'_>, i32)> {
+        self.instance
+            .send(&self.connection, op, caller, payload, end)
+    }
+
+    /// As [`Session::send_with`], for pages of the page cache. With too many requests under way that nobody waits for it waits for this
+    /// one, so that nobody runs ahead without end. Sleeps.
+    pub(crate) fn send_pages<O: Operation>(
+        &self,
+        op: &O,
+        caller: &Caller,
+        payload: Payload,
+        end: AtEnd<Request>,
+    ) -> Result {
+        let (sent, under_way) = self.send_with(op, caller, payload, Some(end))?;
+        // Not the flusher, whose wait no signal would end: the kernel allows a mount so many dirty pages, and no more of them wait.
+        if under_way > self.max_background() && !is_kernel_thread() {
+            // Whatever comes of it, the folios say so, also when this task is killed: then they are others' still.
+            sent.transfer().linger();
+        }
+        Ok(())
+    }
+
+    /// Logs what is wrong with the payload of a reply.
+    pub(crate) fn complain<O: Operation>(&self, op: &O, what: ReplyError) {
+        if let Ok(queue) = self.instance.request_queue() {
+            queue.data().complain(op.opcode(), what);
+        }
     }
 
     /// As [`Session::call`], for what has to be sent though the task exits or was killed: [`None`] if the reply came too late for it.
@@ -507,21 +558,11 @@ impl Session {
         batch: &Arc<Batch>,
     ) -> Option<Result<O::Reply>> {
         // Not a call that is given up: with a full ring that would not be sent, and locks would stay.
-        let send = || {
-            self.instance
-                .send_counted(&self.connection, op, caller, batch)
-        };
+        let send = || self.send_with(op, caller, Payload::None, Some(AtEnd::new(batch.member())));
         match insist(send) {
-            Ok(sent) => sent.linger(op),
+            Ok((sent, _)) => sent.linger(op),
             Err(e) => Some(Err(e)),
         }
-    }
-
-    /// As [`Session::send`], for who is told of the end.
-    pub(crate) fn send_orphan<O: Operation>(&self, op: &O, orphan: Orphan) -> Result {
-        self.instance
-            .send(&self.connection, op, &Caller::default(), Some(orphan))?;
-        Ok(())
     }
 
     /// Gives the lookups of an inode back to the daemon, soon and together with others. Callable where sleeping is not.
@@ -597,123 +638,6 @@ impl Session {
         }
     }
 
-    /// A request has ended whose waiter had been killed, or that has an [`Orphan`] from the start: undoes later what the daemon did.
-    /// Callable from any context. If memory is short it is not undone before DESTROY.
-    pub(crate) fn undo_later(transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
-        let Some(orphan) = transfer.owner().orphaned() else {
-            return;
-        };
-        let (session, transfer) = (orphan.session.clone(), transfer.clone());
-        let instance = session.instance.clone();
-        let _ = instance.work().try_spawn(GFP_ATOMIC, move || {
-            let _ = match outcome {
-                Outcome::Returned(used) | Outcome::Late(used) => session.undo(&transfer, used),
-                Outcome::Aborted | Outcome::Unsent => session.undo_unanswered(&transfer),
-            };
-        });
-    }
-
-    /// The daemon has done nothing, or there is nobody to tell what is to be undone.
-    fn undo_unanswered(self: &Arc<Self>, transfer: &Transfer<Request>) -> Result {
-        let orphan = transfer.owner().orphaned().ok_or(EINVAL)?;
-        if let Some(lost) = &orphan.lock {
-            lost.settle(self, false);
-        }
-        if let Some(lost) = &orphan.mapping {
-            lost.cancel();
-        }
-        Ok(())
-    }
-
-    fn undo(self: &Arc<Self>, transfer: &Transfer<Request>, used: usize) -> Result {
-        let request = transfer.owner();
-        let (node, dir) = (
-            request.node().unwrap_or(NodeId::ROOT),
-            matches!(request.opcode(), Opcode::Opendir),
-        );
-        match request.opcode() {
-            // All of these are answered alike.
-            Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => {
-                let op = Lookup {
-                    parent: node,
-                    name: b".",
-                };
-                if let LookupReply::Found(entry) = self.recheck(transfer, &op, used)? {
-                    self.forget(Known::counted(entry.node));
-                }
-            }
-            Opcode::Create | Opcode::Tmpfile => {
-                let CreateReply { entry, open } =
-                    self.recheck(transfer, &late_create(node), used)?;
-                self.release(entry.node, false, open.fh, 0);
-                self.forget(Known::counted(entry.node));
-            }
-            Opcode::Open | Opcode::Opendir => {
-                let op = Open {
-                    node,
-                    dir,
-                    flags: 0,
-                    open_flags: OpenFlags::NONE,
-                };
-                let opened = self.recheck(transfer, &op, used)?;
-                self.release(node, dir, opened.fh, 0);
-            }
-            Opcode::Readdirplus => {
-                let Payload::Pages(pages) = transfer.payload() else {
-                    return Err(EIO);
-                };
-                let op = Readdir {
-                    node,
-                    plus: true,
-                    fh: Fh(0),
-                    offset: 0,
-                    size: u32::try_from(pages.len())?,
-                    flags: 0,
-                };
-                let len = self.recheck(transfer, &op, used)?;
-                let mut listing = KVVec::from_elem(0, len, GFP_KERNEL)?;
-                pages.read(0, &mut listing)?;
-                let mut records = DirentsPlus::new(&listing);
-                while let Some(Ok(record)) = records.next() {
-                    if let Plus::Entry(fuse_proto::Entry { node, .. }) | Plus::Bad(node, _) =
-                        record.plus
-                    {
-                        self.forget(Known::counted(node));
-                    }
-                }
-                self.forget_refused(&records);
-            }
-            Opcode::Setlk | Opcode::Setlkw => {
-                if let Some(lost) = request.orphaned().and_then(|orphan| orphan.lock.as_ref()) {
-                    let granted = self.recheck(transfer, lost.op(), used).is_ok();
-                    lost.settle(self, granted);
-                }
-            }
-            Opcode::Setupmapping | Opcode::Removemapping => {
-                if let Some(lost) = request
-                    .orphaned()
-                    .and_then(|orphan| orphan.mapping.as_ref())
-                {
-                    // Both are answered alike.
-                    let op = Removemapping { node, ranges: &[] };
-                    let lane = self.instance.request_queue()?.data();
-                    lost.settle(judge(lane, transfer, &op, used)?);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn recheck<O: Operation>(
-        &self,
-        transfer: &Transfer<Request>,
-        op: &O,
-        used: usize,
-    ) -> Result<O::Reply> {
-        check(self.instance.request_queue()?.data(), transfer, op, used)
-    }
-
     /// Gives a handle back, without waiting for it.
     pub(crate) fn release(&self, node: NodeId, dir: bool, fh: Fh, flags: u32) {
         self.give_back(&Release {
@@ -729,7 +653,7 @@ impl Session {
     /// As [`Session::release`].
     pub(crate) fn give_back(&self, op: &Release) {
         // A session that has ended has no handles either.
-        let _ = insist(|| self.send(op, &Caller::default()));
+        let _ = insist(|| self.send(op, &Caller::default(), None));
     }
 }
 

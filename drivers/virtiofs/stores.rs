@@ -9,6 +9,10 @@
 //!
 //! C: `struct fuse_sync_bucket`. The C client does not begin to write before it waits; a signal does not end its wait either.
 
+use crate::{
+    lane::Lane,
+    request::Request, //
+};
 use kernel::{
     new_mutex, new_spinlock,
     prelude::*,
@@ -23,6 +27,11 @@ use kernel::{
     },
 };
 use kernel_ext::completion::Completion;
+use virtio::{
+    End,
+    Outcome,
+    Transfer, //
+};
 
 /// Requests that began in the same while, to wait for the end of all.
 #[pin_data]
@@ -50,6 +59,15 @@ impl Batch {
         self.left.fetch_add(1, ordering::Relaxed);
     }
 
+    /// A request [joins](Batch::join), and leaves when this is dropped or told of its end.
+    pub(crate) fn member(self: &Arc<Self>) -> Member {
+        self.join();
+        Member {
+            batch: self.clone(),
+            has_left: Atomic::new(0),
+        }
+    }
+
     /// One of its requests has ended, with those that were sent for what it had left. Callable from any context.
     pub(crate) fn leave(&self) {
         if self.left.fetch_sub(1, ordering::Full) == 1 {
@@ -65,6 +83,38 @@ impl Batch {
     /// Waits until it is done. Sleeps; a fatal signal ends that with `EINTR`.
     pub(crate) fn wait(&self) -> Result {
         self.done.wait_killable().map_err(|_| EINTR)
+    }
+}
+
+/// A request of a [`Batch`].
+pub(crate) struct Member {
+    batch: Arc<Batch>,
+    has_left: Atomic<i32>,
+}
+
+impl Member {
+    /// Another request of the same batch.
+    pub(crate) fn another(&self) -> Self {
+        self.batch.member()
+    }
+
+    /// The request has ended, with those that were sent for what it had left. Callable from any context.
+    pub(crate) fn leave(&self) {
+        if self.has_left.xchg(1, ordering::Relaxed) == 0 {
+            self.batch.leave();
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl End<Request> for Member {
+    fn ended(&self, _lane: &Lane, _transfer: &Arc<Transfer<Request>>, _outcome: Outcome) {
+        self.leave();
     }
 }
 
@@ -89,11 +139,9 @@ impl Stores {
         }))
     }
 
-    /// A request begins: it [leaves](Batch::leave) the batch when it has ended. In a task.
-    pub(crate) fn begin(&self) -> Arc<Batch> {
-        let current = self.current.lock();
-        current.join();
-        current.clone()
+    /// A request begins. In a task.
+    pub(crate) fn begin(&self) -> Member {
+        self.current.lock().member()
     }
 
     /// Waits until everything has ended that has begun before this. Sleeps; a fatal signal ends that with `EINTR`.
@@ -127,15 +175,17 @@ mod tests {
     fn batches() -> Result {
         let stores = KBox::pin_init(Stores::new()?, GFP_KERNEL)?;
         let (first, second) = (stores.begin(), stores.begin());
-        assert!(Arc::ptr_eq(&first, &second));
+        let batch = first.batch.clone();
+        assert!(Arc::ptr_eq(&batch, &second.batch));
         first.leave();
-        second.leave();
-        assert!(!first.is_done());
+        first.leave();
+        drop((first, second));
+        assert!(!batch.is_done());
         stores.wait()?;
-        assert!(first.is_done());
+        assert!(batch.is_done());
         let third = stores.begin();
-        assert!(!Arc::ptr_eq(&first, &third));
-        third.leave();
+        assert!(!Arc::ptr_eq(&batch, &third.batch));
+        drop(third);
         stores.wait()
     }
 }

@@ -7,6 +7,7 @@
 //! - [`session`]: one FUSE session: what was agreed on, what the daemon does not know, who is forgotten.
 //! - [`request`]: one request: encoded, sent, waited for, its reply checked.
 //! - [`lane`]: a virtqueue and what belongs to it.
+//! - [`undo`]: late replies to tasks that were killed.
 //! - [`forget`]: what the daemon knows of inodes, and giving it back.
 //! - [`device`]: the device: its tag, its queues, its place in sysfs.
 //! - [`control`]: what operators see of requests, and can end.
@@ -37,6 +38,7 @@
 //! - [`unused`]: inodes that nobody uses.
 //! - [`mod@write`]: contents that are written.
 //! - [`writeback`]: contents that are written later.
+//! - [`writepages`]: the requests for that.
 //! - [`unmap`]: what was stored through mappings that end.
 //! - [`killpriv`]: set-id bits and capabilities that go.
 //! - [`xattr`]: extended attributes.
@@ -76,11 +78,13 @@ mod setattr;
 mod stores;
 mod superblock;
 mod symlink;
+mod undo;
 mod unmap;
 mod unused;
 mod walks;
 mod write;
 mod writeback;
+mod writepages;
 mod writers;
 mod xattr;
 

@@ -154,7 +154,7 @@ fn write_through(
     })?;
     // A fatal signal ends the wait, and so does the end of the session. The device may have the folios still, but their locks and the
     // inode's end with this.
-    let answer = sent.wait(&op, Some(session));
+    let answer = sent.wait(&op, || session.undo());
     let written = *answer.as_ref().unwrap_or(&0);
     from.keep(written);
     if written > 0 {
@@ -220,7 +220,7 @@ fn send<'a>(iocb: &Kiocb<'a, VirtioFs>, payload: Payload) -> Result<(Write, Sent
         write_flags: killpriv::write_flags(session),
         lock_owner: None,
     };
-    let sent = session.begin_with(&op, &caller(inode.super_block()), payload)?;
+    let sent = session.begin_with(&op, &caller(inode.super_block()), payload, None)?;
     Ok((op, sent))
 }
 

@@ -18,7 +18,8 @@ use crate::{
     },
     setattr::wire_time,
     superblock::VirtioFs,
-    write, //
+    write,
+    writepages::write_pages, //
 };
 use fuse_proto::{
     Caller,
@@ -203,7 +204,7 @@ fn store(inode: &Inode<VirtioFs>, fh: Fh, range: WritebackRange) {
             lock_owner: None,
         };
         let freshness = inode.data().freshness().clone();
-        inode.session()?.store(&op, range, freshness)
+        write_pages(inode.session()?, &op, range, freshness)
     };
     let _ = sent();
     inode.data().changed();

@@ -5,6 +5,7 @@
 //! - [`driver`]: the bus: registration, probe and removal.
 //! - [`device`]: a device and its configuration space.
 //! - [`transfer`]: the buffers of one request, reference-counted.
+//! - [`end`]: behaviour at the end of one.
 //! - [`connection`]: who sends them.
 //! - [`in_flight`]: what is told of those that have not come back.
 //! - [`queue`]: typed virtqueues.
@@ -19,6 +20,7 @@
 pub mod connection;
 pub mod device;
 pub mod driver;
+pub mod end;
 pub mod in_flight;
 mod parked;
 pub mod queue;
@@ -34,6 +36,10 @@ pub use driver::{
     Adapter,
     DeviceId,
     Driver, //
+};
+pub use end::{
+    AtEnd,
+    End, //
 };
 pub use in_flight::{
     Entry,

@@ -11,6 +11,8 @@ pub mod connection;
 pub mod device;
 #[path = "../../rust/virtio/driver.rs"]
 pub mod driver;
+#[path = "../../rust/virtio/end.rs"]
+pub mod end;
 #[path = "../../rust/virtio/in_flight.rs"]
 pub mod in_flight;
 #[path = "../../rust/virtio/parked.rs"]
@@ -20,6 +22,7 @@ pub mod queue;
 #[path = "../../rust/virtio/transfer.rs"]
 pub mod transfer;
 
+pub use connection::Connection;
 pub use device::{
     BoundDevice,
     Device,

@@ -72,6 +72,8 @@ mod stores;
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]
 mod symlink;
+#[path = "../../drivers/virtiofs/undo.rs"]
+mod undo;
 #[path = "../../drivers/virtiofs/unmap.rs"]
 mod unmap;
 #[path = "../../drivers/virtiofs/unused.rs"]
@@ -82,6 +84,8 @@ mod walks;
 mod write;
 #[path = "../../drivers/virtiofs/writeback.rs"]
 mod writeback;
+#[path = "../../drivers/virtiofs/writepages.rs"]
+mod writepages;
 #[path = "../../drivers/virtiofs/writers.rs"]
 mod writers;
 #[path = "../../drivers/virtiofs/xattr.rs"]

@@ -50,7 +50,6 @@ pub(crate) use mode::{
     Claim,
     Holder, //
 };
-pub(crate) use outstanding::MapRequest;
 pub(crate) use state::Run;
 pub(crate) use times::{
     catch_up,
@@ -59,7 +58,6 @@ pub(crate) use times::{
     supersede, //
 };
 pub(crate) use window::{
-    LostMapping,
     Window,
     IDLE_CHECK, //
 };

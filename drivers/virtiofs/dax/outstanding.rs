@@ -5,6 +5,10 @@
 //! What ends the wait for an answer does not end the request: the daemon may still carry it out. As long as there is one, nobody
 //! knows what the window shows, or will show, at its place. So the next session does without the window.
 
+use crate::{
+    lane::Lane,
+    request::Request, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -14,6 +18,11 @@ use kernel::{
         },
         Arc, //
     },
+};
+use virtio::{
+    End,
+    Outcome,
+    Transfer, //
 };
 
 /// Counts them.
@@ -47,11 +56,19 @@ pub(crate) struct MapRequest {
 }
 
 impl MapRequest {
-    /// The device has returned it. To be called before who waits is told: that may be the last thing its session waits for. Callable
-    /// from any context.
-    pub(crate) fn returned(&self) {
+    /// The device has returned it. Callable from any context.
+    fn returned(&self) {
         if self.returned.xchg(1, ordering::Relaxed) == 0 {
             self.of.0.fetch_sub(1, ordering::Release);
+        }
+    }
+}
+
+impl End<Request> for MapRequest {
+    /// Runs before the waiter is woken, for which that may be the last thing that its session waits for.
+    fn ended(&self, _lane: &Lane, _transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
+        if matches!(outcome, Outcome::Returned(_) | Outcome::Late(_)) {
+            self.returned();
         }
     }
 }

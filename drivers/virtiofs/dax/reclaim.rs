@@ -350,7 +350,7 @@ impl Window {
                 ranges: &[range],
             };
             let removed = instance
-                .begin(&connection, &op, &Caller::default(), Payload::None)
+                .begin(&connection, &op, &Caller::default(), Payload::None, None)
                 .and_then(|sent| {
                     sent.transfer()
                         .wait_at_most(msecs_to_jiffies(LAST_PATIENCE))

@@ -22,7 +22,11 @@ use super::{
     },
 };
 use crate::{
-    request::Orphan,
+    lane::Lane,
+    request::{
+        judge,
+        Request, //
+    },
     session::Session,
     superblock::VirtioFs, //
 };
@@ -39,8 +43,10 @@ use dax_map::{
     Wake, //
 };
 use fuse_proto::{
+    Caller,
     MapFlags,
     MapRange,
+    NodeId,
     Operation,
     Removemapping,
     Setupmapping, //
@@ -63,6 +69,13 @@ use vfs::{
     dax::Patience,
     time::monotonic_ns,
     Inode, //
+};
+use virtio::{
+    AtEnd,
+    End,
+    Outcome,
+    Payload,
+    Transfer, //
 };
 
 /// How often ranges that nobody uses are looked for, in milliseconds.
@@ -116,20 +129,44 @@ pub(super) enum Step<'a> {
 }
 
 /// A request for ranges whose waiter was killed.
-pub(crate) struct LostMapping {
+struct LostMapping {
+    session: Arc<Session>,
     window: Arc<Window>,
     slots: KVec<SlotId>,
 }
 
-impl LostMapping {
-    /// The daemon has never had it.
-    pub(crate) fn cancel(&self) {
-        self.window.settle(&self.slots, Ending::NotSent);
+impl End<Request> for LostMapping {
+    /// Leaves the rest to a work item: the window lock is not for interrupts.
+    fn ended(&self, _lane: &Lane, transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
+        let transfer = transfer.clone();
+        let _ = self
+            .session
+            .instance()
+            .work()
+            .try_spawn(GFP_ATOMIC, move || {
+                if let Some(lost) = transfer.owner().abandoned::<Self>() {
+                    let _ = lost.settle(&transfer, outcome);
+                }
+            });
     }
+}
 
-    /// The daemon has answered.
-    pub(crate) fn settle(&self, done: Result<(), fuse_proto::ReplyError>) {
-        self.window.settle(&self.slots, Ending::of(&done));
+impl LostMapping {
+    fn settle(&self, transfer: &Transfer<Request>, outcome: Outcome) -> Result {
+        let ending = match outcome {
+            Outcome::Returned(used) | Outcome::Late(used) => {
+                // SETUPMAPPING is answered alike.
+                let op = Removemapping {
+                    node: transfer.owner().node().unwrap_or(NodeId::ROOT),
+                    ranges: &[],
+                };
+                let lane = self.session.instance().request_queue()?.data();
+                Ending::of(&judge(lane, transfer, &op, used)?)
+            }
+            Outcome::Aborted | Outcome::Unsent => Ending::NotSent,
+        };
+        self.window.settle(&self.slots, ending);
+        Ok(())
     }
 }
 
@@ -482,20 +519,17 @@ impl Window {
     ) -> Result<Result> {
         let begin = || {
             let mut lost = LostMapping {
+                session: session.clone(),
                 window: self.clone(),
                 slots: KVec::with_capacity(slots.len(), GFP_KERNEL)?,
             };
             lost.slots.extend_from_slice(slots, GFP_KERNEL)?;
-            Ok::<_, Error>((lost, session.begin_mapping(op, self.outstanding.begin())?))
+            let end = Some(AtEnd::new(self.outstanding.begin()));
+            let sent = session.begin_with(op, &Caller::default(), Payload::None, end)?;
+            Ok::<_, Error>((lost, sent))
         };
         let (lost, sent) = begin().inspect_err(|_| self.settle(slots, Ending::NotSent))?;
-        let outcome = sent.wait_for_outcome(|| {
-            sent.transfer().owner().orphan(Orphan {
-                session: session.clone(),
-                lock: None,
-                mapping: Some(lost),
-            });
-        })?;
+        let outcome = sent.wait_for_outcome(|| Some(AtEnd::new(lost)))?;
         match sent.judge(op, outcome) {
             Some(done) => {
                 self.settle(slots, Ending::of(&done));
