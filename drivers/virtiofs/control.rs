@@ -8,7 +8,6 @@
 //! C: `fs/fuse/control.c`
 
 use crate::{
-    dax,
     device::Instance,
     request::Label, //
 };
@@ -44,14 +43,14 @@ impl Instance {
     pub(crate) fn abort_all(&self) {
         pr_warn!("{:?}: aborted by sysfs\n", self.tag());
         self.end_connections();
-        self.close_window();
+        self.lease().close();
     }
 }
 
 /// The directory of a device in debugfs.
 pub(crate) struct Directory {
     _requests: Pin<KBox<File<RequestsFile>>>,
-    _window: Option<dax::WindowEntry>,
+    _window: Option<Pin<KBox<File<WindowFile>>>>,
     _directory: Dir,
 }
 
@@ -64,7 +63,10 @@ impl Directory {
             GFP_KERNEL,
         )?;
         let window = match instance.memory() {
-            Some(_) => Some(dax::WindowEntry::new(&directory, instance)?),
+            Some(_) => Some(KBox::pin_init(
+                directory.read_only_file(c"window", WindowFile(instance.clone())),
+                GFP_KERNEL,
+            )?),
             None => None,
         };
         Ok(Self {
@@ -72,6 +74,15 @@ impl Directory {
             _window: window,
             _directory: directory,
         })
+    }
+}
+
+/// What the window tells of itself, see Documentation/dax.md.
+struct WindowFile(Arc<Instance>);
+
+impl Writer for WindowFile {
+    fn write(&self, f: &mut Formatter<'_>) -> FmtResult {
+        self.0.lease().describe(f)
     }
 }
 

@@ -1,57 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device: its tag, its queues, and what user space sees of it.
-//!
-//! The names and formats in sysfs and of uevents are those of the C driver, which udev rules and agents rely on:
-//!
-//! ```text
-//! /sys/fs/virtiofs/<n>/tag                  n is the number of the virtio device
-//! /sys/fs/virtiofs/<n>/inodes               how many inodes of the host are known here (not in C)
-//! /sys/fs/virtiofs/<n>/device               link to the virtio device
-//! /sys/fs/virtiofs/<n>/waiting              requests that have not ended (not in the C driver, as fusectl)
-//! /sys/fs/virtiofs/<n>/abort                written to, ends them (the same)
-//! /sys/fs/virtiofs/<n>/mqs/<q>/name         hiprio or requests.<i>
-//! /sys/fs/virtiofs/<n>/mqs/<q>/cpu_list     the CPUs that send requests through this queue
-//! uevent: TAG=<tag>
-//! ```
-//!
-//! Besides, debugfs has what the [requests](crate::control) and the [window](crate::dax) tell of themselves.
+//! A virtio-fs device: its tag, its queues, and the way to them from each CPU.
 
 use crate::{
-    control,
-    dax::{
-        Holder,
-        Keeper,
-        Window, //
-    },
     lane::Lane,
+    lease::Lease,
     patience::Patience,
-    request::Request,
-    unused::Inodes, //
+    request::Request, //
 };
-use core::fmt::Write;
 use kernel::{
-    debugfs::Dir,
     prelude::*,
     str::CString,
     sync::{
-        Arc,
-        Mutex, //
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
     },
 };
 use kernel_ext::{
     cpu,
     dax::Memory,
-    kobject::{
-        numbered,
-        Attribute,
-        Directory,
-        Kobject,
-        Kset,
-        Page,
-        Plain, //
-    },
-    static_mutex::StaticMutex,
     workqueue::OwnedQueue, //
 };
 use virtio::{
@@ -61,9 +31,6 @@ use virtio::{
     QueueSet,
     Virtqueue, //
 };
-
-#[cfg(not(VIRTIOFS_KUNIT))]
-virtio::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::device::id::FS)]);
 
 /// The longest tag in bytes (`struct virtio_fs_config`).
 const TAG_LEN: usize = 36;
@@ -75,49 +42,6 @@ const WINDOW: u8 = 0;
 const HIPRIO: usize = 0;
 /// The index of the first request queue.
 const FIRST_REQUEST: usize = 1;
-
-/// All bound devices, and the directory that they are in.
-///
-/// Outermost lock of the driver: taken by probe, remove and mount alone.
-static INSTANCES: StaticMutex<Instances> =
-    StaticMutex::new(c"virtiofs::INSTANCES", kernel::static_lock_class!());
-
-#[derive(Default)]
-struct Instances {
-    bound: KVec<Arc<Instance>>,
-    kset: Option<Kset<InstanceDirectory>>,
-    work: Option<Arc<OwnedQueue>>,
-    patient: Option<Arc<OwnedQueue>>,
-    /// `/sys/kernel/debug/virtiofs`.
-    debug: Option<Dir>,
-}
-
-/// State of the driver as long as the module is loaded: its directory in sysfs and its work queues.
-pub(crate) struct Presence;
-
-impl Presence {
-    /// Makes `/sys/fs/virtiofs` and the work queues.
-    pub(crate) fn new() -> Result<Self> {
-        let mut instances = INSTANCES.lock();
-        instances.work = Some(Arc::new(OwnedQueue::new(c"virtiofs")?, GFP_KERNEL)?);
-        let patient = OwnedQueue::new(c"virtiofs-patient")?;
-        instances.patient = Some(Arc::new(patient, GFP_KERNEL)?);
-        instances.kset = Some(Kset::below_fs(c"virtiofs")?);
-        instances.debug = Some(Dir::new(c"virtiofs"));
-        Ok(Self)
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        // Statics are not dropped: take out what they hold.
-        let instances = core::mem::take(&mut *INSTANCES.lock());
-        for work in [&instances.patient, &instances.work].into_iter().flatten() {
-            // Work refers to sessions, and through them to this queue: when it is done, ours is the last reference.
-            work.drain();
-        }
-    }
-}
 
 /// A bound device.
 ///
@@ -132,22 +56,17 @@ pub(crate) struct Instance {
     queue_of_cpu: KVec<usize>,
     /// What the window shows, if the device has one.
     memory: Option<Arc<Memory>>,
-    window: Arc<Keeper>,
+    lease: Arc<Lease>,
     inodes: Inodes,
 }
 
 impl Instance {
-    /// The bound device with this tag.
-    pub(crate) fn find(tag: &CStr) -> Option<Arc<Self>> {
-        INSTANCES
-            .lock()
-            .bound
-            .iter()
-            .find(|instance| instance.tag() == tag)
-            .cloned()
-    }
-
-    fn new(probe: Probe<'_, Request>) -> Result<Arc<Self>> {
+    /// Sets the device up. Work is done in `work` and, where it may wait for the daemon, in `patient`. Sleeps.
+    pub(crate) fn new(
+        probe: Probe<'_, Request>,
+        work: Arc<OwnedQueue>,
+        patient: Arc<OwnedQueue>,
+    ) -> Result<Arc<Self>> {
         let dev = probe.device();
         let tag = read_tag(dev)?;
         let offered = u32::from_le_bytes(dev.read_config(NUM_REQUEST_QUEUES_OFFSET));
@@ -157,12 +76,7 @@ impl Instance {
         }
         // More queues than CPUs would never be used.
         let requests = (offered as usize).min(cpu::id_limit());
-        let (work, patient) = {
-            let instances = INSTANCES.lock();
-            (instances.work.clone(), instances.patient.clone())
-        };
-        let (work, patient) = (work.ok_or(ENODEV)?, patient.ok_or(ENODEV)?);
-        let window = Keeper::new(work.clone())?;
+        let lease = Lease::new(work.clone())?;
         let patience = Patience::new()?;
         let mut wanted = KVec::with_capacity(FIRST_REQUEST + requests, GFP_KERNEL)?;
         for index in 0..FIRST_REQUEST + requests {
@@ -171,8 +85,8 @@ impl Instance {
                 Some(i) => CString::try_from_fmt(fmt!("requests.{i}"))?,
             };
             let lanes = (FIRST_REQUEST + requests) as u64;
-            let (window, patience) = (window.clone(), patience.clone());
-            let lane = Lane::new(&tag, index as u64, lanes, window, patience)?;
+            let (lease, patience) = (lease.clone(), patience.clone());
+            let lane = Lane::new(&tag, index as u64, lanes, lease, patience)?;
             wanted.push((name, lane), GFP_KERNEL)?;
         }
         // The hiprio queue shares no CPU's interrupt.
@@ -194,7 +108,7 @@ impl Instance {
                 patience,
                 queue_of_cpu,
                 memory,
-                window,
+                lease,
                 inodes: Inodes::new(),
             },
             GFP_KERNEL,
@@ -237,29 +151,18 @@ impl Instance {
         self.memory.as_ref()
     }
 
-    /// Who has the window. Taken after [`INSTANCES`], by who starts or ends a session.
-    pub(crate) fn window_holder(&self) -> &Mutex<Holder> {
-        self.window.holder()
+    /// Which session has the window.
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
     }
 
-    /// The session that had the window is over.
-    pub(crate) fn release_window(&self) {
-        self.window_holder().lock().release();
-    }
-
-    /// Nothing is mapped any more for whoever has the window. Sleeps.
-    pub(crate) fn close_window(&self) {
-        self.window.close();
-    }
-
-    /// The device goes, and its window.
-    fn shut_down_window(&self) {
-        let Some(memory) = &self.memory else { return };
-        let held = core::mem::replace(&mut *self.window_holder().lock(), Holder::Gone);
-        if let Holder::Session(window) = held {
-            Window::shut_down(&window, self);
+    /// The device goes: its window first, then its queues, and with them all requests. Once more, it has no effect. Sleeps.
+    pub(crate) fn shut_down(&self) {
+        if let Some(memory) = &self.memory {
+            self.lease.revoke(self);
+            memory.shut_down();
         }
-        memory.shut_down();
+        self.queues.shut_down();
     }
 
     /// The queue for requests of the CPU this runs on.
@@ -311,7 +214,7 @@ impl Instance {
     }
 
     /// The CPUs of queue `index` as sysfs shows them: numbers between commas.
-    fn cpu_list(&self, index: usize) -> Result<CString> {
+    pub(crate) fn cpu_list(&self, index: usize) -> Result<CString> {
         struct List<'a>(&'a Instance, usize);
         impl kernel::fmt::Display for List<'_> {
             fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
@@ -408,178 +311,28 @@ fn map_cpus(queues: &QueueSet<Request>, requests: usize) -> Result<KVec<usize>> 
     Ok(map)
 }
 
-/// `/sys/fs/virtiofs/<n>`.
-struct InstanceDirectory(Arc<Instance>);
+/// How many inodes a device's sessions have the daemon keep. Callable from any context.
+pub(crate) struct Inodes(Atomic<usize>);
 
-impl Directory for InstanceDirectory {
-    const ATTRIBUTES: &'static [Attribute<Self>] = &[
-        Attribute::new(c"tag", |this, page| write_line(page, this.0.tag())),
-        Attribute::new(c"inodes", |this, page| {
-            writeln!(page, "{}", this.0.inodes().count())
-        }),
-        Attribute::private(c"waiting", |this, page| {
-            writeln!(page, "{}", this.0.waiting())
-        }),
-        // Any text does, as with fusectl.
-        Attribute::action(c"abort", |this, _| {
-            this.0.abort_all();
-            Ok(())
-        }),
-    ];
-
-    fn uevent_variable(&self) -> Option<(&'static CStr, &CStr)> {
-        Some((c"TAG", self.0.tag()))
-    }
-}
-
-/// `/sys/fs/virtiofs/<n>/mqs/<q>`.
-struct QueueDirectory {
-    name: CString,
-    cpus: CString,
-}
-
-impl Directory for QueueDirectory {
-    const ATTRIBUTES: &'static [Attribute<Self>] = &[
-        Attribute::new(c"name", |this, page| write_line(page, &this.name)),
-        Attribute::new(c"cpu_list", |this, page| write_line(page, &this.cpus)),
-    ];
-}
-
-fn write_line(page: &mut Page, text: &CStr) -> core::fmt::Result {
-    page.write_bytes(text.to_bytes())?;
-    page.write_str("\n")
-}
-
-/// The directories of one device, innermost first, as they are removed in this order.
-struct Directories {
-    _queues: KVec<Kobject<QueueDirectory>>,
-    _mqs: Kobject<Plain>,
-    _instance: Kobject<InstanceDirectory>,
-}
-
-impl Directories {
-    fn new(
-        dev: &virtio::Device,
-        instance: &Arc<Instance>,
-        kset: &Kset<InstanceDirectory>,
-    ) -> Result<Self> {
-        let data = InstanceDirectory(instance.clone());
-        let top = Kobject::in_kset(kset, &numbered(dev.index())?, data)?;
-        let mqs = Kobject::in_directory(&top, c"mqs", Plain)?;
-        top.link_device(dev.device(), c"device")?;
-        let mut queues = KVec::with_capacity(instance.queues.len(), GFP_KERNEL)?;
-        for index in 0..instance.queues.len() {
-            let name = instance.queues.get(index).ok_or(ENODEV)?.name();
-            let data = QueueDirectory {
-                name: CString::try_from(name)?,
-                cpus: instance.cpu_list(index)?,
-            };
-            let directory = Kobject::in_directory(&mqs, &numbered(index)?, data)?;
-            queues.push(directory, GFP_KERNEL)?;
-        }
-        Ok(Self {
-            _queues: queues,
-            _mqs: mqs,
-            _instance: top,
-        })
+impl Inodes {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self(Atomic::new(0))
     }
 
-    fn announce(&self) {
-        self._instance.announce();
-    }
-}
-
-/// What is kept for a bound device.
-pub(crate) struct Bound {
-    instance: Arc<Instance>,
-    _directories: Directories,
-    _debug: Option<control::Directory>,
-}
-
-impl Bound {
-    fn new(probe: Probe<'_, Request>) -> Result<Self> {
-        let dev = probe.device();
-        let instance = Instance::new(probe)?;
-        Self::register(&dev, &instance)
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(ordering::Relaxed)
     }
 
-    /// Makes the device known to mounts and to user space.
-    fn register(dev: &virtio::Device, instance: &Arc<Instance>) -> Result<Self> {
-        let mut instances = INSTANCES.lock();
-        let tag = instance.tag();
-        if instances.bound.iter().any(|other| other.tag() == tag) {
-            dev_err!(dev.device(), "{tag:?}: another device has this tag\n");
-            return Err(EEXIST);
-        }
-        let kset = instances.kset.as_ref().ok_or(ENODEV)?;
-        let directories = Directories::new(dev, instance, kset)?;
-        let debug = match &instances.debug {
-            Some(parent) => {
-                let name = numbered(dev.index())?;
-                Some(control::Directory::new(parent, &name, instance)?)
-            }
-            None => None,
-        };
-        instances.bound.push(instance.clone(), GFP_KERNEL)?;
-        drop(instances);
-        directories.announce();
-        dev_info!(
-            dev.device(),
-            "{tag:?}: {} request queue(s)\n",
-            instance.request_queues()
-        );
-        Ok(Self {
-            instance: instance.clone(),
-            _directories: directories,
-            _debug: debug,
-        })
+    /// One more.
+    pub(crate) fn come(&self) {
+        self.0.fetch_add(1usize, ordering::Relaxed);
     }
 
-    /// Takes the device from mounts, and ends all its requests. Once more, it has no effect.
-    fn shut_down(&self) {
-        let mut instances = INSTANCES.lock();
-        instances
-            .bound
-            .retain(|other| !Arc::ptr_eq(other, &self.instance));
-        drop(instances);
-        self.instance.shut_down_window();
-        self.instance.queues.shut_down();
-    }
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        // Also of a device that mounts have seen, and whose probe fails then: nothing is left of it.
-        self.shut_down();
-    }
-}
-
-/// The virtio driver.
-pub(crate) struct Driver;
-
-#[cfg(not(VIRTIOFS_KUNIT))]
-impl virtio::Driver for Driver {
-    type Owner = Request;
-    type Data = Bound;
-
-    const ID_TABLE: &'static dyn kernel::device_id::IdTable<virtio::DeviceId, ()> = &ID_TABLE;
-
-    fn probe(dev: Probe<'_, Request>) -> impl PinInit<Bound, Error> {
-        Bound::new(dev)
-    }
-
-    fn remove(dev: BoundDevice<'_>, data: Pin<&Bound>) {
-        data.shut_down();
-        dev_info!(dev.device(), "{:?}: removed\n", data.instance.tag());
-    }
-
-    fn reset_prepare(dev: BoundDevice<'_>, data: Pin<&Bound>) {
-        data.shut_down();
-        dev_warn!(
-            dev.device(),
-            "{:?}: reset; unbind and bind the device to use it again\n",
-            data.instance.tag()
-        );
+    /// One less.
+    pub(crate) fn go(&self) {
+        self.0.fetch_sub(1usize, ordering::Relaxed);
     }
 }
 

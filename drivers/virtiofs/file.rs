@@ -10,6 +10,7 @@ use crate::{
     },
     dir::closed,
     direct,
+    errand::Errand,
     freshness::{
         Asked,
         LastAsked, //
@@ -36,7 +37,6 @@ use crate::{
         ends_early,
         read_cached, //
     },
-    patience::Errand,
     readdir,
     session::Session,
     setattr::resize,

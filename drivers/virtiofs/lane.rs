@@ -3,7 +3,7 @@
 //! What belongs to one virtqueue, so that requests of different queues share nothing.
 
 use crate::{
-    dax::Keeper,
+    lease::Lease,
     patience::Patience, //
 };
 use core::pin::Pin;
@@ -38,16 +38,16 @@ pub(crate) struct Lane {
     filling: Atomic<i32>,
     patience: Arc<Patience>,
     complaints: Pin<KBox<RateLimit>>,
-    window: Arc<Keeper>,
+    lease: Arc<Lease>,
 }
 
 impl Lane {
-    /// The lane `index` of `lanes` of the device `tag`, which has this `window` and this `patience`.
+    /// The lane `index` of `lanes` of the device `tag`, with the `lease` of its window and this `patience`.
     pub(crate) fn new(
         tag: &CStr,
         index: u64,
         lanes: u64,
-        window: Arc<Keeper>,
+        lease: Arc<Lease>,
         patience: Arc<Patience>,
     ) -> Result<Self> {
         Ok(Self {
@@ -60,7 +60,7 @@ impl Lane {
             filling: Atomic::new(0),
             patience,
             complaints: KBox::pin_init(RateLimit::new(), GFP_KERNEL)?,
-            window,
+            lease,
         })
     }
 
@@ -94,7 +94,7 @@ impl Lane {
             self.tag,
             self.index
         );
-        self.window.close_later();
+        self.lease.close_later();
     }
 
     /// A request that nobody waits for begins; returns how many there are now.
@@ -149,8 +149,8 @@ mod tests {
     use super::*;
     use kernel_ext::workqueue::OwnedQueue;
 
-    fn window() -> Result<Arc<Keeper>> {
-        Keeper::new(Arc::new(OwnedQueue::new(c"lane")?, GFP_KERNEL)?)
+    fn lease() -> Result<Arc<Lease>> {
+        Lease::new(Arc::new(OwnedQueue::new(c"lane")?, GFP_KERNEL)?)
     }
 
     /// Requests of all queues have different numbers, all even and none 0.
@@ -164,7 +164,7 @@ mod tests {
                 c"tag",
                 index as u64,
                 LANES as u64,
-                window()?,
+                lease()?,
                 Patience::new()?,
             )?;
             for _ in 0..EACH {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn background_counts() -> Result {
-        let lane = Lane::new(c"tag", 0, 1, window()?, Patience::new()?)?;
+        let lane = Lane::new(c"tag", 0, 1, lease()?, Patience::new()?)?;
         assert_eq!(lane.background_begins(), 1);
         assert_eq!(lane.background_begins(), 2);
         lane.background_ends();

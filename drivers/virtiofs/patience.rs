@@ -12,7 +12,6 @@
 //!
 //! In the C driver such tasks wait until the daemon answers.
 
-use crate::device::Instance;
 use kernel::{
     prelude::*,
     sync::{
@@ -27,7 +26,6 @@ use kernel::{
         Jiffies, //
     },
 };
-use kernel_ext::completion::Completion;
 
 /// The longest that it waits for something that does not go on, in milliseconds: with what it does besides, less than a second.
 const LONGEST: u32 = 700;
@@ -82,52 +80,6 @@ impl Patience {
     pub(crate) fn ended(&self, it: &InVain) {
         if it.0.xchg(ENDED, ordering::Full) == IN_VAIN {
             self.in_vain.fetch_sub(1, ordering::Relaxed);
-        }
-    }
-}
-
-/// What a task that exits has left to a work item.
-#[pin_data]
-pub(crate) struct Errand {
-    #[pin]
-    done: Completion,
-    in_vain: InVain,
-    patience: Arc<Patience>,
-}
-
-impl Errand {
-    /// One that is not done.
-    pub(crate) fn new(instance: &Instance) -> Result<Arc<Self>> {
-        let patience = instance.patience().clone();
-        Arc::pin_init(
-            pin_init!(Self {
-                done <- Completion::new(),
-                in_vain: InVain::new(),
-                patience,
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// It is done. Callable from any context.
-    pub(crate) fn end(&self) {
-        self.done.complete_all();
-        self.patience.ended(&self.in_vain);
-    }
-
-    /// Waits for it, as long as the daemon goes on to take what is written. Sleeps.
-    pub(crate) fn wait(&self, instance: &Instance) {
-        let mut stored = instance.stored();
-        loop {
-            let left = self.patience.left();
-            if left == 0 || self.done.wait_killable_timeout(left) != Ok(false) {
-                return;
-            }
-            let now = instance.stored();
-            if now == stored {
-                return self.patience.give_up(&self.in_vain);
-            }
-            stored = now;
         }
     }
 }

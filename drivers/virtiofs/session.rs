@@ -624,7 +624,7 @@ impl Session {
             let _ = self.instance.destroy();
         }
         if self.window.is_some() {
-            self.instance.release_window();
+            self.instance.lease().release();
         }
     }
 

@@ -6,6 +6,7 @@
 //! another filesystem of the host gets a superblock, and so a device number, of its own; it shares the session.
 
 use crate::{
+    binding,
     device::Instance,
     dir::Entries,
     export::Handles,
@@ -201,7 +202,7 @@ impl FileSystem for VirtioFs {
             (None, Some(source)) => source,
             (None, None) => return Err(refuse(context, c"", "the mount names no tag")),
         };
-        let Some(instance) = Instance::find(tag) else {
+        let Some(instance) = binding::find(tag) else {
             return Err(refuse(context, tag, "no device has this tag"));
         };
         let dax = context.options().dax;

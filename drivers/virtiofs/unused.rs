@@ -382,28 +382,3 @@ impl Session {
 pub(crate) fn is_out_of_files(e: Error) -> bool {
     e == EMFILE || e == ENFILE
 }
-
-/// How many inodes a device's sessions have the daemon keep. Callable from any context.
-pub(crate) struct Inodes(Atomic<usize>);
-
-impl Inodes {
-    /// None.
-    pub(crate) fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(ordering::Relaxed)
-    }
-
-    /// One more.
-    pub(crate) fn come(&self) {
-        self.0.fetch_add(1usize, ordering::Relaxed);
-    }
-
-    /// One less.
-    pub(crate) fn go(&self) {
-        self.0.fetch_sub(1usize, ordering::Relaxed);
-    }
-}

@@ -9,7 +9,13 @@
 //! - [`lane`]: a virtqueue and what belongs to it.
 //! - [`undo`]: late replies to tasks that were killed.
 //! - [`forget`]: what the daemon knows of inodes, and giving it back.
-//! - [`device`]: the device: its tag, its queues, its place in sysfs.
+//! - [`binding`]: the virtio driver: devices come and go.
+//! - [`device`]: a device: its tag, its queues.
+//! - [`sysfs`]: its place in sysfs.
+//! - [`lease`]: which session has its window.
+//! - [`outstanding`]: requests for the window that were not answered.
+//! - [`patience`]: how long tasks that exit wait for its daemon.
+//! - [`errand`]: work that they leave behind.
 //! - [`control`]: what operators see of requests, and can end.
 //!
 //! What the VFS asks for:
@@ -49,11 +55,13 @@
 mod acl;
 mod aio;
 mod attributes;
+mod binding;
 mod control;
 mod dax;
 mod device;
 mod dir;
 mod direct;
+mod errand;
 mod export;
 mod file;
 mod fill;
@@ -64,11 +72,13 @@ mod inode;
 mod ioctl;
 mod killpriv;
 mod lane;
+mod lease;
 mod listing;
 mod lock;
 mod namespace;
 mod opening;
 mod options;
+mod outstanding;
 mod page_cache;
 mod patience;
 mod readdir;
@@ -78,6 +88,7 @@ mod setattr;
 mod stores;
 mod superblock;
 mod symlink;
+mod sysfs;
 mod undo;
 mod unmap;
 mod unused;
@@ -133,14 +144,14 @@ struct Module {
     #[pin]
     _old_filesystem: vfs::Alias<VirtioFs>,
     #[pin]
-    _driver: driver::Registration<virtio::Adapter<device::Driver>>,
-    _presence: device::Presence,
+    _driver: driver::Registration<virtio::Adapter<binding::Driver>>,
+    _presence: binding::Presence,
 }
 
 impl kernel::InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            _presence: device::Presence::new()?,
+            _presence: binding::Presence::new()?,
             _driver <- driver::Registration::new(<Self as kernel::ModuleMetadata>::NAME, module),
             _old_filesystem <- vfs::Alias::new(c"virtio_fs", module),
             _filesystem <- vfs::Registration::new(module),

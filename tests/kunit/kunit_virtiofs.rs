@@ -14,6 +14,8 @@ mod acl;
 mod aio;
 #[path = "../../drivers/virtiofs/attributes.rs"]
 mod attributes;
+#[path = "../../drivers/virtiofs/binding.rs"]
+mod binding;
 #[path = "../../drivers/virtiofs/control.rs"]
 mod control;
 #[path = "../../drivers/virtiofs/dax/mod.rs"]
@@ -24,6 +26,8 @@ mod device;
 mod dir;
 #[path = "../../drivers/virtiofs/direct.rs"]
 mod direct;
+#[path = "../../drivers/virtiofs/errand.rs"]
+mod errand;
 #[path = "../../drivers/virtiofs/export.rs"]
 mod export;
 #[path = "../../drivers/virtiofs/file.rs"]
@@ -44,6 +48,8 @@ mod ioctl;
 mod killpriv;
 #[path = "../../drivers/virtiofs/lane.rs"]
 mod lane;
+#[path = "../../drivers/virtiofs/lease.rs"]
+mod lease;
 #[path = "../../drivers/virtiofs/listing.rs"]
 mod listing;
 #[path = "../../drivers/virtiofs/lock.rs"]
@@ -54,6 +60,8 @@ mod namespace;
 mod opening;
 #[path = "../../drivers/virtiofs/options.rs"]
 mod options;
+#[path = "../../drivers/virtiofs/outstanding.rs"]
+mod outstanding;
 #[path = "../../drivers/virtiofs/page_cache.rs"]
 mod page_cache;
 #[path = "../../drivers/virtiofs/patience.rs"]
@@ -72,6 +80,8 @@ mod stores;
 mod superblock;
 #[path = "../../drivers/virtiofs/symlink.rs"]
 mod symlink;
+#[path = "../../drivers/virtiofs/sysfs.rs"]
+mod sysfs;
 #[path = "../../drivers/virtiofs/undo.rs"]
 mod undo;
 #[path = "../../drivers/virtiofs/unmap.rs"]

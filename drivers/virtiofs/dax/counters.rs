@@ -5,60 +5,16 @@
 //! A name and a number in each line. All counts begin with the session, which is a mount; without one the file has a single
 //! word, that says so. Documentation/dax.md explains the names.
 
-use super::{
-    mode::Holder,
-    Window, //
-};
-use crate::device::Instance;
+use super::Window;
 use dax_map::Order;
-use kernel::{
-    debugfs::{
-        Dir,
-        File,
-        Writer, //
-    },
-    fmt::{
-        Formatter,
-        Result as FmtResult, //
-    },
-    prelude::*,
-    sync::Arc, //
+use kernel::fmt::{
+    Formatter,
+    Result as FmtResult, //
 };
-
-/// The file of a device that has a window.
-pub(crate) struct WindowEntry {
-    _file: Pin<KBox<File<WindowFile>>>,
-}
-
-impl WindowEntry {
-    /// Makes it in the directory of the device. Sleeps.
-    pub(crate) fn new(directory: &Dir, instance: &Arc<Instance>) -> Result<Self> {
-        let file = KBox::pin_init(
-            directory.read_only_file(c"window", WindowFile(instance.clone())),
-            GFP_KERNEL,
-        )?;
-        Ok(Self { _file: file })
-    }
-}
-
-/// The file about the window.
-struct WindowFile(Arc<Instance>);
-
-impl Writer for WindowFile {
-    fn write(&self, f: &mut Formatter<'_>) -> FmtResult {
-        match &*self.0.window_holder().lock() {
-            Holder::Session(window) => window.describe(f),
-            Holder::Left(outstanding) if outstanding.any() => f.write_str("awaited\n"),
-            Holder::None | Holder::Starting | Holder::Left(_) | Holder::Gone => {
-                f.write_str("unused\n")
-            }
-        }
-    }
-}
 
 impl Window {
     /// Writes what it shows now and what has happened so far.
-    fn describe(&self, f: &mut Formatter<'_>) -> FmtResult {
+    pub(super) fn write_counters(&self, f: &mut Formatter<'_>) -> FmtResult {
         // Nothing is written with the lock held: who reads may be slow.
         let state = self.state().lock();
         let (usage, counters) = (state.table.usage(), state.table.counters());

@@ -3,7 +3,6 @@
 //! Contents that are mapped from the device's window (DAX): the host's page cache, seen in the guest.
 //!
 //! - [`mode`]: which files.
-//! - [`keeper`]: who has the window, for interrupts.
 //! - [`mapped_file`]: what it knows of a file.
 //! - [`state`]: what the window lock guards: ranges, and what is under way for them.
 //! - [`window`]: what the window shows, and the requests that change that.
@@ -13,7 +12,6 @@
 //! - [`times`]: the time of modification of what is stored to.
 //! - [`layout`]: what a range shows is taken out of page tables and files.
 //! - [`reclaim`]: ranges that are given up.
-//! - [`outstanding`]: requests for the window that were not answered.
 //! - [`wait`]: tasks that wait for a range.
 //! - [`counters`]: what the window tells of itself.
 
@@ -21,11 +19,9 @@ mod copies;
 mod counters;
 mod fault;
 mod io;
-mod keeper;
 mod layout;
 mod mapped_file;
 mod mode;
-mod outstanding;
 mod reclaim;
 mod state;
 mod times;
@@ -36,19 +32,16 @@ pub(crate) use copies::{
     outdate_by_host,
     outdate_locked, //
 };
-pub(crate) use counters::WindowEntry;
 pub(crate) use fault::Faults;
 pub(crate) use io::{
     read,
     write, //
 };
-pub(crate) use keeper::Keeper;
 pub(crate) use layout::break_layouts;
 pub(crate) use mapped_file::MappedFile;
 pub(crate) use mode::{
     applies,
-    Claim,
-    Holder, //
+    Claim, //
 };
 pub(crate) use state::Run;
 pub(crate) use times::{

@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which files are mapped, and whose the window is.
+//! DAX modes: which files are mapped, and which session has a window.
 //!
 //! | mount option | window | file |
 //! |---|---|---|
 //! | `dax=always`, `dax` | there has to be one | every regular file |
 //! | `dax=inode`, none | if there is one | those that the daemon marks (`FUSE_ATTR_DAX`) |
 //! | `dax=never` | | none |
-//!
-//! A device has one window, and a session at a time has it: while one that was aborted is still mounted, or the daemon has not
-//! answered all it was asked for the window, the next one does without.
 
-use super::{
-    outstanding::Outstanding,
-    Window, //
-};
+use super::Window;
 use crate::{
     device::Instance,
+    lease::Refused,
     options::Dax,
     session::Session, //
 };
@@ -26,58 +21,13 @@ use fuse_proto::{
     Negotiated, //
 };
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    },
+    sync::Arc, //
 };
 use kernel_ext::dax::Memory;
 
 /// What this driver can do with a window, besides what it always can.
 const OFFERED: InitFlags = InitFlags::MAP_ALIGNMENT.with(InitFlags::HAS_INODE_DAX);
-
-/// Who has the window of a device.
-#[derive(Default)]
-pub(crate) enum Holder {
-    /// Nobody.
-    #[default]
-    None,
-    /// A session that is starting.
-    Starting,
-    /// A session.
-    Session(Arc<Window>),
-    /// Nobody, but the last session has left these requests behind.
-    Left(Arc<Outstanding>),
-    /// The device is gone.
-    Gone,
-}
-
-impl Holder {
-    /// Nobody, as yet.
-    pub(crate) fn new() -> Result<Pin<KBox<Mutex<Self>>>> {
-        KBox::pin_init(new_mutex!(Self::default(), "Holder"), GFP_KERNEL)
-    }
-
-    /// The session that had it, or was starting, is over.
-    pub(crate) fn release(&mut self) {
-        *self = match self {
-            Self::Session(window) => Self::Left(window.outstanding().clone()),
-            Self::Starting => Self::None,
-            Self::None | Self::Left(_) | Self::Gone => return,
-        };
-    }
-
-    /// Whether a session can have it.
-    pub(super) fn is_free(&self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Left(outstanding) => !outstanding.any(),
-            Self::Starting | Self::Session(_) | Self::Gone => false,
-        }
-    }
-}
 
 /// The window of a device, for a session that is starting. Dropped, it is others' again.
 pub(crate) struct Claim {
@@ -104,15 +54,13 @@ impl Claim {
         if mode == Some(Dax::Never) {
             return None;
         }
-        let mut holder = instance.window_holder().lock();
-        if !holder.is_free() {
-            if let Holder::Left(_) = *holder {
+        if let Err(refused) = instance.lease().acquire() {
+            if refused == Refused::Unanswered {
                 let tag = instance.tag();
                 pr_warn!("{tag:?}: the daemon has not answered all that it was asked for the window before the last unmount\n");
             }
             return None;
         }
-        *holder = Holder::Starting;
         Some(Self {
             instance: instance.clone(),
             memory: memory.clone(),
@@ -147,21 +95,14 @@ impl Claim {
 
     /// It is the session's.
     pub(crate) fn keep(mut self, window: &Arc<Window>) {
-        let mut holder = self.instance.window_holder().lock();
-        if matches!(*holder, Holder::Starting) {
-            *holder = Holder::Session(window.clone());
-            self.kept = true;
-        } else {
-            window.close();
-        }
-        drop(holder);
+        self.kept = self.instance.lease().assign(window.clone());
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.kept {
-            self.instance.release_window();
+            self.instance.lease().release();
         }
     }
 }

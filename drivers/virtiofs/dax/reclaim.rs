@@ -285,7 +285,7 @@ impl Window {
 
     /// The device goes: takes all that is shown out of page tables and files, also those that are still mounted, and gives the
     /// ranges back, as far as the daemon still answers. Sleeps.
-    pub(crate) fn shut_down(self: &Arc<Self>, instance: &Instance) {
+    pub(super) fn give_up_all(&self, instance: &Instance) {
         self.close();
         self.copies().give_up(usize::MAX);
         let ranges = self.state().lock().files.len();
@@ -321,7 +321,7 @@ impl Window {
     }
 
     /// Sends REMOVEMAPPING for all ranges, as long as these are answered soon.
-    fn give_back(self: &Arc<Self>, instance: &Instance) {
+    fn give_back(&self, instance: &Instance) {
         // That of the session may be closed.
         let connection = Connection::new();
         let mut waits = 0;

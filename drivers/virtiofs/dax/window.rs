@@ -9,7 +9,6 @@ use super::{
     copies::Copies,
     layout::bytes_of,
     mapped_file::MappedFile,
-    outstanding::Outstanding,
     state::{
         Ending,
         Run,
@@ -22,7 +21,13 @@ use super::{
     },
 };
 use crate::{
+    device::Instance,
     lane::Lane,
+    lease::Tenant,
+    outstanding::{
+        MapRequest,
+        Outstanding, //
+    },
     request::{
         judge,
         Request, //
@@ -52,6 +57,10 @@ use fuse_proto::{
     Setupmapping, //
 };
 use kernel::{
+    fmt::{
+        Formatter,
+        Result as FmtResult, //
+    },
     new_spinlock,
     prelude::*,
     sync::{
@@ -135,6 +144,15 @@ struct LostMapping {
     slots: KVec<SlotId>,
 }
 
+impl End<Request> for MapRequest {
+    /// Runs before the waiter is woken, for which that may be the last thing that its session waits for.
+    fn ended(&self, _lane: &Lane, _transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
+        if matches!(outcome, Outcome::Returned(_) | Outcome::Late(_)) {
+            self.returned();
+        }
+    }
+}
+
 impl End<Request> for LostMapping {
     /// Leaves the rest to a work item: the window lock is not for interrupts.
     fn ended(&self, _lane: &Lane, transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
@@ -170,6 +188,24 @@ impl LostMapping {
     }
 }
 
+impl Tenant for Window {
+    fn close(&self) {
+        Window::close(self);
+    }
+
+    fn shut_down(&self, instance: &Instance) {
+        self.give_up_all(instance);
+    }
+
+    fn outstanding(&self) -> &Arc<Outstanding> {
+        &self.outstanding
+    }
+
+    fn describe(&self, f: &mut Formatter<'_>) -> FmtResult {
+        self.write_counters(f)
+    }
+}
+
 impl Window {
     /// An empty one in `memory`, with ranges aligned to `alignment` bytes, of which there are `ranges` at most, see
     /// [`State::new`]. Sleeps.
@@ -197,11 +233,6 @@ impl Window {
     /// The memory that it is a view of.
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
-    }
-
-    /// The requests for it that were not answered.
-    pub(crate) fn outstanding(&self) -> &Arc<Outstanding> {
-        &self.outstanding
     }
 
     /// The copies of pages of its files.

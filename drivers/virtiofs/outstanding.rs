@@ -5,10 +5,6 @@
 //! What ends the wait for an answer does not end the request: the daemon may still carry it out. As long as there is one, nobody
 //! knows what the window shows, or will show, at its place. So the next session does without the window.
 
-use crate::{
-    lane::Lane,
-    request::Request, //
-};
 use kernel::{
     prelude::*,
     sync::{
@@ -19,28 +15,23 @@ use kernel::{
         Arc, //
     },
 };
-use virtio::{
-    End,
-    Outcome,
-    Transfer, //
-};
 
 /// Counts them.
 pub(crate) struct Outstanding(Atomic<usize>);
 
 impl Outstanding {
     /// None as yet. Errors: `ENOMEM`.
-    pub(super) fn new() -> Result<Arc<Self>> {
+    pub(crate) fn new() -> Result<Arc<Self>> {
         Ok(Arc::new(Self(Atomic::new(0)), GFP_KERNEL)?)
     }
 
     /// Whether there is any.
-    pub(super) fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         self.0.load(ordering::Acquire) != 0
     }
 
     /// One more, which is about to be sent.
-    pub(super) fn begin(self: &Arc<Self>) -> MapRequest {
+    pub(crate) fn begin(self: &Arc<Self>) -> MapRequest {
         self.0.fetch_add(1, ordering::Relaxed);
         MapRequest {
             of: self.clone(),
@@ -57,18 +48,9 @@ pub(crate) struct MapRequest {
 
 impl MapRequest {
     /// The device has returned it. Callable from any context.
-    fn returned(&self) {
+    pub(crate) fn returned(&self) {
         if self.returned.xchg(1, ordering::Relaxed) == 0 {
             self.of.0.fetch_sub(1, ordering::Release);
-        }
-    }
-}
-
-impl End<Request> for MapRequest {
-    /// Runs before the waiter is woken, for which that may be the last thing that its session waits for.
-    fn ended(&self, _lane: &Lane, _transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
-        if matches!(outcome, Outcome::Returned(_) | Outcome::Late(_)) {
-            self.returned();
         }
     }
 }
