@@ -4,7 +4,7 @@
 
 use crate::{
     dax,
-    freshness::Asked,
+    epoch::Asked,
     inode::{
         timespec,
         NodeInode,

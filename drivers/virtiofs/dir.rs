@@ -6,13 +6,13 @@
 //! request is made, also not for names that do not exist.
 
 use crate::{
+    epoch::{
+        is_doubted,
+        Asked, //
+    },
     file::Handle,
     forget::Known,
-    freshness::{
-        is_doubted,
-        Asked,
-        Deadline, //
-    },
+    freshness::Deadline,
     inode::{
         self,
         impl_inode_operations,
@@ -239,7 +239,7 @@ pub(crate) fn instantiate(
 ) -> Result<InodeRef<VirtioFs>> {
     let sb = dir.super_block();
     let known = Known::counted(entry.node);
-    sb.data().session()?.keep_bound();
+    sb.data().volume()?.keep_bound();
     inode::get(
         sb,
         known,

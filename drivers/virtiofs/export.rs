@@ -7,8 +7,8 @@
 //! at all (`NO_EXPORT_SUPPORT`).
 
 use crate::{
+    epoch::Asked,
     forget::Known,
-    freshness::Asked,
     inode::{
         self,
         NodeInode, //

@@ -10,11 +10,11 @@ use crate::{
     },
     dir::closed,
     direct,
-    errand::Errand,
-    freshness::{
+    epoch::{
         Asked,
         LastAsked, //
     },
+    errand::Errand,
     gate::Held,
     inode::NodeInode,
     ioctl,
@@ -294,8 +294,7 @@ impl Handle {
             handle.began = asked.min(handle.began);
         }
         // O_TRUNC needs the attributes even before the first OPEN has told whether contents are kept.
-        let asks =
-            !dir && walked.is_none() && !expected_to_keep(session, inode).unwrap_or(!truncate);
+        let asks = !dir && walked.is_none() && !expected_to_keep(inode).unwrap_or(!truncate);
         if truncate && asks {
             // Before it is emptied, as others may have it open. What has failed is asked for later.
             let _ = inode.ask(None);
@@ -361,12 +360,12 @@ impl Handle {
 
     /// It is a handle of this inode: from here on what mappings write is written back through it, if it can write.
     pub(crate) fn join(&mut self, inode: &Inode<VirtioFs>, flags: u32) -> Result {
-        let session = inode.session()?;
         if self.counted {
-            has_opened(session, inode, self.flags);
+            has_opened(inode, self.flags);
         }
         if inode.is_dax() {
-            self.run = Some(session.window().ok_or(ENODEV)?.new_run()?);
+            let window = inode.super_block().data().window();
+            self.run = Some(window.ok_or(ENODEV)?.new_run()?);
         }
         if flags & flags::O_ACCMODE != flags::O_RDONLY {
             inode.data().writers().add(self.fh, flags)?;

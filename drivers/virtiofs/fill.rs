@@ -3,11 +3,11 @@
 //! Folios that a READ fills: what its answer says of the end of the file.
 
 use crate::{
-    freshness::{
+    epoch::{
         is_doubted,
-        Asked,
-        Freshness, //
+        Asked, //
     },
+    freshness::Freshness,
     lane::Lane,
     request::{
         check,

@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long what the daemon has said of an inode is good.
+//! Validity of cached attributes, names and contents.
 //!
-//! Attributes and names have a time to live. It ends early when this kernel changes what they tell; and what was asked for before a
-//! change may arrive after it, and is not taken over then. What a killed task has left under way ends some time, and whatever was
-//! known before is in doubt then. Nothing here sleeps or takes a lock.
+//! Attributes and names have a time to live. It ends early when this kernel changes what they tell, or when everything is
+//! [doubted](crate::epoch::doubt_everything). Nothing here sleeps or takes a lock.
 
-use fuse_proto::{
-    Opcode,
-    Ttl, //
+use crate::epoch::{
+    doubts,
+    Asked,
+    LastAsked,
+    LastChange,
+    DOUBT, //
 };
+use fuse_proto::Ttl;
 #[cfg(VIRTIOFS_KUNIT)]
 use kernel::prelude::*;
-use kernel::sync::{
-    atomic::{
-        ordering,
-        Atomic, //
-    },
-    barrier::{
-        smp_mb,
-        Full, //
-    }, //
+use kernel::sync::atomic::{
+    ordering,
+    Atomic, //
 };
 use vfs::time::{
     deadline,
@@ -185,139 +182,6 @@ impl KeepCache {
     }
 }
 
-/// How often attributes were asked for since boot, of any inode. It orders questions and changes: a change remembers the last question
-/// before it. One more, so that 0 is free.
-static QUESTIONS: Atomic<u64> = Atomic::new(1);
-
-/// When attributes were asked for. What they say is at least as new as this, and maybe no newer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Asked(u64);
-
-impl Asked {
-    /// As a number, to be kept in a word with other things.
-    pub(crate) fn number(self) -> u64 {
-        self.0
-    }
-
-    /// As it was kept.
-    pub(crate) fn of_number(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// They are asked for now.
-    pub(crate) fn now() -> Self {
-        Self(QUESTIONS.fetch_add(1u64, ordering::Full).wrapping_add(1))
-    }
-}
-
-/// An [`Asked`] that any CPU may set. Callable from any context.
-pub(crate) struct LastAsked(Atomic<u64>);
-
-impl LastAsked {
-    /// Of what was never asked for.
-    pub(crate) fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    /// It is known as of then, unless it was known as of later.
-    pub(crate) fn advance(&self, asked: Asked) {
-        let mut last = self.0.load(ordering::Relaxed);
-        while last < asked.0 {
-            match self.0.cmpxchg(last, asked.0, ordering::Full) {
-                Ok(_) => break,
-                Err(other) => last = other,
-            }
-        }
-    }
-
-    /// It is known as of then.
-    pub(crate) fn set(&self, asked: Asked) {
-        self.0.store(asked.0, ordering::Relaxed);
-    }
-
-    /// As of when it is known.
-    pub(crate) fn get(&self) -> Asked {
-        Asked(self.0.load(ordering::Relaxed))
-    }
-}
-
-/// When something was last changed: between which questions for attributes. Callable from any context.
-///
-/// C: `attr_version`, which counts the changes instead.
-pub(crate) struct LastChange(Atomic<u64>);
-
-impl LastChange {
-    /// Of what was never changed.
-    pub(crate) const fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    /// It has just been changed.
-    pub(crate) fn is_now(&self) {
-        // Pairs with the counting of a question that is not seen here: it is asked after the change.
-        smp_mb(Full);
-        let now = QUESTIONS.load(ordering::Relaxed);
-        let mut last = self.0.load(ordering::Relaxed);
-        // Who changes it at the same time may have seen more questions.
-        while last < now {
-            match self.0.cmpxchg(last, now, ordering::Release) {
-                Ok(_) => break,
-                Err(other) => last = other,
-            }
-        }
-    }
-
-    /// Whether what was asked for then may be older.
-    pub(crate) fn is_after(&self, asked: Asked) -> bool {
-        let change = self.0.load(ordering::Acquire);
-        change != 0 && asked.0 <= change
-    }
-}
-
-/// How often everything was doubted since boot, see [`doubt_everything`], in the upper bits, as in a [`Deadline`].
-static DOUBTS: Atomic<u64> = Atomic::new(0);
-
-/// When everything was last doubted.
-static DOUBTED: LastChange = LastChange::new();
-
-/// Whether a request may change names, attributes or contents. OPEN empties a file with O_TRUNC.
-pub(crate) fn may_change(opcode: Opcode) -> bool {
-    matches!(
-        opcode,
-        Opcode::Setattr
-            | Opcode::Symlink
-            | Opcode::Mknod
-            | Opcode::Mkdir
-            | Opcode::Unlink
-            | Opcode::Rmdir
-            | Opcode::Rename
-            | Opcode::Rename2
-            | Opcode::Link
-            | Opcode::Open
-            | Opcode::Create
-            | Opcode::Tmpfile
-            | Opcode::Write
-            | Opcode::Setxattr
-            | Opcode::Removexattr
-            | Opcode::Ioctl
-            | Opcode::Fallocate
-            | Opcode::CopyFileRange
-            | Opcode::CopyFileRange64
-    )
-}
-
-/// A request has ended that may have changed something, and whose waiter had been killed: what is known of any inode or name was asked
-/// for before, and may be as it was. That of all mounts, as this is rare. Callable from any context.
-pub(crate) fn doubt_everything() {
-    DOUBTED.is_now();
-    DOUBTS.fetch_add(Deadline::DOUBT, ordering::Release);
-}
-
-/// Whether everything was doubted since it was `asked` for. Callable from any context.
-pub(crate) fn is_doubted(asked: Asked) -> bool {
-    DOUBTED.is_after(asked)
-}
-
 /// Until when something is good, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline(u64);
@@ -326,16 +190,14 @@ impl Deadline {
     /// It is not good.
     pub(crate) const NEVER: Self = Self(0);
 
-    /// Bits of the word for the time, in jiffies since boot. The others have [`DOUBTS`], of which the 65536th is like the first.
-    const TIME_BITS: u32 = 48;
-    const DOUBT: u64 = 1 << Self::TIME_BITS;
-    const TIME: u64 = Self::DOUBT - 1;
+    /// Bits of the word for the time, in jiffies since boot. The others have the number of [`doubts`].
+    const TIME: u64 = DOUBT - 1;
 
-    /// Of what is good for `ttl` from now on. Whether it was [doubted](is_doubted) already is to be looked at after this.
+    /// Of what is good for `ttl` from now on. Whether it was [doubted](crate::epoch::is_doubted) already is to be looked at after this.
     pub(crate) fn of(ttl: Ttl) -> Self {
         match deadline_of(ttl).min(Self::TIME) {
             0 => Self::NEVER,
-            time => Self(DOUBTS.load(ordering::Acquire) | time),
+            time => Self(doubts() | time),
         }
     }
 
@@ -351,7 +213,7 @@ impl Deadline {
 
     /// Until when it is good, in jiffies since boot; 0 if it has been doubted since.
     pub(crate) fn time(self) -> u64 {
-        match self.0 ^ DOUBTS.load(ordering::Relaxed) {
+        match self.0 ^ doubts() {
             time if time <= Self::TIME => time,
             _ => 0,
         }
@@ -360,7 +222,7 @@ impl Deadline {
     /// Whether it is good still.
     pub(crate) fn is_ahead(self) -> bool {
         // The time, unless there were others since.
-        let time = self.0 ^ DOUBTS.load(ordering::Relaxed);
+        let time = self.0 ^ doubts();
         jiffies_64() < time && time <= Self::TIME
     }
 }
@@ -379,6 +241,10 @@ fn deadline_of(ttl: Ttl) -> u64 {
 #[kunit_tests(virtiofs_freshness)]
 mod tests {
     use super::*;
+    use crate::epoch::{
+        doubt_everything,
+        is_doubted, //
+    };
 
     #[test]
     fn deadlines() {

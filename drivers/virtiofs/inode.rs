@@ -15,18 +15,20 @@ use crate::{
         MappedFile, //
     },
     dir::Directory,
+    epoch::{
+        is_doubted,
+        Asked,
+        LastAsked,
+        LastChange, //
+    },
     file::{
         DirectoryFiles,
         RegularFiles, //
     },
     forget::Known,
     freshness::{
-        is_doubted,
-        Asked,
         Freshness,
-        KeepCache,
-        LastAsked,
-        LastChange, //
+        KeepCache, //
     },
     killpriv,
     listing::Listing,
@@ -269,7 +271,7 @@ impl Node {
         asked < self.answered.get()
     }
 
-    /// Whether [everything was doubted](crate::freshness::doubt_everything) since the attributes were asked for that are known.
+    /// Whether [everything was doubted](crate::epoch::doubt_everything) since the attributes were asked for that are known.
     pub(crate) fn is_doubted(&self) -> bool {
         is_doubted(self.answered.get())
     }
@@ -448,7 +450,7 @@ impl NodeInode for Inode<VirtioFs> {
             freshness.expire_all();
         }
 
-        if attr.kind == FileType::Regular && self.session()?.window().is_some() {
+        if attr.kind == FileType::Regular && self.super_block().data().window().is_some() {
             let dax = dax::applies(self.session()?, self.super_block().data().dax(), attr.flags);
             if dax != self.is_dax() {
                 // An inode is one or the other as long as it lives.
@@ -583,7 +585,7 @@ pub(crate) fn get(
                 session.instance().inodes().come();
                 let inode = complete(inode, attr, ttl, asked)?;
                 if node != NodeId::ROOT {
-                    session.inode_made(sb.data(), &inode);
+                    sb.data().volume()?.inode_made(sb.data(), &inode);
                 }
                 return Ok(inode);
             }
@@ -645,7 +647,7 @@ fn complete(
     let mount = inode.super_block().data();
     let session = mount.session()?;
     let regular = attr.kind == FileType::Regular;
-    let dax = regular && dax::applies(session, mount.dax(), attr.flags);
+    let dax = regular && mount.window().is_some() && dax::applies(session, mount.dax(), attr.flags);
     let keeps_times = regular && !dax && session.has(InitFlags::WRITEBACK_CACHE);
     if keeps_times {
         inode.set_atime_remote();

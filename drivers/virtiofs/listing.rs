@@ -11,7 +11,7 @@
 //! the middle then, and does not find his position any more, asks the daemon.
 
 use crate::{
-    freshness::Asked,
+    epoch::Asked,
     inode::{
         Node,
         NodeInode, //

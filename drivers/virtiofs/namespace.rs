@@ -14,17 +14,17 @@ use crate::{
         is_doubtful,
         lookup, //
     },
+    epoch::Asked,
     file::Handle,
     forget::Known,
-    freshness::Asked,
     inode::NodeInode,
+    room::is_out_of_files,
     setattr::take_over,
     superblock::{
         caller,
         creator,
         VirtioFs, //
     },
-    unused::is_out_of_files,
     walks, //
 };
 use fuse_proto::{

@@ -12,7 +12,7 @@
 //! A file that has no link any more has lost its name, and the VFS looks the name up once more.
 
 use crate::{
-    freshness::Asked,
+    epoch::Asked,
     inode::NodeInode,
     session::Session,
     superblock::{
@@ -43,16 +43,19 @@ use vfs::{
 
 /// Whether the reply to OPEN is expected to say `FOPEN_KEEP_CACHE`: by the last reply for this file, or else for any file. [`None`] before
 /// the first OPEN.
-pub(crate) fn expected_to_keep(session: &Session, inode: &Inode<VirtioFs>) -> Option<bool> {
+pub(crate) fn expected_to_keep(inode: &Inode<VirtioFs>) -> Option<bool> {
+    let volume = inode.super_block().data().volume().ok()?;
     let of_inode = inode.data().keep_cache().get();
-    of_inode.or_else(|| session.keep_cache().get())
+    of_inode.or_else(|| volume.keep_cache().get())
 }
 
 /// The daemon has opened a file like this.
-pub(crate) fn has_opened(session: &Session, inode: &Inode<VirtioFs>, flags: OpenReplyFlags) {
+pub(crate) fn has_opened(inode: &Inode<VirtioFs>, flags: OpenReplyFlags) {
     let keeps = flags.contains(OpenReplyFlags::KEEP_CACHE);
     inode.data().keep_cache().set(keeps);
-    session.keep_cache().set(keeps);
+    if let Ok(volume) = inode.super_block().data().volume() {
+        volume.keep_cache().set(keeps);
+    }
 }
 
 /// Whether files or directories need not be opened at a daemon that does not know how to.

@@ -6,11 +6,11 @@
 //! for its lock. A read ahead is cut into requests as large as the daemon takes.
 
 use crate::{
+    epoch::Asked,
     fill::{
         read_pages,
         Fill, //
     },
-    freshness::Asked,
     inode::NodeInode,
     superblock::{
         caller,

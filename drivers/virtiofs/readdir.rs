@@ -15,8 +15,8 @@ use crate::{
         grant,
         instantiate, //
     },
+    epoch::Asked,
     forget::Known,
-    freshness::Asked,
     inode::NodeInode,
     listing::Served,
     superblock::{

@@ -2,31 +2,24 @@
 
 //! A FUSE session: from INIT to DESTROY.
 //!
-//! All superblocks of a device, the mount's own and those of its submounts, share one session.
+//! It knows no filesystem: the superblocks that share it are a [volume](crate::volume).
 
 use crate::{
-    dax::{
-        self,
-        Window, //
-    },
     device::Instance,
     forget::{
         Forgets,
         Known, //
     },
-    freshness::KeepCache,
-    options::Dax,
     request::{
         insist,
         Request,
         Sent, //
     },
+    room::Room,
     stores::{
         Batch,
         Stores, //
     },
-    superblock::Mount,
-    unused::Unused, //
 };
 use fuse_proto::{
     Caller,
@@ -154,18 +147,14 @@ fn is_optional(opcode: Opcode) -> bool {
 pub(crate) struct Session {
     instance: Arc<Instance>,
     agreed: Negotiated,
-    window: Option<Arc<Window>>,
     /// The largest payload of a request in bytes.
     max_payload: usize,
     /// Opcodes that the daemon does not know, a bit each.
     unknown: Atomic<u64>,
     /// What owners of locks are called at the daemon.
     owners: SipHash,
-    keep_cache: KeepCache,
     /// Closed when the session is to end now.
     connection: Connection,
-    /// Superblocks of the session.
-    superblocks: Atomic<i32>,
     forgets: Forgets,
     /// What is being written back.
     #[pin]
@@ -173,24 +162,12 @@ pub(crate) struct Session {
     /// Runs a while after an inode was forgotten.
     #[pin]
     flush: DelayedWork<Session, FLUSH>,
-    /// Runs now and then as long as the window shows something.
     #[pin]
-    clock: DelayedWork<Session, CLOCK>,
-    #[pin]
-    unused: Unused,
-    /// Runs when inodes are to be looked at that nobody may use.
-    #[pin]
-    age: DelayedWork<Session, AGE>,
-    /// Runs when the daemon has no room left.
-    #[pin]
-    room: DelayedWork<Session, ROOM>,
+    room: Room,
 }
 
-/// The numbers of a session's work items.
+/// The number of a session's work item.
 const FLUSH: u64 = 0;
-const CLOCK: u64 = 1;
-pub(crate) const AGE: u64 = 2;
-pub(crate) const ROOM: u64 = 3;
 
 /// How long an inode waits for others that are forgotten in the same request, in milliseconds: time for some more to be removed by
 /// the same program, and too short for anybody to miss the room on the host.
@@ -198,20 +175,6 @@ const FORGET_DELAY: u32 = 10;
 
 impl_has_delayed_work! {
     impl HasDelayedWork<Self, FLUSH> for Session { self.flush }
-    impl HasDelayedWork<Self, CLOCK> for Session { self.clock }
-    impl HasDelayedWork<Self, AGE> for Session { self.age }
-    impl HasDelayedWork<Self, ROOM> for Session { self.room }
-}
-
-impl WorkItem<CLOCK> for Session {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        let Some(window) = this.window() else { return };
-        if window.look_for_idle(&this) {
-            this.keep_time();
-        }
-    }
 }
 
 impl WorkItem<FLUSH> for Session {
@@ -223,17 +186,14 @@ impl WorkItem<FLUSH> for Session {
 }
 
 impl Session {
-    /// Starts a session with the daemon behind `instance`. Sleeps.
-    pub(crate) fn start(instance: Arc<Instance>, mode: Option<Dax>) -> Result<Arc<Self>> {
+    /// Starts a session with the daemon behind `instance`, which is offered these flags besides those that are always. Sleeps.
+    pub(crate) fn start(instance: Arc<Instance>, offers: InitFlags) -> Result<Arc<Self>> {
         let max_pages = instance
             .max_segments()
             .saturating_sub(OTHER_SEGMENTS)
             .clamp(1, MAX_PAGES);
-        let claim = dax::Claim::new(&instance, mode);
         let init = Init {
-            flags: claim
-                .as_ref()
-                .map_or(OFFERED, |claim| OFFERED.with(claim.offers())),
+            flags: OFFERED.with(offers),
             max_readahead: MAX_READAHEAD,
             max_pages: u16::try_from(max_pages)?,
         };
@@ -250,54 +210,21 @@ impl Session {
         let stores = Stores::new()?;
         let forgets = Forgets::new(instance.request_queues())?;
         let max_payload = usize::from(agreed.max_pages) * kernel::page::PAGE_SIZE;
-        let window = match &claim {
-            Some(claim) => claim.window(&agreed)?,
-            None => None,
-        };
-        let session = Arc::pin_init(
+        Arc::pin_init(
             pin_init!(Self {
                 instance,
-                window,
                 agreed,
                 max_payload,
                 unknown: Atomic::new(0),
                 owners: SipHash::random(),
-                keep_cache: KeepCache::unknown(),
                 connection,
-                superblocks: Atomic::new(0),
                 forgets,
                 stores <- stores,
                 flush <- new_delayed_work!("virtiofs::Session::flush"),
-                clock <- new_delayed_work!("virtiofs::Session::clock"),
-                unused <- Unused::new(),
-                age <- new_delayed_work!("virtiofs::Session::age"),
-                room <- new_delayed_work!("virtiofs::Session::room"),
+                room <- Room::new(),
             }),
             GFP_KERNEL,
-        )?;
-        if let (Some(claim), Some(window)) = (claim, &session.window) {
-            claim.keep(window);
-        }
-        Ok(session)
-    }
-
-    /// The window that files are mapped into, if there is one.
-    pub(crate) fn window(&self) -> Option<&Arc<Window>> {
-        self.window.as_ref()
-    }
-
-    /// The window shows something: from here on it is looked now and then whether it is used. Not called any more once the last
-    /// superblock [left](Session::leave).
-    pub(crate) fn keep_time(self: &Arc<Self>) {
-        if !self.is_connected() {
-            return;
-        }
-        let delay = msecs_to_jiffies(dax::IDLE_CHECK);
-        // It may run already.
-        let _ = self
-            .instance
-            .work()
-            .enqueue_delayed::<_, CLOCK>(self.clone(), delay);
+        )
     }
 
     /// What was agreed on.
@@ -347,14 +274,9 @@ impl Session {
         self.unknown.load(ordering::Relaxed) & opcode.bit() != 0
     }
 
-    /// The last OPEN's word on cached contents, of any file.
-    pub(crate) fn keep_cache(&self) -> &KeepCache {
-        &self.keep_cache
-    }
-
-    /// What it knows of inodes that nobody uses.
-    pub(crate) fn unused(&self) -> &Unused {
-        &self.unused
+    /// Room for inodes and handles at the daemon.
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Sends `op` and waits for its reply; see [`Instance::call`]. `ENOSYS` is remembered, and then returned at once. If the daemon
@@ -454,11 +376,6 @@ impl Session {
             fsleep(Delta::from_millis(1));
         }
         Ok(())
-    }
-
-    /// Whether no other superblock belongs to the session.
-    pub(crate) fn has_one_superblock(&self) -> bool {
-        self.superblocks.load(ordering::Relaxed) == 1
     }
 
     /// As [`Session::call`], for who waits in a task that no signal reaches, and may ask later: `EINTR` after a while, and at once as
@@ -589,25 +506,9 @@ impl Session {
         self.forgets.flush(&self.instance, &self.connection);
     }
 
-    /// Another superblock belongs to the session. Sleeps.
-    pub(crate) fn join(&self, mount: Arc<Mount>) -> Result {
-        self.unused.join(mount)?;
-        self.superblocks.fetch_add(1, ordering::Relaxed);
-        Ok(())
-    }
-
-    /// A superblock is gone; with the last one the session ends. Sleeps, and a fatal signal ends that.
-    pub(crate) fn leave(self: &Arc<Self>, mount: &Mount) {
-        self.unused.leave(mount);
-        if self.superblocks.fetch_sub(1, ordering::Full) != 1 {
-            return;
-        }
-        // Late replies are undone while the daemon can still be told.
-        self.instance.work().flush();
-        // Nobody maps any more, and no inode is left.
-        cancel_delayed::<_, CLOCK>(self);
-        cancel_delayed::<_, AGE>(self);
-        cancel_delayed::<_, ROOM>(self);
+    /// Ends the session: everything is forgotten, then the connection is closed, and the daemon told. No inode is left, and nobody else
+    /// uses it any more but work items; `closed` is called when these are done, too. Sleeps, and a fatal signal ends that.
+    pub(crate) fn end(self: &Arc<Self>, closed: impl FnOnce()) {
         cancel_delayed::<_, FLUSH>(self);
         self.forgets.flush(&self.instance, &self.connection);
         // What a work item has taken off the lists must be sent before DESTROY, too.
@@ -617,24 +518,18 @@ impl Session {
         // A late reply may have had more forgotten since. Who saw the connection open is done with it after this, and no work is
         // put off any more: this module can go with the last superblock, and what runs later would run without it.
         self.instance.work().flush();
-        cancel_delayed::<_, CLOCK>(self);
+        closed();
         cancel_delayed::<_, FLUSH>(self);
         if was_open && may_part {
             // The daemon may be gone as well; then there is nobody to part from.
             let _ = self.instance.destroy();
         }
-        if self.window.is_some() {
-            self.instance.lease().release();
-        }
     }
 
-    /// Ends the session at once: whoever waits gets `ENOTCONN`.
+    /// Ends its requests at once, with `ENOTCONN`.
     pub(crate) fn abort(&self) {
         if self.instance.abort(&self.connection) {
             pr_warn!("{:?}: aborted by a forced unmount\n", self.instance.tag());
-        }
-        if let Some(window) = &self.window {
-            window.close();
         }
     }
 

@@ -7,7 +7,7 @@
 
 use crate::{
     dax,
-    freshness::Asked,
+    epoch::Asked,
     inode::{
         set_attributes,
         set_size_and_times,

@@ -7,15 +7,16 @@
 
 use crate::{
     binding,
+    dax::Window,
     device::Instance,
     dir::Entries,
-    export::Handles,
-    file::Handle,
-    forget::Known,
-    freshness::{
+    epoch::{
         Asked,
         LastChange, //
     },
+    export::Handles,
+    file::Handle,
+    forget::Known,
     gate::Gate,
     inode::{
         self,
@@ -29,6 +30,7 @@ use crate::{
         PARAMETERS, //
     },
     session::Session,
+    volume::Volume,
     writeback,
     xattr::AnyXattr, //
 };
@@ -84,7 +86,7 @@ pub(crate) struct VirtioFs;
 pub(crate) struct Mount {
     instance: Arc<Instance>,
     /// Set while the superblock is filled.
-    session: SetOnce<Arc<Session>>,
+    volume: SetOnce<Arc<Volume>>,
     dax: Option<Dax>,
     /// Who reclaims ranges of the window goes through it to inodes of this superblock.
     gate: Arc<Gate>,
@@ -100,12 +102,12 @@ impl Mount {
     /// The data of a submount that begins at `inode`, whose attributes are `attr`.
     pub(crate) fn submount(inode: &Inode<VirtioFs>, attr: Attr) -> Result<Arc<Self>> {
         let mount = inode.super_block().data();
-        let session = SetOnce::new();
-        session.populate(inode.session()?.clone());
+        let volume = SetOnce::new();
+        volume.populate(mount.volume()?.clone());
         Ok(Arc::new(
             Self {
                 instance: mount.instance.clone(),
-                session,
+                volume,
                 dax: mount.dax,
                 gate: Gate::new()?,
                 evicted: LastChange::new(),
@@ -136,9 +138,19 @@ impl Mount {
         self.evicted.is_after(asked)
     }
 
-    /// The session of a superblock that has been filled.
+    /// What a superblock that has been filled shares with others.
+    pub(crate) fn volume(&self) -> Result<&Arc<Volume>> {
+        self.volume.as_ref().ok_or(ENOTCONN)
+    }
+
+    /// Its session.
     pub(crate) fn session(&self) -> Result<&Arc<Session>> {
-        self.session.as_ref().ok_or(ENOTCONN)
+        self.volume().map(|volume| volume.session())
+    }
+
+    /// The window that its files are mapped from, if there is one.
+    pub(crate) fn window(&self) -> Option<&Arc<Window>> {
+        self.volume.as_ref()?.window()
     }
 }
 
@@ -159,9 +171,8 @@ pub(crate) fn caller(sb: &SuperBlock<VirtioFs>) -> Caller {
     let caller = vfs::cred::Caller::current(sb, None);
     let idmap = sb
         .data()
-        .session
-        .as_ref()
-        .is_some_and(|session| session.has(InitFlags::ALLOW_IDMAP));
+        .session()
+        .is_ok_and(|session| session.has(InitFlags::ALLOW_IDMAP));
     let told = |id| if idmap { Caller::UNMAPPED } else { id };
     Caller {
         uid: told(caller.uid),
@@ -216,7 +227,7 @@ impl FileSystem for VirtioFs {
         Ok(Arc::new(
             Mount {
                 instance,
-                session: SetOnce::new(),
+                volume: SetOnce::new(),
                 dax,
                 gate: Gate::new()?,
                 evicted: LastChange::new(),
@@ -231,9 +242,9 @@ impl FileSystem for VirtioFs {
         existing.submount.is_none()
             && Arc::ptr_eq(&existing.instance, &candidate.instance)
             && existing
-                .session
+                .volume
                 .as_ref()
-                .is_none_or(|session| session.is_connected())
+                .is_none_or(|volume| volume.session().is_connected())
     }
 
     fn fill_super(
@@ -244,22 +255,22 @@ impl FileSystem for VirtioFs {
         let main = context.purpose() == Purpose::Mount;
         if main {
             mount
-                .session
-                .populate(Session::start(mount.instance.clone(), mount.dax)?);
+                .volume
+                .populate(Volume::start(&mount.instance, mount.dax)?);
         }
-        let session = mount.session()?.clone();
-        session.join(mount.clone())?;
-        let refused = main && mount.dax == Some(Dax::Always) && session.window().is_none();
+        let volume = mount.volume()?.clone();
+        volume.join(mount.clone())?;
+        let refused = main && mount.dax == Some(Dax::Always) && volume.window().is_none();
         let root = match refused {
             true => Err(refuse(
                 context,
                 mount.instance.tag(),
                 "dax=always, but there is no window to be had",
             )),
-            false => Self::fill_root(sb, &mount, &session),
+            false => Self::fill_root(sb, &mount, volume.session()),
         };
         if root.is_err() {
-            session.leave(&mount);
+            volume.leave(&mount);
         }
         root
     }
@@ -286,8 +297,8 @@ impl FileSystem for VirtioFs {
         if let (Some(known), Ok(session)) = (node.known(), sb.data().session()) {
             session.instance().inodes().go();
             if known.unshare() {
-                match (node.mapped(), session.window()) {
-                    (Some(file), Some(window)) => window.evicted(session, file),
+                match (node.mapped(), sb.data().window()) {
+                    (Some(file), Some(window)) => window.evicted(file),
                     _ => session.forget(known.clone()),
                 }
             }
@@ -336,24 +347,19 @@ impl FileSystem for VirtioFs {
     }
 
     fn umount_begin(sb: &SuperBlock<Self>) {
-        if let Ok(session) = sb.data().session() {
-            session.abort();
+        if let Ok(volume) = sb.data().volume() {
+            volume.abort();
         }
     }
 
     /// Ranges of the window: the guest's memory has what finds the pages of each, and tables that map them.
     fn cached_objects(sb: &SuperBlock<Self>) -> usize {
-        let session = sb.data().session().ok();
-        session
-            .and_then(|session| session.window())
-            .map_or(0, |window| window.idle())
+        sb.data().window().map_or(0, |window| window.idle())
     }
 
     fn free_cached_objects(sb: &SuperBlock<Self>, count: usize) -> usize {
-        if let Ok(session) = sb.data().session() {
-            if let Some(window) = session.window() {
-                window.shrink(session, count);
-            }
+        if let Some(window) = sb.data().window() {
+            window.shrink(count);
         }
         // Others do it.
         0
@@ -364,22 +370,23 @@ impl FileSystem for VirtioFs {
     /// and takes its last mounts with it: what it has left dirty is to get to the host.
     fn shutting_down(sb: &SuperBlock<Self>) {
         let gate = &sb.data().gate;
-        let Ok(session) = sb.data().session() else {
+        let Ok(volume) = sb.data().volume() else {
             return gate.close();
         };
+        let session = volume.session();
         let settled = gate
             .close_killable()
             .and_then(|()| write_back(sb, session))
             .and_then(|()| session.settle_pages());
-        if settled == Err(EINTR) && !is_exiting() && session.has_one_superblock() {
-            session.abort();
+        if settled == Err(EINTR) && !is_exiting() && volume.has_one_superblock() {
+            volume.abort();
         }
         gate.close();
     }
 
     fn put_super(sb: &SuperBlock<Self>) {
-        if let Ok(session) = sb.data().session() {
-            session.leave(sb.data());
+        if let Ok(volume) = sb.data().volume() {
+            volume.leave(sb.data());
         }
     }
 

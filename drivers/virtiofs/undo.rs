@@ -6,11 +6,11 @@
 //! and names doubted that were known before.
 
 use crate::{
-    forget::Known,
-    freshness::{
+    epoch::{
         doubt_everything,
         may_change, //
     },
+    forget::Known,
     lane::Lane,
     request::{
         check,

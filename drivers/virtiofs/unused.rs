@@ -20,19 +20,16 @@
 
 use crate::{
     freshness::Deadline,
-    session::{
-        Session,
-        AGE,
-        ROOM, //
-    },
+    room::MakeRoom,
     superblock::{
         Mount,
         VirtioFs, //
     },
-};
-use fuse_proto::{
-    Caller,
-    Operation, //
+    volume::{
+        Volume,
+        AGE,
+        ROOM, //
+    },
 };
 use kernel::{
     new_mutex,
@@ -53,14 +50,7 @@ use kernel::{
     workqueue::WorkItem, //
 };
 use kernel_ext::{
-    event::{
-        Event,
-        Seen, //
-    },
-    task::{
-        is_reclaiming,
-        is_worker, //
-    },
+    task::is_reclaiming,
     workqueue::set_delayed, //
 };
 use vfs::{
@@ -80,10 +70,6 @@ const FIRST: u32 = 20_000;
 const LONGEST_OF_USED: u32 = 640_000;
 /// Inodes that are looked at in one go, before the work queue's worker is left to others.
 const BATCH: usize = 1000;
-/// How often the daemon is asked again that has no descriptors left.
-const ATTEMPTS: usize = 6;
-/// How long who waits for room waits at most, in milliseconds.
-const PATIENCE: u32 = 60_000;
 /// How often it is looked whether the daemon has taken what was given up, a millisecond apart.
 const TAKEN_LOOKS: usize = 2000;
 /// The same for handles, which go with others' requests.
@@ -97,14 +83,7 @@ pub(crate) struct Unused {
     mounts: Mutex<KVec<Arc<Mount>>>,
     /// When inodes will be looked at, in jiffies; 0 when there are none.
     next: Atomic<u64>,
-    /// Room has been made.
-    #[pin]
-    made: Event,
-    /// Whether it is being made.
-    making: Atomic<i32>,
-    /// How many inodes went for it the last time.
-    freed: Atomic<usize>,
-    /// How many stayed.
+    /// How many inodes stayed when room was made.
     stayed: Atomic<usize>,
 }
 
@@ -114,9 +93,6 @@ impl Unused {
         pin_init!(Self {
             mounts <- new_mutex!(KVec::new(), "virtiofs::Unused::mounts"),
             next: Atomic::new(0),
-            made <- Event::new(),
-            making: Atomic::new(0),
-            freed: Atomic::new(0),
             stayed: Atomic::new(0),
         })
     }
@@ -194,7 +170,7 @@ fn longest_of_used() -> Wait {
     Wait::up_to(msecs_to_jiffies(LONGEST_OF_USED) as u64)
 }
 
-impl WorkItem<AGE> for Session {
+impl WorkItem<AGE> for Volume {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
@@ -230,13 +206,13 @@ impl WorkItem<AGE> for Session {
     }
 }
 
-impl WorkItem<ROOM> for Session {
+impl WorkItem<ROOM> for Volume {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
         let unused = this.unused();
-        let before = this.instance().inodes().count();
-        let freed = || before.saturating_sub(this.instance().inodes().count());
+        let before = this.session().instance().inodes().count();
+        let freed = || before.saturating_sub(this.session().instance().inodes().count());
         unused.for_each(|mount| {
             mount.aging().take_all(|inode, wait| {
                 look(mount, inode, wait, Why::RoomByOld);
@@ -267,16 +243,23 @@ impl WorkItem<ROOM> for Session {
         }
         let count = freed();
         this.forget_now();
-        unused.freed.store(count, ordering::Relaxed);
-        unused
-            .stayed
-            .store(this.instance().inodes().count(), ordering::Relaxed);
-        unused.making.store(0, ordering::Release);
-        unused.made.happen();
+        unused.stayed.store(
+            this.session().instance().inodes().count(),
+            ordering::Relaxed,
+        );
+        this.session().room().made(count);
     }
 }
 
-impl Session {
+impl MakeRoom for Volume {
+    fn make_room_later(self: Arc<Self>) {
+        // It is not queued: who makes room takes the mark away at the end.
+        let session = self.session().clone();
+        set_delayed::<_, ROOM>(session.instance().patient_work(), self, 0);
+    }
+}
+
+impl Volume {
     /// An inode was made: it is looked at after a while. Does not sleep.
     pub(crate) fn inode_made(self: &Arc<Self>, mount: &Mount, inode: &Inode<VirtioFs>) {
         inode.look_later(mount.aging(), first());
@@ -293,12 +276,19 @@ impl Session {
         let at = jiffies_64().saturating_add(ticks).max(1);
         self.unused().next.store(at, ordering::Release);
         let ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
-        set_delayed::<_, AGE>(self.instance().patient_work(), self.clone(), ticks);
+        set_delayed::<_, AGE>(
+            self.session().instance().patient_work(),
+            self.clone(),
+            ticks,
+        );
     }
 
     /// Keeps what is held at the daemon below the operator's bound, as far as it is not in use. Sleeps; a fatal signal ends that.
     pub(crate) fn keep_bound(self: &Arc<Self>) {
-        let (most, count) = (crate::max_inodes(), self.instance().inodes().count());
+        let (most, count) = (
+            crate::max_inodes(),
+            self.session().instance().inodes().count(),
+        );
         if most == 0 || count < most || is_reclaiming() {
             return;
         }
@@ -307,68 +297,19 @@ impl Session {
         if count < stayed.saturating_add(stayed / 8).saturating_add(8) {
             return;
         }
-        let _ = self.make_room(self.unused().made.seen());
-    }
-
-    /// Has room made at the daemon, unless that was done since `seen`, and waits for it. Sleeps; `EINTR` when a fatal signal ends that.
-    fn make_room(self: &Arc<Self>, seen: Seen) -> Result {
-        let unused = self.unused();
-        if unused.made.seen() == seen && unused.making.cmpxchg(0, 1, ordering::Full).is_ok() {
-            // It is not queued: who makes room takes the mark away at the end.
-            set_delayed::<_, ROOM>(self.instance().patient_work(), self.clone(), 0);
-        }
-        unused
-            .made
-            .wait_killable(seen, msecs_to_jiffies(PATIENCE))
-            .map_err(|_| EINTR)
-    }
-
-    /// Makes an `attempt` once more, a few times, while the daemon says that it has no descriptors left, and inodes can be given back
-    /// to it. Not for what may have been done nevertheless, and must not be done twice. Sleeps.
-    pub(crate) fn with_room<R>(
-        self: &Arc<Self>,
-        mut attempt: impl FnMut() -> Result<R>,
-    ) -> Result<R> {
-        let mut left = ATTEMPTS;
-        loop {
-            let seen = self.unused().made.seen();
-            let done = attempt();
-            if !matches!(&done, Err(e) if is_out_of_files(*e)) {
-                return done;
-            }
-            left -= 1;
-            // Who makes room must not wait for it.
-            if left == 0 || is_reclaiming() || is_worker() {
-                return done;
-            }
-            self.make_room(seen)?;
-            if self.unused().freed.load(ordering::Relaxed) == 0 && left < ATTEMPTS - 1 {
-                return done;
-            }
-        }
-    }
-
-    /// As [`Session::call`], for what may have been done though the daemon had no descriptors left in the end. If that is what it says,
-    /// there is [room](is_out_of_files) when this returns, and it has to be looked what was done.
-    pub(crate) fn call_once<O: Operation>(
-        self: &Arc<Self>,
-        op: &O,
-        caller: &Caller,
-    ) -> Result<O::Reply> {
-        let seen = self.unused().made.seen();
-        let done = self.call_now(op, caller);
-        if matches!(&done, Err(e) if is_out_of_files(*e)) && !is_worker() {
-            self.make_room(seen)?;
-        }
-        done
+        let _ = self.session().make_room(self.session().room().seen());
     }
 
     /// Sends what is to be forgotten, and waits until the daemon has taken it, but not for long. Sleeps.
     fn forget_now(&self) {
-        self.flush_forgets();
+        self.session().flush_forgets();
         for look in 0..TAKEN_LOOKS {
             // First of all FORGET, on the first queue; of the others, where others may go on, RELEASE.
-            let mut busy = self.instance().lanes().map(|lane| lane.background() > 0);
+            let mut busy = self
+                .session()
+                .instance()
+                .lanes()
+                .map(|lane| lane.background() > 0);
             let forgetting = busy.next().unwrap_or(false);
             if !forgetting && (look >= RELEASED_LOOKS || !busy.any(|busy| busy)) {
                 break;
@@ -376,9 +317,4 @@ impl Session {
             fsleep(Delta::from_millis(1));
         }
     }
-}
-
-/// Whether the daemon had no file descriptors left.
-pub(crate) fn is_out_of_files(e: Error) -> bool {
-    e == EMFILE || e == ENFILE
 }

@@ -7,6 +7,8 @@
 //! - [`session`]: one FUSE session: what was agreed on, what the daemon does not know, who is forgotten.
 //! - [`request`]: one request: encoded, sent, waited for, its reply checked.
 //! - [`lane`]: a virtqueue and what belongs to it.
+//! - [`room`]: a daemon without descriptors.
+//! - [`epoch`]: which of two replies is newer.
 //! - [`undo`]: late replies to tasks that were killed.
 //! - [`forget`]: what the daemon knows of inodes, and giving it back.
 //! - [`binding`]: the virtio driver: devices come and go.
@@ -21,10 +23,11 @@
 //! What the VFS asks for:
 //!
 //! - [`superblock`]: mounting, statfs, unmounting.
+//! - [`volume`]: what superblocks of one session share.
 //! - [`options`]: mount options.
 //! - [`gate`]: inodes in the hands of others than the filesystem's users.
 //! - [`inode`]: inodes and their attributes.
-//! - [`freshness`]: how long these are good.
+//! - [`freshness`]: validity of what is cached.
 //! - [`dir`]: names: lookup, revalidation, submounts.
 //! - [`namespace`]: names that are made, moved and removed.
 //! - [`readdir`]: the listing of a directory.
@@ -61,6 +64,7 @@ mod dax;
 mod device;
 mod dir;
 mod direct;
+mod epoch;
 mod errand;
 mod export;
 mod file;
@@ -83,6 +87,7 @@ mod page_cache;
 mod patience;
 mod readdir;
 mod request;
+mod room;
 mod session;
 mod setattr;
 mod stores;
@@ -92,6 +97,7 @@ mod sysfs;
 mod undo;
 mod unmap;
 mod unused;
+mod volume;
 mod walks;
 mod write;
 mod writeback;

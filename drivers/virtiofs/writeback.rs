@@ -11,7 +11,7 @@
 
 use crate::{
     dax,
-    freshness::Asked,
+    epoch::Asked,
     inode::{
         timespec,
         NodeInode, //

@@ -27,13 +27,16 @@ pub trait End<O: Owner>: Send + Sync + 'static {
     fn ended(&self, queue: &O::Queue, transfer: &Arc<Transfer<O>>, outcome: Outcome);
 }
 
+/// [`End::ended`] of a value whose type is forgotten.
+type Ended<O> = unsafe fn(NonNull<()>, &<O as Owner>::Queue, &Arc<Transfer<O>>, Outcome);
+
 /// The methods of the value in an [`AtEnd`].
 struct Methods<O: Owner> {
     type_id: fn() -> TypeId,
     /// # Safety
     ///
     /// The pointer is to a value of that type.
-    ended: unsafe fn(NonNull<()>, &O::Queue, &Arc<Transfer<O>>, Outcome),
+    ended: Ended<O>,
     /// # Safety
     ///
     /// The pointer is to a value of that type, which is not used any more.

@@ -26,6 +26,8 @@ mod device;
 mod dir;
 #[path = "../../drivers/virtiofs/direct.rs"]
 mod direct;
+#[path = "../../drivers/virtiofs/epoch.rs"]
+mod epoch;
 #[path = "../../drivers/virtiofs/errand.rs"]
 mod errand;
 #[path = "../../drivers/virtiofs/export.rs"]
@@ -70,6 +72,8 @@ mod patience;
 mod readdir;
 #[path = "../../drivers/virtiofs/request.rs"]
 mod request;
+#[path = "../../drivers/virtiofs/room.rs"]
+mod room;
 #[path = "../../drivers/virtiofs/session.rs"]
 mod session;
 #[path = "../../drivers/virtiofs/setattr.rs"]
@@ -88,6 +92,8 @@ mod undo;
 mod unmap;
 #[path = "../../drivers/virtiofs/unused.rs"]
 mod unused;
+#[path = "../../drivers/virtiofs/volume.rs"]
+mod volume;
 #[path = "../../drivers/virtiofs/walks.rs"]
 mod walks;
 #[path = "../../drivers/virtiofs/write.rs"]

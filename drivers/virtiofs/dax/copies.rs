@@ -17,7 +17,7 @@
 
 use super::mapped_file::MappedFile;
 use crate::{
-    freshness::{
+    epoch::{
         Asked,
         LastChange, //
     },

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     direct::ended_short,
-    freshness::Asked,
+    epoch::Asked,
     inode::NodeInode,
     request::Request,
     superblock::{
@@ -66,7 +66,7 @@ impl Operations for Faults {
     type FileSystem = VirtioFs;
 
     fn memory(inode: &Inode<VirtioFs>) -> Option<&Memory> {
-        Some(inode.session().ok()?.window()?.memory())
+        Some(inode.super_block().data().window()?.memory())
     }
 
     fn fault(fault: &mut Fault<'_, Self>) -> Outcome {
@@ -78,7 +78,7 @@ impl Operations for Faults {
     }
 
     fn locate(inode: &Inode<VirtioFs>, pos: i64, write: bool) -> Option<Location<'_>> {
-        let window = inode.session().ok()?.window()?;
+        let window = inode.super_block().data().window()?;
         let offset = u64::try_from(pos).ok()?;
         let extent = window.locate(inode.data().mapped()?, offset)?;
         if write && !extent.writable {
@@ -99,8 +99,7 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
     let (size, write) = (fault.size(), fault.is_write());
     let file = fault.file();
     let inode = file.inode();
-    let session = inode.session()?;
-    let window = session.window().ok_or(ENODEV)?;
+    let window = inode.super_block().data().window().ok_or(ENODEV)?;
     let mapped = inode.data().mapped().ok_or(ENODEV)?;
     let run = file.data().run().ok_or(ENODEV)?;
     let mut ahead = None;
@@ -141,7 +140,7 @@ fn fault_in(fault: &mut Fault<'_, Faults>) -> Result<Outcome> {
                 }
                 // Not before: the daemon may not be able to, as it turns out with what is needed now.
                 if let Some(plan) = ahead {
-                    window.map_ahead(session, mapped, plan);
+                    window.map_ahead(mapped, plan);
                 }
                 return Ok(outcome);
             }
@@ -166,14 +165,13 @@ fn provide(
     step: Step<'_>,
     must: bool,
 ) -> Result<bool> {
-    let session = inode.session()?;
     match step {
-        Step::Map(plan) => match window.map(session, file, &plan, must) {
+        Step::Map(plan) => match window.map(file, &plan, must) {
             // There is no room for it, or never will be.
             Err(e) if !must && (e == EAGAIN || e == ENOSPC) => return Ok(false),
             made => made?,
         },
-        Step::Remap(plan) => window.remap(session, inode, file, &plan, true)?,
+        Step::Remap(plan) => window.remap(inode, file, &plan, true)?,
         Step::Wait(awaited) => window.wait(awaited)?,
         Step::Copy => return Ok(false),
         _ => return Err(ENODEV),

@@ -21,7 +21,6 @@ use super::{
 use crate::{
     direct,
     inode::NodeInode,
-    session::Session,
     superblock::VirtioFs,
     write::{
         self,
@@ -54,18 +53,15 @@ use vfs::{
 /// What it takes to read or write a file.
 struct Target<'a> {
     inode: &'a Inode<VirtioFs>,
-    session: &'a Arc<Session>,
     window: &'a Arc<Window>,
     file: &'a Arc<MappedFile>,
 }
 
 impl<'a> Target<'a> {
     fn of(inode: &'a Inode<VirtioFs>) -> Result<Self> {
-        let session = inode.session()?;
         Ok(Self {
             inode,
-            session,
-            window: session.window().ok_or(ENODEV)?,
+            window: inode.super_block().data().window().ok_or(ENODEV)?,
             file: inode.data().mapped().ok_or(ENODEV)?,
         })
     }
@@ -84,11 +80,8 @@ impl<'a> Target<'a> {
     /// Makes what is wished for: whether the access is to be tried again, as opposed to bypassed.
     fn provide(&self, step: Step<'_>) -> Result<bool> {
         let provided = match step {
-            Step::Map(plan) => self.window.map(self.session, self.file, &plan, false),
-            Step::Remap(plan) => {
-                self.window
-                    .remap(self.session, self.inode, self.file, &plan, false)
-            }
+            Step::Map(plan) => self.window.map(self.file, &plan, false),
+            Step::Remap(plan) => self.window.remap(self.inode, self.file, &plan, false),
             Step::Wait(awaited) => self.window.wait(awaited),
             Step::Use(_) | Step::Bypass(_) | Step::Copy | Step::Nothing => return Ok(false),
         };
@@ -102,7 +95,7 @@ impl<'a> Target<'a> {
     #[inline]
     fn map_ahead(&self, plan: Option<Plan>) {
         if let Some(plan) = plan {
-            self.window.map_ahead(self.session, self.file, plan);
+            self.window.map_ahead(self.file, plan);
         }
     }
 }

@@ -11,7 +11,6 @@ use super::{
     window::Window, //
 };
 use crate::{
-    inode::NodeInode,
     superblock::VirtioFs, //
 };
 use dax_map::Extent;
@@ -35,8 +34,8 @@ pub(crate) fn break_layouts(
     start: i64,
     last: i64,
 ) -> Result {
-    let session = inode.session()?;
-    let (Some(file), Some(window)) = (inode.data().mapped(), session.window()) else {
+    let window = inode.super_block().data().window();
+    let (Some(file), Some(window)) = (inode.data().mapped(), window) else {
         return Ok(());
     };
     lock.break_layouts(window.memory(), start, last, Patience::UntilSignal, || {

@@ -50,7 +50,4 @@ pub(crate) use times::{
     stored,
     supersede, //
 };
-pub(crate) use window::{
-    Window,
-    IDLE_CHECK, //
-};
+pub(crate) use window::Window;

@@ -17,8 +17,7 @@ use crate::{
 };
 use fuse_proto::{
     AttrFlags,
-    InitFlags,
-    Negotiated, //
+    InitFlags, //
 };
 use kernel::{
     prelude::*,
@@ -77,13 +76,17 @@ impl Claim {
         }
     }
 
-    /// The window of the session; [`None`], and a line in the log, if it cannot have one. Errors: `ENOMEM`.
-    pub(crate) fn window(&self, agreed: &Negotiated) -> Result<Option<Arc<Window>>> {
+    /// The window of the `session`, which has it from here on; [`None`], and a line in the log, if it cannot have one. Errors: `ENOMEM`.
+    pub(crate) fn open(mut self, session: &Arc<Session>) -> Result<Option<Arc<Window>>> {
         let alignment = 1_u64
-            .checked_shl(u32::from(agreed.map_alignment))
+            .checked_shl(u32::from(session.agreed().map_alignment))
             .unwrap_or(u64::MAX);
-        match Window::new(self.memory.clone(), alignment, crate::max_ranges()) {
-            Ok(window) => Ok(Some(window)),
+        let (session, memory) = (session.clone(), self.memory.clone());
+        match Window::new(session, memory, alignment, crate::max_ranges()) {
+            Ok(window) => {
+                self.kept = self.instance.lease().assign(window.clone());
+                Ok(Some(window))
+            }
             Err(e) if e == ENOMEM => Err(e),
             Err(_) => {
                 let (tag, len) = (self.instance.tag(), self.memory.len());
@@ -91,11 +94,6 @@ impl Claim {
                 Ok(None)
             }
         }
-    }
-
-    /// It is the session's.
-    pub(crate) fn keep(mut self, window: &Arc<Window>) {
-        self.kept = self.instance.lease().assign(window.clone());
     }
 }
 
@@ -107,14 +105,13 @@ impl Drop for Claim {
     }
 }
 
-/// Whether a regular file with these flags is mapped, in a mount with this option.
+/// Whether a regular file with these flags is mapped from the window that there is.
 pub(crate) fn applies(session: &Session, mode: Option<Dax>, flags: AttrFlags) -> bool {
-    session.window().is_some()
-        && match mode {
-            Some(Dax::Always) => true,
-            Some(Dax::Never) => false,
-            None | Some(Dax::Inode) => {
-                session.has(InitFlags::HAS_INODE_DAX) && flags.contains(AttrFlags::DAX)
-            }
+    match mode {
+        Some(Dax::Always) => true,
+        Some(Dax::Never) => false,
+        None | Some(Dax::Inode) => {
+            session.has(InitFlags::HAS_INODE_DAX) && flags.contains(AttrFlags::DAX)
         }
+    }
 }

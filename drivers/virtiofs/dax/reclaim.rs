@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     device::Instance,
-    session::Session,
     superblock::VirtioFs, //
 };
 use dax_map::{
@@ -59,7 +58,7 @@ const LAST_WAITS: u32 = 3;
 impl Window {
     /// Gives up the range that is worth least, and others of the same file that are worth nothing: how many, none if the daemon
     /// refuses. Sleeps.
-    pub(super) fn make_room(self: &Arc<Self>, session: &Arc<Session>) -> Result<usize> {
+    pub(super) fn make_room(self: &Arc<Self>) -> Result<usize> {
         let mut extents: KVec<Extent> = KVec::with_capacity(RECLAIM_BATCH as usize, GFP_KERNEL)?;
         let mut state = self.state().lock();
         let Some(token) = state.table.pick_victim() else {
@@ -71,14 +70,13 @@ impl Window {
             table.pick_another(owner)
         });
         drop(state);
-        self.give_up(session, file, extents, |_| true)
+        self.give_up(file, extents, |_| true)
     }
 
     /// Gives up ranges of a file, for which there are duties, as far as their pages can be taken out of page tables, and only if
     /// the inode is `willing`: how many. Sleeps.
     fn give_up(
         self: &Arc<Self>,
-        session: &Arc<Session>,
         file: Option<Arc<MappedFile>>,
         mut extents: KVec<Extent>,
         willing: impl FnOnce(&Inode<VirtioFs>) -> bool,
@@ -91,9 +89,9 @@ impl Window {
         if extents.is_empty() {
             return Ok(0);
         }
-        match self.unmap(session, &file, &extents) {
+        match self.unmap(&file, &extents) {
             Ok(()) => Ok(extents.len()),
-            Err(e) if e == EINTR || !session.is_connected() => Err(e),
+            Err(e) if e == EINTR || !self.session().is_connected() => Err(e),
             // These are lost, or have to stay. Who needs room may have that of others.
             Err(_) => Ok(0),
         }
@@ -101,7 +99,7 @@ impl Window {
 
     /// Gives up ranges that were not used for `age` ticks, `most` at most. What processes have mapped may be in use without the
     /// window knowing: it counts, and stays. Sleeps.
-    fn give_up_idle(self: &Arc<Self>, session: &Arc<Session>, age: u32, most: usize) -> Result {
+    fn give_up_idle(self: &Arc<Self>, age: u32, most: usize) -> Result {
         let mut left = most;
         while left > 0 {
             let mut extents = KVec::with_capacity(RECLAIM_BATCH as usize, GFP_KERNEL)?;
@@ -115,17 +113,17 @@ impl Window {
             });
             drop(state);
             left = left.saturating_sub(extents.len());
-            self.give_up(session, file, extents, |inode| !inode.is_memory_mapped())?;
+            self.give_up(file, extents, |inode| !inode.is_memory_mapped())?;
         }
         Ok(())
     }
 
     /// The clock of the session: gives up what nobody has used for long. Whether there are ranges left to look after. Sleeps.
-    pub(crate) fn look_for_idle(self: &Arc<Self>, session: &Arc<Session>) -> bool {
+    pub(crate) fn look_for_idle(self: &Arc<Self>) -> bool {
         self.tick();
         // All of them are looked at, also after those that stay.
         let ranges = self.state().lock().files.len();
-        let _ = self.give_up_idle(session, IDLE_TICKS, ranges);
+        let _ = self.give_up_idle(IDLE_TICKS, ranges);
         let state = self.state().lock();
         !state.closed && state.table.usage().ranges > 0
     }
@@ -138,39 +136,44 @@ impl Window {
 
     /// Memory is short: gives up to `count` copies, and as many ranges that are not used, soon. Part of memory reclaim: nothing is
     /// waited for.
-    pub(crate) fn shrink(self: &Arc<Self>, session: &Arc<Session>, count: usize) {
+    pub(crate) fn shrink(self: &Arc<Self>, count: usize) {
         self.tick();
         if !self.begin_background() {
             return;
         }
-        let (window, later) = (self.clone(), session.clone());
-        let spawned = session
-            .instance()
-            .work()
-            .try_spawn(GFP_ATOMIC | __GFP_NOWARN, move || {
-                window.copies().give_up(count);
-                let _ = window.give_up_idle(&later, PRESSURE_TICKS, count);
-                window.end_background();
-            });
+        let window = self.clone();
+        let spawned =
+            self.session()
+                .instance()
+                .work()
+                .try_spawn(GFP_ATOMIC | __GFP_NOWARN, move || {
+                    window.copies().give_up(count);
+                    let _ = window.give_up_idle(PRESSURE_TICKS, count);
+                    window.end_background();
+                });
         if spawned.is_err() {
             self.end_background();
         }
     }
 
     /// Makes room in the background, if there will soon be none.
-    pub(super) fn reclaim_ahead(self: &Arc<Self>, session: &Arc<Session>) {
+    pub(super) fn reclaim_ahead(self: &Arc<Self>) {
         if self.state().lock().table.background_goal() == 0 || !self.begin_background() {
             return;
         }
-        let (window, later) = (self.clone(), session.clone());
-        let spawned = session.instance().work().try_spawn(GFP_KERNEL, move || {
-            while window.state().lock().table.background_goal() > 0 {
-                if !matches!(window.make_room(&later), Ok(1..)) {
-                    break;
+        let window = self.clone();
+        let spawned = self
+            .session()
+            .instance()
+            .work()
+            .try_spawn(GFP_KERNEL, move || {
+                while window.state().lock().table.background_goal() > 0 {
+                    if !matches!(window.make_room(), Ok(1..)) {
+                        break;
+                    }
                 }
-            }
-            window.end_background();
-        });
+                window.end_background();
+            });
         if spawned.is_err() {
             self.end_background();
         }
@@ -210,7 +213,7 @@ impl Window {
     }
 
     /// Gives up all ranges of a file, of which nothing is in page tables any more. Sleeps.
-    fn remove_all(self: &Arc<Self>, session: &Arc<Session>, file: &Arc<MappedFile>) {
+    fn remove_all(self: &Arc<Self>, file: &Arc<MappedFile>) {
         loop {
             let mut extents = [Extent::default(); RECLAIM_BATCH as usize];
             let mut count: usize = 0;
@@ -232,7 +235,7 @@ impl Window {
             drop(state);
             let extents = extents.get(..count).unwrap_or(&[]);
             if extents.is_empty() {
-                if session.is_connected() {
+                if self.session().is_connected() {
                     // Those who have it in use do not wait for anything that this one holds.
                     let _ = self.wait(awaited);
                 } else {
@@ -241,11 +244,11 @@ impl Window {
                 }
                 continue;
             }
-            match self.unmap(session, file, extents) {
-                Err(e) if e == ENOMEM && session.is_connected() => {
+            match self.unmap(file, extents) {
+                Err(e) if e == ENOMEM && self.session().is_connected() => {
                     fsleep(Delta::from_millis(10));
                 }
-                Err(_) if !session.is_connected() => self.abandon(),
+                Err(_) if !self.session().is_connected() => self.abandon(),
                 _ => {}
             }
         }
@@ -253,7 +256,7 @@ impl Window {
 
     /// The inode of a file goes, and the lookups that the daemon counted for it are given back when its ranges are gone. May be
     /// part of memory reclaim: what has to wait for the daemon is done by a work item.
-    pub(crate) fn evicted(self: &Arc<Self>, session: &Arc<Session>, file: &Arc<MappedFile>) {
+    pub(crate) fn evicted(self: &Arc<Self>, file: &Arc<MappedFile>) {
         // Who waits for it to go.
         self.wake_any();
         let mut state = self.state().lock();
@@ -261,19 +264,20 @@ impl Window {
         let range = state.table.first_range(file.owner(), 0, u64::MAX);
         drop(state);
         if range.is_none() {
-            return session.forget(file.known().clone());
+            return self.session().forget(file.known().clone());
         }
-        let (window, later, gone) = (self.clone(), session.clone(), file.clone());
-        let spawned = session
-            .instance()
-            .work()
-            .try_spawn(GFP_ATOMIC | __GFP_NOWARN, move || {
-                window.remove_all(&later, &gone);
-                later.forget(gone.known().clone());
-            });
+        let (window, gone) = (self.clone(), file.clone());
+        let spawned =
+            self.session()
+                .instance()
+                .work()
+                .try_spawn(GFP_ATOMIC | __GFP_NOWARN, move || {
+                    window.remove_all(&gone);
+                    window.session().forget(gone.known().clone());
+                });
         if spawned.is_err() {
-            self.remove_all(session, file);
-            session.forget(file.known().clone());
+            self.remove_all(file);
+            self.session().forget(file.known().clone());
         }
     }
 

@@ -11,7 +11,7 @@
 //! C leaves it at what the host's kernel does: rsync(1), make(1) and other guests take a file for the same that is not.
 
 use crate::{
-    freshness::Asked,
+    epoch::Asked,
     inode::NodeInode,
     superblock::VirtioFs, //
 };

@@ -61,7 +61,7 @@ use kernel::{
         Formatter,
         Result as FmtResult, //
     },
-    new_spinlock,
+    new_delayed_work, new_spinlock,
     prelude::*,
     sync::{
         atomic::{
@@ -71,9 +71,17 @@ use kernel::{
         Arc,
         SpinLock, //
     },
-    time::msecs_to_jiffies, //
+    time::msecs_to_jiffies,
+    workqueue::{
+        impl_has_delayed_work,
+        DelayedWork,
+        WorkItem, //
+    },
 };
-use kernel_ext::dax::Memory;
+use kernel_ext::{
+    dax::Memory,
+    workqueue::cancel_delayed, //
+};
 use vfs::{
     dax::Patience,
     time::monotonic_ns,
@@ -88,11 +96,12 @@ use virtio::{
 };
 
 /// How often ranges that nobody uses are looked for, in milliseconds.
-pub(crate) const IDLE_CHECK: u32 = 20 * TICK;
+const IDLE_CHECK: u32 = 20 * TICK;
 
 /// The window of a session.
 #[pin_data]
 pub(crate) struct Window {
+    session: Arc<Session>,
     memory: Arc<Memory>,
     #[pin]
     state: SpinLock<State>,
@@ -103,6 +112,26 @@ pub(crate) struct Window {
     /// A task reclaims in the background.
     reclaiming: Atomic<i32>,
     complained: Atomic<i32>,
+    /// Runs now and then as long as the window shows something.
+    #[pin]
+    clock: DelayedWork<Window, CLOCK>,
+}
+
+/// The number of a window's work item.
+const CLOCK: u64 = 0;
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, CLOCK> for Window { self.clock }
+}
+
+impl WorkItem<CLOCK> for Window {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        if this.look_for_idle() {
+            this.keep_time();
+        }
+    }
 }
 
 /// A range that shows what was asked for, and goes on to do so as long as this lives. Whoever has one must not wait for
@@ -139,7 +168,6 @@ pub(super) enum Step<'a> {
 
 /// A request for ranges whose waiter was killed.
 struct LostMapping {
-    session: Arc<Session>,
     window: Arc<Window>,
     slots: KVec<SlotId>,
 }
@@ -158,6 +186,7 @@ impl End<Request> for LostMapping {
     fn ended(&self, _lane: &Lane, transfer: &Arc<Transfer<Request>>, outcome: Outcome) {
         let transfer = transfer.clone();
         let _ = self
+            .window
             .session
             .instance()
             .work()
@@ -178,7 +207,7 @@ impl LostMapping {
                     node: transfer.owner().node().unwrap_or(NodeId::ROOT),
                     ranges: &[],
                 };
-                let lane = self.session.instance().request_queue()?.data();
+                let lane = self.window.session.instance().request_queue()?.data();
                 Ending::of(&judge(lane, transfer, &op, used)?)
             }
             Outcome::Aborted | Outcome::Unsent => Ending::NotSent,
@@ -211,13 +240,19 @@ impl Window {
     /// [`State::new`]. Sleeps.
     ///
     /// Errors: `EINVAL` when there is no room for so many, `ENOMEM`.
-    pub(crate) fn new(memory: Arc<Memory>, alignment: u64, ranges: usize) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        memory: Arc<Memory>,
+        alignment: u64,
+        ranges: usize,
+    ) -> Result<Arc<Self>> {
         let state = State::new(memory.len() as u64, alignment, ranges)?;
         let changes = Changes::new(state.files.len())?;
         let copies = Copies::new(memory.len())?;
         let outstanding = Outstanding::new()?;
         Arc::pin_init(
             pin_init!(Self {
+                session,
                 memory,
                 state <- new_spinlock!(state, "Window::state"),
                 changes,
@@ -225,9 +260,35 @@ impl Window {
                 outstanding,
                 reclaiming: Atomic::new(0),
                 complained: Atomic::new(0),
+                clock <- new_delayed_work!("virtiofs::Window::clock"),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// The session that it belongs to.
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// It shows something: from here on it is looked now and then whether that is used.
+    fn keep_time(self: &Arc<Self>) {
+        if !self.session.is_connected() {
+            return;
+        }
+        let delay = msecs_to_jiffies(IDLE_CHECK);
+        // It may run already.
+        let _ = self
+            .session
+            .instance()
+            .work()
+            .enqueue_delayed::<_, CLOCK>(self.clone(), delay);
+    }
+
+    /// The session ends: the window is not looked after any more. To be called once more after the connection was closed and what is
+    /// mapped ahead is done, since until then it may be again. Sleeps.
+    pub(crate) fn stop_clock(self: &Arc<Self>) {
+        cancel_delayed::<_, CLOCK>(self);
     }
 
     /// The memory that it is a view of.
@@ -355,13 +416,7 @@ impl Window {
     ///
     /// With `must` it waits for room; without it, `EAGAIN`. Other errors: `EINTR` for a fatal signal, `ENXIO` beyond the end of
     /// the file, `ENOSPC` when there can never be room, `EIO` when the daemon refuses.
-    pub(super) fn map(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        file: &Arc<MappedFile>,
-        plan: &Plan,
-        must: bool,
-    ) -> Result {
+    pub(super) fn map(self: &Arc<Self>, file: &Arc<MappedFile>, plan: &Plan, must: bool) -> Result {
         let mut plan = *plan;
         let extent = loop {
             let mut state = self.state.lock();
@@ -385,7 +440,7 @@ impl Window {
                 Refused::PastEnd => return Err(ENXIO),
                 Refused::Never => return Err(ENOSPC),
                 Refused::Reclaim => {
-                    if self.make_room(session)? == 0 && !must {
+                    if self.make_room()? == 0 && !must {
                         return Err(EAGAIN);
                     }
                     plan = plan.relaxed();
@@ -395,9 +450,9 @@ impl Window {
         };
         self.take_copies(file, &extent)
             .inspect_err(|_| self.settle(&[extent.slot], Ending::NotSent))?;
-        self.setup(session, file, &extent)?;
-        self.reclaim_ahead(session);
-        session.keep_time();
+        self.setup(file, &extent)?;
+        self.reclaim_ahead();
+        self.keep_time();
         Ok(())
     }
 
@@ -414,23 +469,21 @@ impl Window {
     }
 
     /// Makes, in the background, a range that will be needed soon. Allocates, and so must not be called with a range pinned.
-    pub(super) fn map_ahead(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        file: &Arc<MappedFile>,
-        plan: Plan,
-    ) {
-        let (window, mapped, sender) = (self.clone(), file.clone(), session.clone());
+    pub(super) fn map_ahead(self: &Arc<Self>, file: &Arc<MappedFile>, plan: Plan) {
+        let (window, mapped) = (self.clone(), file.clone());
         // It is a guess: nothing is lost without.
-        let _ = session.instance().work().try_spawn(GFP_KERNEL, move || {
-            let _ = window.map(&sender, &mapped, &plan, false);
-        });
+        let _ = self
+            .session
+            .instance()
+            .work()
+            .try_spawn(GFP_KERNEL, move || {
+                let _ = window.map(&mapped, &plan, false);
+            });
     }
 
     /// Makes the range that is there writable, or longer; as [`map`](Window::map). The inode is not locked.
     pub(super) fn remap(
         self: &Arc<Self>,
-        session: &Arc<Session>,
         inode: &Inode<VirtioFs>,
         file: &Arc<MappedFile>,
         plan: &Plan,
@@ -469,15 +522,10 @@ impl Window {
             self.settle(&[extent.slot], Ending::NotSent);
             return Err(if must { EINTR } else { EAGAIN });
         }
-        self.setup(session, file, &extent)
+        self.setup(file, &extent)
     }
 
-    fn setup(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        file: &Arc<MappedFile>,
-        extent: &Extent,
-    ) -> Result {
+    fn setup(self: &Arc<Self>, file: &Arc<MappedFile>, extent: &Extent) -> Result {
         let flags = match extent.writable {
             true => MapFlags::READ.with(MapFlags::WRITE),
             false => MapFlags::READ,
@@ -490,30 +538,25 @@ impl Window {
             flags,
             moffset: extent.window_offset,
         };
-        self.ask(session, &op, &[extent.slot])?.map_err(|e| {
-            self.refused(session, e);
+        self.ask(&op, &[extent.slot])?.map_err(|e| {
+            self.refused(e);
             // Whatever the daemon lacks: it is not this kernel that is short of memory.
             EIO
         })
     }
 
     /// SETUPMAPPING has failed.
-    fn refused(&self, session: &Session, e: Error) {
+    fn refused(&self, e: Error) {
         let unable = e == ENOSYS || e == EOPNOTSUPP;
         self.state.lock().refused(unable);
         if self.complained.xchg(1, ordering::Relaxed) == 0 {
-            let tag = session.instance().tag();
+            let tag = self.session.instance().tag();
             pr_warn!("{tag:?}: the daemon does not map files into the window: {e:?}\n");
         }
     }
 
     /// Sends REMOVEMAPPING for ranges of a file, which nothing shows any more, and for which there are duties. Sleeps.
-    pub(super) fn unmap(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        file: &MappedFile,
-        extents: &[Extent],
-    ) -> Result {
+    pub(super) fn unmap(self: &Arc<Self>, file: &MappedFile, extents: &[Extent]) -> Result {
         let prepare = || -> Result<(KVec<MapRange>, KVec<SlotId>)> {
             let mut ranges = KVec::with_capacity(extents.len(), GFP_KERNEL)?;
             let mut slots = KVec::with_capacity(extents.len(), GFP_KERNEL)?;
@@ -537,26 +580,22 @@ impl Window {
             ranges: &ranges,
         };
         // Whatever the daemon says: it is not this kernel that is short of memory, nor this task that is about to die.
-        self.ask(session, &op, &slots)?.map_err(|_| EIO)
+        self.ask(&op, &slots)?.map_err(|_| EIO)
     }
 
     /// Sends a request for ranges, for which there are duties, and waits for its reply. `EINTR` after a fatal signal: then the
     /// late reply fulfils them. The inner result is the daemon's.
-    fn ask<O: Operation<Reply = ()>>(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        op: &O,
-        slots: &[SlotId],
-    ) -> Result<Result> {
+    fn ask<O: Operation<Reply = ()>>(self: &Arc<Self>, op: &O, slots: &[SlotId]) -> Result<Result> {
         let begin = || {
             let mut lost = LostMapping {
-                session: session.clone(),
                 window: self.clone(),
                 slots: KVec::with_capacity(slots.len(), GFP_KERNEL)?,
             };
             lost.slots.extend_from_slice(slots, GFP_KERNEL)?;
             let end = Some(AtEnd::new(self.outstanding.begin()));
-            let sent = session.begin_with(op, &Caller::default(), Payload::None, end)?;
+            let sent = self
+                .session
+                .begin_with(op, &Caller::default(), Payload::None, end)?;
             Ok::<_, Error>((lost, sent))
         };
         let (lost, sent) = begin().inspect_err(|_| self.settle(slots, Ending::NotSent))?;
