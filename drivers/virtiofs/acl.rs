@@ -10,8 +10,8 @@
 //! about nothing here.
 
 use crate::{
+    filesystem::VirtioFs,
     inode::NodeInode,
-    superblock::VirtioFs,
     xattr, //
 };
 use fuse_proto::{

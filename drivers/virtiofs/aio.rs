@@ -8,10 +8,12 @@
 //! left to a work item.
 
 use crate::{
+    cred::caller,
     direct::{
         self,
         drop_cached, //
     },
+    filesystem::VirtioFs,
     inode::NodeInode,
     killpriv,
     lane::Lane,
@@ -19,11 +21,7 @@ use crate::{
         check,
         Request, //
     },
-    session::Session,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
+    session::Session, //
 };
 use fuse_proto::{
     Caller,

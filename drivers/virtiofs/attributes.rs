@@ -3,16 +3,14 @@
 //! Use of attributes: stat(2), and decisions on access.
 
 use crate::{
+    cred::caller,
     dax,
     epoch::Asked,
+    filesystem::VirtioFs,
     inode::{
         timespec,
         NodeInode,
         Taken, //
-    },
-    superblock::{
-        caller,
-        VirtioFs, //
     },
     walks,
     writeback, //

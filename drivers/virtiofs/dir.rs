@@ -6,11 +6,13 @@
 //! request is made, also not for names that do not exist.
 
 use crate::{
+    cred::caller,
     epoch::{
         is_doubted,
         Asked, //
     },
     file::Handle,
+    filesystem::VirtioFs,
     forget::Known,
     freshness::Deadline,
     inode::{
@@ -18,12 +20,8 @@ use crate::{
         impl_inode_operations,
         NodeInode, //
     },
+    mount::Mount,
     namespace,
-    superblock::{
-        caller,
-        Mount,
-        VirtioFs, //
-    },
     walks::{
         self,
         Before, //

@@ -13,14 +13,12 @@ use crate::{
         self,
         PartOp, //
     },
+    cred::caller,
+    filesystem::VirtioFs,
     inode::NodeInode,
     killpriv,
     request::Sent,
     session::Session,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     write,
     writeback, //
 };

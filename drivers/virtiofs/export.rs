@@ -7,15 +7,13 @@
 //! at all (`NO_EXPORT_SUPPORT`).
 
 use crate::{
+    cred::caller,
     epoch::Asked,
+    filesystem::VirtioFs,
     forget::Known,
     inode::{
         self,
         NodeInode, //
-    },
-    superblock::{
-        caller,
-        VirtioFs, //
     },
 };
 use fuse_proto::{

@@ -3,6 +3,7 @@
 //! Open files and directories.
 
 use crate::{
+    cred::caller,
     dax::{
         self,
         Faults,
@@ -15,6 +16,7 @@ use crate::{
         LastAsked, //
     },
     errand::Errand,
+    filesystem::VirtioFs,
     gate::Held,
     inode::NodeInode,
     ioctl,
@@ -41,10 +43,6 @@ use crate::{
     session::Session,
     setattr::resize,
     stores::Batch,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     unmap::Unmapped,
     walks,
     write,

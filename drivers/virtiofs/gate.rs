@@ -2,7 +2,7 @@
 
 //! Who may get hold of a superblock's inodes without being a user of it, and until when.
 
-use crate::superblock::VirtioFs;
+use crate::filesystem::VirtioFs;
 use kernel::{
     new_spinlock,
     prelude::*,

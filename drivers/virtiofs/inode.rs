@@ -9,6 +9,7 @@
 //! Locks, outermost first: `i_rwsem` (VFS), `invalidate_lock` (page cache), `i_lock` around changes of attributes.
 
 use crate::{
+    cred::caller,
     dax::{
         self,
         Faults,
@@ -25,6 +26,7 @@ use crate::{
         DirectoryFiles,
         RegularFiles, //
     },
+    filesystem::VirtioFs,
     forget::Known,
     freshness::{
         Freshness,
@@ -34,10 +36,6 @@ use crate::{
     listing::Listing,
     page_cache::Pages,
     session::Session,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     symlink::{
         Symlink,
         Target, //

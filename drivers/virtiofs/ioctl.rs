@@ -6,13 +6,11 @@
 //! the daemon cannot ask for other memory of the caller. What it does not know is `ENOTTY`, as everywhere.
 
 use crate::{
+    cred::caller,
+    filesystem::VirtioFs,
     inode::NodeInode,
     opening::call_open,
-    session::Session,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
+    session::Session, //
 };
 use fuse_proto::{
     Fh,

@@ -12,9 +12,9 @@
 //! when attributes were asked for. (With HANDLE_KILLPRIV_V2, C leaves set-id bits there.)
 
 use crate::{
+    filesystem::VirtioFs,
     inode::NodeInode,
-    session::Session,
-    superblock::VirtioFs, //
+    session::Session, //
 };
 use fuse_proto::{
     InitFlags,

@@ -12,11 +12,11 @@
 
 use crate::{
     epoch::Asked,
+    filesystem::VirtioFs,
     inode::{
         Node,
         NodeInode, //
     },
-    superblock::VirtioFs,
 };
 use core::pin::Pin;
 use fuse_proto::{

@@ -17,15 +17,13 @@
 //! signal is fatal. Programs rely on that, some of which are sent signals all the time (timers, the Go runtime).
 
 use crate::{
+    cred::caller,
     file::Handle,
+    filesystem::VirtioFs,
     inode::NodeInode,
     lane::Lane,
     request::Request,
-    session::Session,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
+    session::Session, //
 };
 use fuse_proto::{
     Caller,

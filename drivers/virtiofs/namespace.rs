@@ -7,6 +7,10 @@
 //! gains or loses a name. When a request fails, or nobody knows how it ended, what it named is looked up anew.
 
 use crate::{
+    cred::{
+        caller,
+        creator, //
+    },
     dir::{
         find,
         grant,
@@ -16,15 +20,11 @@ use crate::{
     },
     epoch::Asked,
     file::Handle,
+    filesystem::VirtioFs,
     forget::Known,
     inode::NodeInode,
     room::is_out_of_files,
     setattr::take_over,
-    superblock::{
-        caller,
-        creator,
-        VirtioFs, //
-    },
     walks, //
 };
 use fuse_proto::{

@@ -12,13 +12,11 @@
 //! A file that has no link any more has lost its name, and the VFS looks the name up once more.
 
 use crate::{
+    cred::caller,
     epoch::Asked,
+    filesystem::VirtioFs,
     inode::NodeInode,
     session::Session,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     walks::{
         self,
         Before, //

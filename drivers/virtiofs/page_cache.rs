@@ -6,16 +6,14 @@
 //! for its lock. A read ahead is cut into requests as large as the daemon takes.
 
 use crate::{
+    cred::caller,
     epoch::Asked,
+    filesystem::VirtioFs,
     fill::{
         read_pages,
         Fill, //
     },
     inode::NodeInode,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     writeback, //
 };
 use fuse_proto::{

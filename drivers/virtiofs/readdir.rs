@@ -11,18 +11,16 @@
 //! (`READDIRPLUS_AUTO`): at the start of a directory, and again whenever names in it were looked up meanwhile.
 
 use crate::{
+    cred::caller,
     dir::{
         grant,
         instantiate, //
     },
     epoch::Asked,
+    filesystem::VirtioFs,
     forget::Known,
     inode::NodeInode,
-    listing::Served,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
+    listing::Served, //
 };
 use fuse_proto::{
     Dirent,

@@ -6,8 +6,10 @@
 //! than it was asked to.
 
 use crate::{
+    cred::caller,
     dax,
     epoch::Asked,
+    filesystem::VirtioFs,
     inode::{
         set_attributes,
         set_size_and_times,
@@ -20,10 +22,6 @@ use crate::{
         SET_UID, //
     },
     session::Session,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     writeback, //
 };
 use fuse_proto::{

@@ -7,35 +7,30 @@
 
 use crate::{
     binding,
-    dax::Window,
-    device::Instance,
+    cred::caller,
     dir::Entries,
-    epoch::{
-        Asked,
-        LastChange, //
-    },
+    epoch::Asked,
     export::Handles,
     file::Handle,
+    filesystem::VirtioFs,
     forget::Known,
-    gate::Gate,
     inode::{
         self,
         Node,
         NodeInode, //
     },
     killpriv,
+    mount::Mount,
     options::{
         Dax,
         Options,
         PARAMETERS, //
     },
     session::Session,
-    volume::Volume,
     writeback,
     xattr::AnyXattr, //
 };
 use fuse_proto::{
-    Attr,
     Caller,
     Getattr,
     InitFlags,
@@ -48,20 +43,15 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     seq_print,
-    sync::{
-        Arc,
-        SetOnce, //
-    },
+    sync::Arc, //
 };
 use kernel_ext::task::is_exiting;
 use vfs::{
-    aging::Aging,
     attr::StatFs,
     context::{
         Context,
         Purpose, //
     },
-    cred::Idmap,
     filesystem::Flags,
     parameter::Parameters,
     Dentry,
@@ -79,81 +69,6 @@ const MAGIC: u32 = 0x6573_5546;
 /// one percent to begin with, which is what the C driver stays at.
 const DIRTY_PERCENT: u32 = 25;
 
-/// The filesystem type.
-pub(crate) struct VirtioFs;
-
-/// The data of a superblock.
-pub(crate) struct Mount {
-    instance: Arc<Instance>,
-    /// Set while the superblock is filled.
-    volume: SetOnce<Arc<Volume>>,
-    dax: Option<Dax>,
-    /// Who reclaims ranges of the window goes through it to inodes of this superblock.
-    gate: Arc<Gate>,
-    /// An inode that may come back: what was changed through it is known to the daemon, but nobody here knows when.
-    evicted: LastChange,
-    /// Inodes that are looked at from time to time.
-    aging: Arc<Aging<VirtioFs>>,
-    /// For a submount, what it begins with.
-    submount: Option<(Arc<Known>, Attr)>,
-}
-
-impl Mount {
-    /// The data of a submount that begins at `inode`, whose attributes are `attr`.
-    pub(crate) fn submount(inode: &Inode<VirtioFs>, attr: Attr) -> Result<Arc<Self>> {
-        let mount = inode.super_block().data();
-        let volume = SetOnce::new();
-        volume.populate(mount.volume()?.clone());
-        Ok(Arc::new(
-            Self {
-                instance: mount.instance.clone(),
-                volume,
-                dax: mount.dax,
-                gate: Gate::new()?,
-                evicted: LastChange::new(),
-                aging: Aging::new()?,
-                submount: Some((inode.known()?.clone(), attr)),
-            },
-            GFP_KERNEL,
-        )?)
-    }
-
-    /// Which files are mapped from the window, if that was said.
-    pub(crate) fn dax(&self) -> Option<Dax> {
-        self.dax
-    }
-
-    /// Who reclaims ranges goes through it.
-    pub(crate) fn gate(&self) -> &Arc<Gate> {
-        &self.gate
-    }
-
-    /// Its inodes in the order in which they are looked at.
-    pub(crate) fn aging(&self) -> &Arc<Aging<VirtioFs>> {
-        &self.aging
-    }
-
-    /// Whether what was asked for then may be older than a change through an inode that is gone.
-    pub(crate) fn evicted_since(&self, asked: Asked) -> bool {
-        self.evicted.is_after(asked)
-    }
-
-    /// What a superblock that has been filled shares with others.
-    pub(crate) fn volume(&self) -> Result<&Arc<Volume>> {
-        self.volume.as_ref().ok_or(ENOTCONN)
-    }
-
-    /// Its session.
-    pub(crate) fn session(&self) -> Result<&Arc<Session>> {
-        self.volume().map(|volume| volume.session())
-    }
-
-    /// The window that its files are mapped from, if there is one.
-    pub(crate) fn window(&self) -> Option<&Arc<Window>> {
-        self.volume.as_ref()?.window()
-    }
-}
-
 /// Refuses a mount: one line in the kernel's log, and one for who uses the newer system calls, which have a log of their own.
 /// What the older one says goes to the kernel's log anyway.
 fn refuse(context: &Context<VirtioFs>, tag: &CStr, why: &str) -> Error {
@@ -162,36 +77,6 @@ fn refuse(context: &Context<VirtioFs>, tag: &CStr, why: &str) -> Error {
         pr_err!("{tag:?}: {why}\n");
     }
     EINVAL
-}
-
-/// Who is calling, as the daemon is told it.
-///
-/// Where mounts can map ids, ids are told of those only who make something: see [`creator`].
-pub(crate) fn caller(sb: &SuperBlock<VirtioFs>) -> Caller {
-    let caller = vfs::cred::Caller::current(sb, None);
-    let idmap = sb
-        .data()
-        .session()
-        .is_ok_and(|session| session.has(InitFlags::ALLOW_IDMAP));
-    let told = |id| if idmap { Caller::UNMAPPED } else { id };
-    Caller {
-        uid: told(caller.uid),
-        gid: told(caller.gid),
-        pid: caller.pid,
-    }
-}
-
-/// Who is calling to make something, and so becomes its owner. Errors: `EOVERFLOW` when the daemon has no such user or group.
-pub(crate) fn creator(sb: &SuperBlock<VirtioFs>, idmap: &Idmap) -> Result<Caller> {
-    let caller = vfs::cred::Caller::creating(sb, idmap, None);
-    if caller.uid == Caller::UNMAPPED || caller.gid == Caller::UNMAPPED {
-        return Err(EOVERFLOW);
-    }
-    Ok(Caller {
-        uid: caller.uid,
-        gid: caller.gid,
-        pid: caller.pid,
-    })
 }
 
 #[vtable]
@@ -224,27 +109,11 @@ impl FileSystem for VirtioFs {
                 "dax=always, but the device has no window",
             ));
         }
-        Ok(Arc::new(
-            Mount {
-                instance,
-                volume: SetOnce::new(),
-                dax,
-                gate: Gate::new()?,
-                evicted: LastChange::new(),
-                aging: Aging::new()?,
-                submount: None,
-            },
-            GFP_KERNEL,
-        )?)
+        Mount::new(instance, dax)
     }
 
     fn same(existing: &Mount, candidate: &Mount) -> bool {
-        existing.submount.is_none()
-            && Arc::ptr_eq(&existing.instance, &candidate.instance)
-            && existing
-                .volume
-                .as_ref()
-                .is_none_or(|volume| volume.session().is_connected())
+        existing.serves(candidate)
     }
 
     fn fill_super(
@@ -254,17 +123,15 @@ impl FileSystem for VirtioFs {
         let mount: Arc<Mount> = sb.data_arc().into();
         let main = context.purpose() == Purpose::Mount;
         if main {
-            mount
-                .volume
-                .populate(Volume::start(&mount.instance, mount.dax)?);
+            mount.start_volume()?;
         }
         let volume = mount.volume()?.clone();
         volume.join(mount.clone())?;
-        let refused = main && mount.dax == Some(Dax::Always) && volume.window().is_none();
+        let refused = main && mount.dax() == Some(Dax::Always) && volume.window().is_none();
         let root = match refused {
             true => Err(refuse(
                 context,
-                mount.instance.tag(),
+                mount.instance().tag(),
                 "dax=always, but there is no window to be had",
             )),
             false => Self::fill_root(sb, &mount, volume.session()),
@@ -278,7 +145,7 @@ impl FileSystem for VirtioFs {
     fn reconfigure(sb: &SuperBlock<Self>, context: &mut Context<Self>) -> Result {
         match context.options().dax {
             None => Ok(()),
-            same if same == sb.data().dax => Ok(()),
+            same if same == sb.data().dax() => Ok(()),
             _ => {
                 context.error(fmt!("dax can't be changed while mounted"));
                 Err(EINVAL)
@@ -292,7 +159,7 @@ impl FileSystem for VirtioFs {
 
     fn evict_inode(node: &Node, sb: &SuperBlock<Self>, nlink: u32) {
         if nlink > 0 {
-            sb.data().evicted.is_now();
+            sb.data().evicts();
         }
         if let (Some(known), Ok(session)) = (node.known(), sb.data().session()) {
             session.instance().inodes().go();
@@ -369,7 +236,7 @@ impl FileSystem for VirtioFs {
     /// late: the mount has no name any more. Not while other superblocks use the session, and not for a task that was killed before
     /// and takes its last mounts with it: what it has left dirty is to get to the host.
     fn shutting_down(sb: &SuperBlock<Self>) {
-        let gate = &sb.data().gate;
+        let gate = sb.data().gate();
         let Ok(volume) = sb.data().volume() else {
             return gate.close();
         };
@@ -391,11 +258,11 @@ impl FileSystem for VirtioFs {
     }
 
     fn source(sb: &SuperBlock<Self>) -> &CStr {
-        sb.data().instance.tag()
+        sb.data().instance().tag()
     }
 
     fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile) -> Result {
-        if let Some(dax) = sb.data().dax {
+        if let Some(dax) = sb.data().dax() {
             seq_print!(seq, ",dax={}", dax.as_str());
         }
         Ok(())
@@ -437,7 +304,7 @@ impl VirtioFs {
         sb.set_export::<Handles>(!session.has(InitFlags::NO_EXPORT_SUPPORT));
         sb.setup_bdi(agreed.max_readahead as usize / PAGE_SIZE, DIRTY_PERCENT)?;
         let asked = Asked::now();
-        let (known, attr, ttl) = match &mount.submount {
+        let (known, attr, ttl) = match mount.begins_at() {
             // Whoever walks onto the inode that it begins at holds that, and so what the daemon has counted, meanwhile.
             Some((known, attr)) => (known.share(), *attr, Default::default()),
             None => {

@@ -8,13 +8,11 @@
 //! size tells nothing, and each walk asks for the target anew, unless the daemon vouches for it (`FUSE_CACHE_SYMLINKS`).
 
 use crate::{
+    cred::caller,
+    filesystem::VirtioFs,
     inode::{
         impl_inode_operations,
         NodeInode, //
-    },
-    superblock::{
-        caller,
-        VirtioFs, //
     },
     walks::follows, //
 };

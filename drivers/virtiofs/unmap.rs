@@ -7,9 +7,9 @@
 
 use crate::{
     file::leave_to_work,
+    filesystem::VirtioFs,
     gate::Held,
-    inode::NodeInode,
-    superblock::VirtioFs, //
+    inode::NodeInode, //
 };
 use kernel_ext::task::{
     is_exiting,

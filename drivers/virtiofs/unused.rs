@@ -19,12 +19,10 @@
 //! C has a period for the first (`inval_wq`, off by default), and nothing for the others.
 
 use crate::{
+    filesystem::VirtioFs,
     freshness::Deadline,
+    mount::Mount,
     room::MakeRoom,
-    superblock::{
-        Mount,
-        VirtioFs, //
-    },
     volume::{
         Volume,
         AGE,

@@ -22,7 +22,10 @@
 //!
 //! What the VFS asks for:
 //!
-//! - [`superblock`]: mounting, statfs, unmounting.
+//! - [`filesystem`]: the filesystem type.
+//! - [`superblock`]: its operations: mounting, statfs, unmounting.
+//! - [`mount`]: data of a superblock.
+//! - [`mod@cred`]: who is calling.
 //! - [`volume`]: what superblocks of one session share.
 //! - [`options`]: mount options.
 //! - [`gate`]: inodes in the hands of others than the filesystem's users.
@@ -60,6 +63,7 @@ mod aio;
 mod attributes;
 mod binding;
 mod control;
+mod cred;
 mod dax;
 mod device;
 mod dir;
@@ -68,6 +72,7 @@ mod epoch;
 mod errand;
 mod export;
 mod file;
+mod filesystem;
 mod fill;
 mod forget;
 mod freshness;
@@ -79,6 +84,7 @@ mod lane;
 mod lease;
 mod listing;
 mod lock;
+mod mount;
 mod namespace;
 mod opening;
 mod options;
@@ -105,11 +111,11 @@ mod writepages;
 mod writers;
 mod xattr;
 
+use filesystem::VirtioFs;
 use kernel::{
     driver,
     prelude::*, //
 };
-use superblock::VirtioFs;
 
 module! {
     type: Module,

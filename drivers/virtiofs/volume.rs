@@ -11,9 +11,9 @@ use crate::{
     },
     device::Instance,
     freshness::KeepCache,
+    mount::Mount,
     options::Dax,
     session::Session,
-    superblock::Mount,
     unused::Unused, //
 };
 use fuse_proto::InitFlags;

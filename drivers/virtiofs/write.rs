@@ -9,16 +9,14 @@
 //! The inode is locked (`i_rwsem`) across the requests of a write, as its size and the order of what is written depend on it.
 
 use crate::{
+    cred::caller,
     dax,
     direct::drop_cached,
+    filesystem::VirtioFs,
     inode::NodeInode,
     killpriv,
     request::Sent,
     setattr::clear_tail,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     writeback, //
 };
 use fuse_proto::{

@@ -12,12 +12,12 @@
 use crate::{
     dax,
     epoch::Asked,
+    filesystem::VirtioFs,
     inode::{
         timespec,
         NodeInode, //
     },
     setattr::wire_time,
-    superblock::VirtioFs,
     write,
     writepages::write_pages, //
 };

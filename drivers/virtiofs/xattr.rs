@@ -6,11 +6,9 @@
 //! gets `EOPNOTSUPP`.
 
 use crate::{
+    cred::caller,
+    filesystem::VirtioFs,
     inode::NodeInode,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
     writeback, //
 };
 use fuse_proto::{

@@ -18,6 +18,8 @@ mod attributes;
 mod binding;
 #[path = "../../drivers/virtiofs/control.rs"]
 mod control;
+#[path = "../../drivers/virtiofs/cred.rs"]
+mod cred;
 #[path = "../../drivers/virtiofs/dax/mod.rs"]
 mod dax;
 #[path = "../../drivers/virtiofs/device.rs"]
@@ -34,6 +36,8 @@ mod errand;
 mod export;
 #[path = "../../drivers/virtiofs/file.rs"]
 mod file;
+#[path = "../../drivers/virtiofs/filesystem.rs"]
+mod filesystem;
 #[path = "../../drivers/virtiofs/fill.rs"]
 mod fill;
 #[path = "../../drivers/virtiofs/forget.rs"]
@@ -56,6 +60,8 @@ mod lease;
 mod listing;
 #[path = "../../drivers/virtiofs/lock.rs"]
 mod lock;
+#[path = "../../drivers/virtiofs/mount.rs"]
+mod mount;
 #[path = "../../drivers/virtiofs/namespace.rs"]
 mod namespace;
 #[path = "../../drivers/virtiofs/opening.rs"]

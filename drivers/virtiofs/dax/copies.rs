@@ -21,7 +21,7 @@ use crate::{
         Asked,
         LastChange, //
     },
-    superblock::VirtioFs, //
+    filesystem::VirtioFs, //
 };
 use kernel::{
     new_spinlock,

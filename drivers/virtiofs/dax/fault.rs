@@ -18,14 +18,12 @@ use super::{
     },
 };
 use crate::{
+    cred::caller,
     direct::ended_short,
     epoch::Asked,
+    filesystem::VirtioFs,
     inode::NodeInode,
-    request::Request,
-    superblock::{
-        caller,
-        VirtioFs, //
-    },
+    request::Request, //
 };
 use dax_map::{
     Access,

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     direct,
+    filesystem::VirtioFs,
     inode::NodeInode,
-    superblock::VirtioFs,
     write::{
         self,
         grow, //

@@ -10,9 +10,7 @@ use super::{
     mapped_file::MappedFile,
     window::Window, //
 };
-use crate::{
-    superblock::VirtioFs, //
-};
+use crate::filesystem::VirtioFs;
 use dax_map::Extent;
 use kernel::{
     page::PAGE_SIZE,

@@ -8,12 +8,12 @@ use super::{
     times::Times, //
 };
 use crate::{
+    filesystem::VirtioFs,
     forget::Known,
     gate::{
         Gate,
         Held, //
     },
-    superblock::VirtioFs, //
 };
 use dax_map::Owner;
 use kernel::{

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     device::Instance,
-    superblock::VirtioFs, //
+    filesystem::VirtioFs, //
 };
 use dax_map::{
     policy::{

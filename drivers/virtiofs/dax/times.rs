@@ -12,8 +12,8 @@
 
 use crate::{
     epoch::Asked,
-    inode::NodeInode,
-    superblock::VirtioFs, //
+    filesystem::VirtioFs,
+    inode::NodeInode, //
 };
 use fuse_proto::{
     Caller,

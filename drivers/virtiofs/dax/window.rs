@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     device::Instance,
+    filesystem::VirtioFs,
     lane::Lane,
     lease::Tenant,
     outstanding::{
@@ -32,8 +33,7 @@ use crate::{
         judge,
         Request, //
     },
-    session::Session,
-    superblock::VirtioFs, //
+    session::Session, //
 };
 use dax_map::{
     Access,
