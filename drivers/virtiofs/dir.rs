@@ -15,11 +15,8 @@ use crate::{
     filesystem::VirtioFs,
     forget::Known,
     freshness::Deadline,
-    inode::{
-        self,
-        impl_inode_operations,
-        NodeInode, //
-    },
+    iget,
+    inode::NodeInode,
     mount::Mount,
     namespace,
     walks::{
@@ -58,8 +55,6 @@ use vfs::{
 
 /// What the VFS asks of directories.
 pub(crate) struct Directory;
-
-impl_inode_operations!(Directory);
 
 #[vtable]
 impl vfs::inode::DirectoryOperations for Directory {
@@ -238,7 +233,7 @@ pub(crate) fn instantiate(
     let sb = dir.super_block();
     let known = Known::counted(entry.node);
     sb.data().volume()?.keep_bound();
-    inode::get(
+    iget::get(
         sb,
         known,
         entry.generation,

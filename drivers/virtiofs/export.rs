@@ -11,10 +11,8 @@ use crate::{
     epoch::Asked,
     filesystem::VirtioFs,
     forget::Known,
-    inode::{
-        self,
-        NodeInode, //
-    },
+    iget,
+    inode::NodeInode, //
 };
 use fuse_proto::{
     InitFlags,
@@ -43,7 +41,7 @@ impl vfs::export::Operations for Handles {
 
     fn find(sb: &SuperBlock<VirtioFs>, handle: FileHandle) -> Result<InodeRef<VirtioFs>> {
         let node = NodeId::new(handle.id).ok_or(ESTALE)?;
-        let inode = match inode::find(sb, node) {
+        let inode = match iget::find(sb, node) {
             Some(inode) => inode,
             None => look_up(sb, node, b".")?,
         };
@@ -70,7 +68,7 @@ fn look_up(sb: &SuperBlock<VirtioFs>, node: NodeId, name: &[u8]) -> Result<Inode
     let op = Lookup { parent: node, name };
     let asked = Asked::now();
     match session.call(&op, &caller(sb)) {
-        Ok(LookupReply::Found(entry)) => inode::get(
+        Ok(LookupReply::Found(entry)) => iget::get(
             sb,
             Known::counted(entry.node),
             entry.generation,

@@ -13,12 +13,8 @@
 use crate::{
     epoch::Asked,
     filesystem::VirtioFs,
-    inode::{
-        Node,
-        NodeInode, //
-    },
+    inode::NodeInode, //
 };
-use core::pin::Pin;
 use fuse_proto::{
     Dirent,
     Dirents,
@@ -180,7 +176,8 @@ pub(crate) enum Served {
 }
 
 impl Listing {
-    fn new() -> impl PinInit<Self> {
+    /// Of a directory of which nothing is kept.
+    pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             state <- new_mutex!(State::new(), "Listing::state"),
         })
@@ -320,28 +317,6 @@ enum Found {
     End,
     /// Nothing that is known to be complete.
     Nothing,
-}
-
-impl Node {
-    /// The kept records of a directory, none at first. Sleeps.
-    pub(crate) fn listing(&self) -> Result<Pin<&Listing>> {
-        if self.listing.as_ref().is_none() {
-            let new = KBox::pin_init(Listing::new(), GFP_KERNEL)?;
-            // Somebody else may have been faster.
-            self.listing.populate(new);
-        }
-        self.listing
-            .as_ref()
-            .map(|listing| listing.as_ref())
-            .ok_or(ENOMEM)
-    }
-
-    /// Nothing of a directory is kept any longer. Sleeps.
-    pub(crate) fn forget_listing(&self, dir: &Inode<VirtioFs>) {
-        if let Some(listing) = self.listing.as_ref() {
-            listing.forget(dir);
-        }
-    }
 }
 
 /// The bytes of a record, in `memory`.

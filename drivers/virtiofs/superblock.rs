@@ -14,13 +14,11 @@ use crate::{
     file::Handle,
     filesystem::VirtioFs,
     forget::Known,
-    inode::{
-        self,
-        Node,
-        NodeInode, //
-    },
+    iget,
+    inode::NodeInode,
     killpriv,
     mount::Mount,
+    node::Node,
     options::{
         Dax,
         Options,
@@ -316,6 +314,6 @@ impl VirtioFs {
                 (Known::new(NodeId::ROOT)?, reply.attr, reply.ttl)
             }
         };
-        inode::root(sb, known, &attr, ttl, asked)
+        iget::root(sb, known, &attr, ttl, asked)
     }
 }

@@ -11,7 +11,6 @@ use crate::{
     cred::caller,
     filesystem::VirtioFs,
     inode::{
-        impl_inode_operations,
         NodeInode, //
     },
     walks::follows, //
@@ -84,8 +83,6 @@ fn is_constant(len: usize, size: i64) -> bool {
 
 /// What the VFS asks of symbolic links.
 pub(crate) struct Symlink;
-
-impl_inode_operations!(Symlink);
 
 #[vtable]
 impl vfs::inode::SymlinkOperations for Symlink {

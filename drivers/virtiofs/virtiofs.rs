@@ -29,7 +29,10 @@
 //! - [`volume`]: what superblocks of one session share.
 //! - [`options`]: mount options.
 //! - [`gate`]: inodes in the hands of others than the filesystem's users.
-//! - [`inode`]: inodes and their attributes.
+//! - [`node`]: data of an inode.
+//! - [`inode`]: attributes of an inode.
+//! - [`iget`]: inodes by nodeid.
+//! - [`tables`]: operation tables of inodes.
 //! - [`freshness`]: validity of what is cached.
 //! - [`dir`]: names: lookup, revalidation, submounts.
 //! - [`namespace`]: names that are made, moved and removed.
@@ -77,6 +80,7 @@ mod fill;
 mod forget;
 mod freshness;
 mod gate;
+mod iget;
 mod inode;
 mod ioctl;
 mod killpriv;
@@ -86,6 +90,7 @@ mod listing;
 mod lock;
 mod mount;
 mod namespace;
+mod node;
 mod opening;
 mod options;
 mod outstanding;
@@ -100,6 +105,7 @@ mod stores;
 mod superblock;
 mod symlink;
 mod sysfs;
+mod tables;
 mod undo;
 mod unmap;
 mod unused;

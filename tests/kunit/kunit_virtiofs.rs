@@ -46,6 +46,8 @@ mod forget;
 mod freshness;
 #[path = "../../drivers/virtiofs/gate.rs"]
 mod gate;
+#[path = "../../drivers/virtiofs/iget.rs"]
+mod iget;
 #[path = "../../drivers/virtiofs/inode.rs"]
 mod inode;
 #[path = "../../drivers/virtiofs/ioctl.rs"]
@@ -64,6 +66,8 @@ mod lock;
 mod mount;
 #[path = "../../drivers/virtiofs/namespace.rs"]
 mod namespace;
+#[path = "../../drivers/virtiofs/node.rs"]
+mod node;
 #[path = "../../drivers/virtiofs/opening.rs"]
 mod opening;
 #[path = "../../drivers/virtiofs/options.rs"]
@@ -92,6 +96,8 @@ mod superblock;
 mod symlink;
 #[path = "../../drivers/virtiofs/sysfs.rs"]
 mod sysfs;
+#[path = "../../drivers/virtiofs/tables.rs"]
+mod tables;
 #[path = "../../drivers/virtiofs/undo.rs"]
 mod undo;
 #[path = "../../drivers/virtiofs/unmap.rs"]
