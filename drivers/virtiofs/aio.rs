@@ -9,12 +9,12 @@
 
 use crate::{
     cred::caller,
-    direct::{
-        self,
-        drop_cached, //
-    },
     filesystem::VirtioFs,
     inode::NodeInode,
+    invalidate::{
+        drop_cached,
+        ended_short, //
+    },
     killpriv,
     lane::Lane,
     request::{
@@ -272,7 +272,7 @@ impl Aio {
                 let _ = drop_cached(inode, self.pos, done);
             }
         } else if result.is_ok() && done < self.len {
-            direct::ended_short(inode, self.pos.saturating_add_unsigned(done as u64));
+            ended_short(inode, self.pos.saturating_add_unsigned(done as u64));
         }
         let result = if self.writes && may_sleep && done > 0 {
             iocb.write_sync(done)

@@ -5,15 +5,15 @@
 use crate::{
     cred::caller,
     dax,
+    dirty,
     epoch::Asked,
     filesystem::VirtioFs,
     inode::{
-        timespec,
         NodeInode,
         Taken, //
     },
-    walks,
-    writeback, //
+    time::timespec,
+    walks, //
 };
 use fuse_proto::{
     Attr,
@@ -110,7 +110,7 @@ fn fill(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, told: Option<&Attr>) {
         stat.set_blksize(blksize);
     }
     // Where writes are kept here, this kernel knows better.
-    if let Some(attr) = told.filter(|_| !writeback::keeps(inode)) {
+    if let Some(attr) = told.filter(|_| !dirty::keeps(inode)) {
         stat.set_permissions(attr.permissions);
         stat.set_owner(inode.super_block(), attr.uid, attr.gid);
         stat.set_nlink(attr.nlink);
@@ -122,7 +122,7 @@ fn fill(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, told: Option<&Attr>) {
             timespec(attr.ctime),
         );
     }
-    if writeback::keeps(inode) && inode.has_dirty_pages() {
+    if dirty::keeps(inode) && inode.has_dirty_pages() {
         // What is not written yet has no blocks yet. That must not look like a hole to who copies files.
         let all = (inode.size().unsigned_abs()).div_ceil(512);
         stat.set_blocks(stat.blocks().max(all));

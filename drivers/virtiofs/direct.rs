@@ -14,13 +14,17 @@ use crate::{
         PartOp, //
     },
     cred::caller,
+    dirty,
     filesystem::VirtioFs,
     inode::NodeInode,
+    invalidate::{
+        drop_cached,
+        ended_short, //
+    },
     killpriv,
     request::Sent,
     session::Session,
-    write,
-    writeback, //
+    write_checks, //
 };
 use fuse_proto::{
     InitFlags,
@@ -45,15 +49,12 @@ use kernel_ext::{
 };
 use vfs::{
     file::Kiocb,
-    inode::SharedGuard,
-    Inode, //
+    inode::SharedGuard, //
 };
 use virtio::Payload;
 
 /// Parts of one read or write that are under way at most: their pages are pinned.
 const SIDE_BY_SIDE: usize = 32;
-/// How often pages are dropped at most that mappings dirty all the while.
-const DROP_TRIES: usize = 4;
 
 /// Reads from the position of `iocb` into `to`. Sleeps, unless `iocb` says not to, and then not for the daemon. A fatal signal
 /// ends it with what was read so far.
@@ -67,7 +68,7 @@ pub(crate) fn read(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> R
         if iocb.is_nowait() && inode.has_pages_in(pos, last) {
             return Err(EAGAIN);
         }
-        if !writeback::is_ahead(inode) {
+        if !dirty::is_ahead(inode) {
             // What mappings have written and nobody has written back yet.
             inode.write_and_wait_range(pos, last)?;
         } else if iocb.is_nowait() {
@@ -132,7 +133,7 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
         None if iocb.is_nowait() => Some(inode.try_lock_exclusive().ok_or(EAGAIN)?),
         None => Some(inode.lock_exclusive()?),
     };
-    if exclusive.is_some() && write::begin(&mut iocb, from)? == 0 {
+    if exclusive.is_some() && write_checks::begin(&mut iocb, from)? == 0 {
         return Ok(0);
     }
     let (start, len) = (iocb.pos(), from.len());
@@ -492,38 +493,7 @@ impl Parts for Writing<'_, '_, '_, '_> {
             .iocb
             .pos()
             .saturating_add_unsigned(before.saturating_add(done) as u64);
-        write::grow(self.iocb.file().inode(), end);
+        write_checks::grow(self.iocb.file().inode(), end);
         Ok(())
     }
-}
-
-/// A read has ended at `end` for want of bytes: if the file should have more there, it is shorter than it was. Callable from any
-/// context.
-pub(crate) fn ended_short(inode: &Inode<VirtioFs>, end: i64) {
-    if end < inode.size() {
-        inode.data().freshness().expire();
-    }
-}
-
-/// Drops what is cached of a range, after it was written back.
-///
-/// Meanwhile mappings may store to it again. What they do all the time stays, and with it the page as they had it: it is written
-/// back later, over what a direct write beside it has written. open(2) tells programs not to mix the two.
-pub(crate) fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Result {
-    let Some(last) = (len as u64).checked_sub(1) else {
-        return Ok(());
-    };
-    if !inode.has_pages() || inode.is_dax() {
-        return Ok(());
-    }
-    let end = pos.saturating_add_unsigned(last);
-    for _ in 0..DROP_TRIES {
-        inode.write_and_wait_range(pos, end)?;
-        inode.wait_for_pages(pos, end)?;
-        // A page that is being read stays, and is read anew when it is read next.
-        if inode.invalidate_range(pos, end) != Err(EBUSY) {
-            break;
-        }
-    }
-    Ok(())
 }

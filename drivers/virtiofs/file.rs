@@ -11,6 +11,7 @@ use crate::{
     },
     dir::closed,
     direct,
+    dirty,
     epoch::{
         Asked,
         LastAsked, //
@@ -217,7 +218,7 @@ impl Handle {
 
     /// Has the daemon asked for the attributes if they are from before the file was opened. Sleeps.
     fn see_size(&self, inode: &Inode<VirtioFs>) -> Result {
-        if inode.data().is_older_than(self.since.get()) && !writeback::is_ahead(inode) {
+        if inode.data().is_older_than(self.since.get()) && !dirty::is_ahead(inode) {
             inode.refresh(Some(self.fh))?;
         }
         Ok(())
@@ -381,7 +382,7 @@ impl Handle {
         }
         let write_all = || {
             if !waits {
-                return match writeback::is_clean(inode) {
+                return match dirty::is_clean(inode) {
                     true => Ok(()),
                     false => Err(EINTR),
                 };
@@ -472,7 +473,7 @@ pub(crate) fn leave_to_work(
 /// A task exits: has everything written back that is dirty of a file, and waits for that as long as such a task does. Sleeps.
 fn write_all_in_exit(file: &File<VirtioFs>) {
     let inode = file.inode();
-    if writeback::is_clean(inode) {
+    if dirty::is_clean(inode) {
         return;
     }
     let (Ok(session), Some(pass)) = (inode.session(), inode.super_block().data().gate().enter())
@@ -660,7 +661,7 @@ impl vfs::file::Operations for RegularFiles {
         let beyond = iocb.pos().saturating_add_unsigned(to.len() as u64) > inode.size();
         let matters =
             beyond || inode.session()?.has(InitFlags::AUTO_INVAL_DATA) || inode.data().is_doubted();
-        if matters && !writeback::is_ahead(inode) {
+        if matters && !dirty::is_ahead(inode) {
             if iocb.is_nowait() && !inode.is_fresh() {
                 return Err(EAGAIN);
             }
@@ -676,7 +677,7 @@ impl vfs::file::Operations for RegularFiles {
         if iocb.data().is_direct() || iocb.is_direct() {
             return direct::write(iocb, from);
         }
-        if writeback::keeps(iocb.file().inode()) {
+        if dirty::keeps(iocb.file().inode()) {
             return writeback::write(&mut iocb, from);
         }
         write::write(&mut iocb, from)

@@ -11,11 +11,12 @@
 use crate::{
     cred::caller,
     dax,
+    dirty,
     epoch::Asked,
     filesystem::VirtioFs,
     forget::Known,
     session::Session,
-    writeback, //
+    time::timespec, //
 };
 use fuse_proto::{
     Attr,
@@ -33,7 +34,6 @@ use kernel::{
 };
 use vfs::{
     inode::AttrsMut,
-    time::Timespec,
     Inode, //
 };
 
@@ -126,7 +126,7 @@ impl NodeInode for Inode<VirtioFs> {
                 && dropped != Some(seen)
                 && self.has_pages()
                 && !self.data().is_overtaken(asked)
-                && !writeback::is_ahead(self);
+                && !dirty::is_ahead(self);
             if !drops {
                 break locked;
             }
@@ -146,7 +146,7 @@ impl NodeInode for Inode<VirtioFs> {
             freshness.was_cut(old_size);
             return Ok(Taken::Overtaken);
         }
-        let ahead = writeback::is_ahead(self);
+        let ahead = dirty::is_ahead(self);
         if ahead {
             attrs.set_blocks(attr.blocks);
         } else if freshness.knows_later_size(asked) && size != self.size() {
@@ -187,7 +187,7 @@ impl NodeInode for Inode<VirtioFs> {
         if is_cached && !ahead && size < old_size && self.has_pages() {
             // What lies behind the end cannot be reached through mappings any more. Where writes are kept here, what has made the file
             // longer again since then is dirty, and stays.
-            let done = match writeback::keeps(self) {
+            let done = match dirty::keeps(self) {
                 true => self.drop_pages(size),
                 false => self
                     .wait_for_pages(size, i64::MAX)
@@ -207,7 +207,7 @@ impl NodeInode for Inode<VirtioFs> {
         self.wait_for_pages(0, i64::MAX)?;
         // Of what is dirty the page with the end goes, too: it was stored to through a mapping. Errors stay with the file.
         if self.invalidate_pages() == Err(EBUSY)
-            && !writeback::keeps(self)
+            && !dirty::keeps(self)
             && self.write_and_wait_range(end, end) != Err(EINTR)
         {
             let _ = self.invalidate_range(end, end);
@@ -250,10 +250,6 @@ impl NodeInode for Inode<VirtioFs> {
         }
         self.refresh(fh)
     }
-}
-
-pub(crate) fn timespec(time: fuse_proto::Time) -> Timespec {
-    Timespec::new(time.sec, time.nsec)
 }
 
 pub(crate) fn set_size_and_times(attrs: &mut AttrsMut<'_, VirtioFs>, attr: &Attr) {

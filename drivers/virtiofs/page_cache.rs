@@ -7,6 +7,7 @@
 
 use crate::{
     cred::caller,
+    dirty,
     epoch::Asked,
     filesystem::VirtioFs,
     fill::{
@@ -106,7 +107,7 @@ impl vfs::mapping::Operations for Pages {
 
 /// Whether the file may have more than its size here says, as its contents are newer. Where writes are kept here, this kernel knows.
 pub(crate) fn ends_early(inode: &Inode<VirtioFs>) -> bool {
-    inode.data().freshness().is_end_older() && !writeback::is_ahead(inode)
+    inode.data().freshness().is_end_older() && !dirty::is_ahead(inode)
 }
 
 /// Reads through the page cache. Sleeps, unless `iocb` says not to.
@@ -181,7 +182,7 @@ fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
         freshness: inode.data().freshness().clone(),
         asked,
         size,
-        keeps_writes: writeback::keeps(inode),
+        keeps_writes: dirty::keeps(inode),
     };
     read_pages(&caller(inode.super_block()), range, fill)
 }

@@ -8,12 +8,12 @@
 use crate::{
     cred::caller,
     dax,
+    dirty,
     epoch::Asked,
     filesystem::VirtioFs,
     inode::{
         set_attributes,
         set_size_and_times,
-        timespec,
         NodeInode, //
     },
     killpriv::{
@@ -22,13 +22,16 @@ use crate::{
         SET_UID, //
     },
     session::Session,
+    time::{
+        timespec,
+        wire_time, //
+    },
     writeback, //
 };
 use fuse_proto::{
     Attr,
     SetTime,
     Setattr,
-    Time,
     Ttl, //
 };
 use kernel::{
@@ -40,7 +43,6 @@ use vfs::{
         NewAttributes,
         NewTime, //
     },
-    time::Timespec,
     Inode, //
 };
 
@@ -68,8 +70,7 @@ fn change(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Resu
     if op.size.is_some() {
         return truncate(inode, session, op);
     }
-    if is_changed_by_writes(op) && !inode.is_dax() && inode.has_dirty_pages()
-        || writeback::keeps(inode)
+    if is_changed_by_writes(op) && !inode.is_dax() && inode.has_dirty_pages() || dirty::keeps(inode)
     {
         // Afterwards it would undo this. Errors stay with the file.
         let _ = writeback::write_all(inode);
@@ -140,20 +141,6 @@ pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
     }
 }
 
-/// To be called before a file gets bytes behind `pos`: up to there are to be zeroes, and a mapping may have stored something else
-/// behind the file's end.
-///
-/// To be called with `i_rwsem` held. Sleeps; a fatal signal ends that with `EINTR`.
-pub(crate) fn clear_tail(inode: &Inode<VirtioFs>, pos: i64) -> Result {
-    let end = inode.size();
-    // What the window shows behind the end is the host's to clear.
-    if pos > end && inode.has_pages() && !inode.is_dax() {
-        inode.wait_for_pages(end, i64::MAX)?;
-        inode.truncate_pagecache(end);
-    }
-    Ok(())
-}
-
 /// What to ask the daemon for; nothing if nothing changes. A file that has been `truncated` already may still have to lose
 /// set-id bits.
 fn request(
@@ -177,7 +164,7 @@ fn request(
         NewTime::Now(_) if op.size.is_some() && (attrs.is_open() || attrs.file().is_some()) => None,
         mtime => Some(set_time(mtime)),
     });
-    if writeback::keeps(inode) {
+    if dirty::keeps(inode) {
         // This kernel keeps them.
         op.mtime = attrs.mtime().map(|mtime| match mtime {
             NewTime::Now(time) | NewTime::To(time) => SetTime::To(wire_time(time)),
@@ -236,13 +223,6 @@ fn permissions(
     Ok((new != old).then_some(new))
 }
 
-pub(crate) fn wire_time(time: Timespec) -> Time {
-    Time {
-        sec: time.sec(),
-        nsec: time.nsec(),
-    }
-}
-
 fn set_time(time: NewTime) -> SetTime {
     match time {
         NewTime::Now(_) => SetTime::Now,
@@ -285,7 +265,7 @@ pub(crate) fn take_over(
     if inode.data().is_overtaken(asked) {
         return Ok(());
     }
-    if sets_mtime || !writeback::is_ahead(inode) {
+    if sets_mtime || !dirty::is_ahead(inode) {
         set_size_and_times(&mut attrs, attr);
         inode.data().freshness().size_known(asked);
     } else {

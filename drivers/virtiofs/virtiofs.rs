@@ -51,6 +51,9 @@
 //! - [`symlink`]: targets of symbolic links.
 //! - [`walks`]: path walks that are repeated.
 //! - [`unused`]: inodes that nobody uses.
+//! - [`write_checks`]: what every write does before its bytes go.
+//! - [`invalidate`]: the page cache after I/O past it.
+//! - [`dirty`]: what is not written back.
 //! - [`mod@write`]: contents that are written.
 //! - [`writeback`]: contents that are written later.
 //! - [`writepages`]: the requests for that.
@@ -71,6 +74,7 @@ mod dax;
 mod device;
 mod dir;
 mod direct;
+mod dirty;
 mod epoch;
 mod errand;
 mod export;
@@ -82,6 +86,7 @@ mod freshness;
 mod gate;
 mod iget;
 mod inode;
+mod invalidate;
 mod ioctl;
 mod killpriv;
 mod lane;
@@ -106,12 +111,14 @@ mod superblock;
 mod symlink;
 mod sysfs;
 mod tables;
+mod time;
 mod undo;
 mod unmap;
 mod unused;
 mod volume;
 mod walks;
 mod write;
+mod write_checks;
 mod writeback;
 mod writepages;
 mod writers;

@@ -11,12 +11,16 @@
 use crate::{
     cred::caller,
     dax,
-    direct::drop_cached,
+    dirty,
     filesystem::VirtioFs,
     inode::NodeInode,
+    invalidate::drop_cached,
     killpriv,
     request::Sent,
-    setattr::clear_tail,
+    write_checks::{
+        self,
+        clear_tail, //
+    },
     writeback, //
 };
 use fuse_proto::{
@@ -56,7 +60,7 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     }
     let inode = iocb.file().inode();
     let locked = inode.lock_exclusive()?;
-    if begin(iocb, from)? == 0 {
+    if write_checks::begin(iocb, from)? == 0 {
         return Ok(0);
     }
     account_write(from.len());
@@ -76,52 +80,6 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     }
     drop(locked);
     iocb.write_sync(total)
-}
-
-/// What comes before a write: where it goes, and how many bytes it may have. The inode is locked.
-pub(crate) fn begin(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
-    let inode = iocb.file().inode();
-    if !writeback::is_ahead(inode) {
-        let fh = Some(iocb.data().fh());
-        if iocb.is_append() {
-            // Others may have made it longer.
-            inode.refresh(fh)?;
-        } else if writeback::keeps(inode) {
-            // What is beyond the end need not be read first.
-            inode.refresh_if_expired(fh)?;
-        }
-    }
-    let len = iocb.write_checks(from)?;
-    if len > 0 {
-        clear_tail(inode, iocb.pos())?;
-        if inode.is_dax() {
-            killpriv::before_copy(iocb.file())?;
-        } else {
-            killpriv::before_write(iocb)?;
-        }
-    }
-    Ok(len)
-}
-
-/// The file has bytes up to `end` at least. Attributes that were asked for before do not undo it.
-pub(crate) fn lengthen(inode: &Inode<VirtioFs>, end: i64) {
-    let freshness = inode.data().freshness();
-    if end <= inode.size() {
-        freshness.changed();
-        return;
-    }
-    // Both at once, for who takes over a size.
-    let mut locked = inode.lock();
-    if end > inode.size() {
-        locked.attrs().set_size(end);
-    }
-    freshness.changed();
-}
-
-/// As [`lengthen`], when the daemon has done it: its other attributes have changed.
-pub(crate) fn grow(inode: &Inode<VirtioFs>, end: i64) {
-    lengthen(inode, end);
-    inode.data().freshness().expire();
 }
 
 /// One request of a write through the page cache; returns how many bytes it had, and how many the daemon took, which `from`
@@ -158,7 +116,7 @@ fn write_through(
     if written > 0 {
         // Before the folios are unlocked: what lies behind the end is not written back.
         let end = iocb.pos().saturating_add_unsigned(written as u64);
-        grow(inode, end);
+        write_checks::grow(inode, end);
     }
     if let Payload::Write(range) = sent.transfer().payload() {
         range.end(written);
@@ -296,7 +254,7 @@ pub(crate) fn fallocate(
     if mode.keep_size() {
         inode.data().changed();
     } else {
-        grow(inode, end);
+        write_checks::grow(inode, end);
     }
     Ok(())
 }
@@ -312,7 +270,7 @@ pub(crate) fn copy_file_range(
     let session = to.inode().session()?;
     let (source, target) = (from.inode(), to.inode());
     // The daemon sees what mappings have written only when it was written back.
-    if writeback::is_ahead(source) {
+    if dirty::is_ahead(source) {
         // All of it: the daemon copies no hole behind where its file ends.
         source.write_and_wait()?;
     } else {
@@ -357,7 +315,7 @@ pub(crate) fn copy_file_range(
     })?;
     let copied = usize::try_from(copied)?;
     if copied > 0 {
-        grow(target, to_pos.saturating_add_unsigned(copied as u64));
+        write_checks::grow(target, to_pos.saturating_add_unsigned(copied as u64));
     }
     Ok(copied)
 }

@@ -11,20 +11,20 @@
 
 use crate::{
     dax,
+    dirty,
     epoch::Asked,
     filesystem::VirtioFs,
-    inode::{
+    inode::NodeInode,
+    time::{
         timespec,
-        NodeInode, //
+        wire_time, //
     },
-    setattr::wire_time,
-    write,
+    write_checks,
     writepages::write_pages, //
 };
 use fuse_proto::{
     Caller,
     Fh,
-    InitFlags,
     SetTime,
     Setattr,
     Write,
@@ -43,37 +43,10 @@ use kernel_ext::{
     },
 };
 use vfs::{
-    attr::FileType,
     file::Kiocb,
     mapping::Dirty,
     Inode, //
 };
-
-/// Whether writes to an inode are kept here first, and its times with them.
-pub(crate) fn keeps(inode: &Inode<VirtioFs>) -> bool {
-    inode.file_type() == FileType::Regular
-        && !inode.is_dax()
-        && inode
-            .session()
-            .is_ok_and(|session| session.has(InitFlags::WRITEBACK_CACHE))
-}
-
-/// Whether size and times are newer here than what the daemon knows. Callable from any context.
-pub(crate) fn is_ahead(inode: &Inode<VirtioFs>) -> bool {
-    keeps(inode) && (has_times(inode) || inode.has_dirty_pages())
-}
-
-/// Whether times are to be sent, or on their way.
-fn has_times(inode: &Inode<VirtioFs>) -> bool {
-    // Who sends them says so before they count as sent.
-    inode.has_dirty_times() || inode.data().writers().sends_times()
-}
-
-/// Whether nothing of an inode is to be written, nor on its way. Callable from any context.
-pub(crate) fn is_clean(inode: &Inode<VirtioFs>) -> bool {
-    let keeps_times = keeps(inode) || inode.is_dax();
-    !(inode.has_dirty_pages() || keeps_times && has_times(inode))
-}
 
 /// Writes from `from` to the page cache, at the position of `iocb`. Sleeps; a fatal signal ends it with what was written so far.
 pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
@@ -82,7 +55,7 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>
     }
     let inode = iocb.file().inode();
     let locked = inode.lock_exclusive()?;
-    if write::begin(iocb, from)? == 0 {
+    if write_checks::begin(iocb, from)? == 0 {
         return Ok(0);
     }
     let mut total: usize = 0;
@@ -135,7 +108,7 @@ fn write_folio(iocb: &Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Resu
             Ok(()) => {
                 folio.mark_dirty(offset, len)?;
                 // Before the folio is unlocked: what lies behind the end is not written back.
-                write::lengthen(inode, pos.saturating_add_unsigned(len as u64));
+                write_checks::lengthen(inode, pos.saturating_add_unsigned(len as u64));
                 return Ok(len);
             }
             // It is not in memory again: less is more likely to be.
@@ -189,7 +162,7 @@ pub(crate) fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs
 
 /// Sends one request of a writeback. If that fails the range is dropped, which ends its writeback with an error.
 fn store(inode: &Inode<VirtioFs>, fh: Fh, range: WritebackRange) {
-    if keeps(inode) {
+    if dirty::keeps(inode) {
         // The daemon's time of modification is going to be another.
         inode.mark_times_dirty();
     }
@@ -218,7 +191,7 @@ pub(crate) fn sync_times(inode: &Inode<VirtioFs>) -> Result {
         dax::catch_up(inode);
         return Ok(());
     }
-    if !keeps(inode) {
+    if !dirty::keeps(inode) {
         return Ok(());
     }
     let _turn = inode.data().writers().turn()?;
@@ -236,7 +209,7 @@ pub(crate) fn write_times(inode: &Inode<VirtioFs>) -> Result {
         dax::catch_up_briefly(inode);
         return Ok(());
     }
-    if !keeps(inode) {
+    if !dirty::keeps(inode) {
         return Ok(());
     }
     match inode.data().writers().try_turn() {

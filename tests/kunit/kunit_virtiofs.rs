@@ -28,6 +28,8 @@ mod device;
 mod dir;
 #[path = "../../drivers/virtiofs/direct.rs"]
 mod direct;
+#[path = "../../drivers/virtiofs/dirty.rs"]
+mod dirty;
 #[path = "../../drivers/virtiofs/epoch.rs"]
 mod epoch;
 #[path = "../../drivers/virtiofs/errand.rs"]
@@ -50,6 +52,8 @@ mod gate;
 mod iget;
 #[path = "../../drivers/virtiofs/inode.rs"]
 mod inode;
+#[path = "../../drivers/virtiofs/invalidate.rs"]
+mod invalidate;
 #[path = "../../drivers/virtiofs/ioctl.rs"]
 mod ioctl;
 #[path = "../../drivers/virtiofs/killpriv.rs"]
@@ -98,6 +102,8 @@ mod symlink;
 mod sysfs;
 #[path = "../../drivers/virtiofs/tables.rs"]
 mod tables;
+#[path = "../../drivers/virtiofs/time.rs"]
+mod time;
 #[path = "../../drivers/virtiofs/undo.rs"]
 mod undo;
 #[path = "../../drivers/virtiofs/unmap.rs"]
@@ -110,6 +116,8 @@ mod volume;
 mod walks;
 #[path = "../../drivers/virtiofs/write.rs"]
 mod write;
+#[path = "../../drivers/virtiofs/write_checks.rs"]
+mod write_checks;
 #[path = "../../drivers/virtiofs/writeback.rs"]
 mod writeback;
 #[path = "../../drivers/virtiofs/writepages.rs"]

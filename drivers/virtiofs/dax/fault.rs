@@ -19,10 +19,10 @@ use super::{
 };
 use crate::{
     cred::caller,
-    direct::ended_short,
     epoch::Asked,
     filesystem::VirtioFs,
     inode::NodeInode,
+    invalidate::ended_short,
     request::Request, //
 };
 use dax_map::{

@@ -22,7 +22,7 @@ use crate::{
     direct,
     filesystem::VirtioFs,
     inode::NodeInode,
-    write::{
+    write_checks::{
         self,
         grow, //
     },
@@ -224,7 +224,7 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
     let target = Target::of(inode)?;
     let (mut total, mut may_map): (usize, bool) = (0, true);
     let mut locked = inode.lock_exclusive()?;
-    if write::begin(&mut iocb, from)? == 0 {
+    if write_checks::begin(&mut iocb, from)? == 0 {
         return Ok(0);
     }
     while !from.is_empty() {
@@ -245,7 +245,7 @@ pub(crate) fn write(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>)
                     return Err(EINTR);
                 }
                 locked = inode.lock_exclusive()?;
-                if write::begin(&mut iocb, from)? == 0 {
+                if write_checks::begin(&mut iocb, from)? == 0 {
                     return Ok(0);
                 }
             }
