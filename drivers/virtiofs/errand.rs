@@ -8,6 +8,7 @@ use crate::{
         InVain,
         Patience, //
     },
+    session::Session, //
 };
 use kernel::{
     prelude::*,
@@ -59,4 +60,22 @@ impl Errand {
             stored = now;
         }
     }
+}
+
+/// Has a work item write back what is dirty of a file, or do what else takes a task that may wait. Nothing if there is none. Sleeps for
+/// memory alone.
+pub(crate) fn leave_to_work(
+    session: &Session,
+    work: impl FnOnce() + Send + 'static,
+) -> Option<Arc<Errand>> {
+    let errand = Errand::new(session.instance()).ok()?;
+    let done = errand.clone();
+    let spawned = session
+        .instance()
+        .patient_work()
+        .try_spawn(GFP_KERNEL, move || {
+            work();
+            done.end();
+        });
+    spawned.is_ok().then_some(errand)
 }

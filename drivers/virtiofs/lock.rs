@@ -17,39 +17,32 @@
 //! signal is fatal. Programs rely on that, some of which are sent signals all the time (timers, the Go runtime).
 
 use crate::{
+    claims::Claims,
     cred::caller,
-    file::Handle,
     filesystem::VirtioFs,
     inode::NodeInode,
     lane::Lane,
     request::Request,
-    session::Session, //
+    session::Session,
+    stores::Batch, //
 };
 use fuse_proto::{
     Caller,
+    Fh,
     FileLock,
     Getlk,
     InitFlags,
     Interrupt,
     LockOwner,
     Opcode,
-    Release,
-    ReleaseFlags,
-    Setlk,
-    MAX_OFFSET, //
+    Setlk, //
+    MAX_OFFSET,
 };
 use kernel::{
     current,
     prelude::*,
-    sync::{
-        atomic::{
-            ordering,
-            Atomic, //
-        },
-        Arc,
-        SetOnce, //
-    },
-    time::msecs_to_jiffies,
+    sync::Arc,
+    time::msecs_to_jiffies, //
 };
 use kernel_ext::task::{
     is_exiting,
@@ -76,62 +69,6 @@ use virtio::{
 const FIRST_LOOK: u32 = 10;
 /// Milliseconds between two such looks at most.
 const LAST_LOOK: u32 = 1000;
-
-/// What an open file may have locked at the daemon, and who still needs its handle: the open file itself, and requests for locks
-/// whose waiter was killed. The last of them sends the RELEASE.
-pub(crate) struct Claims {
-    users: Atomic<i32>,
-    /// Set when the file is closed.
-    release: SetOnce<Release>,
-    /// Whether it was asked for a lock of flock(2).
-    flock: Atomic<i32>,
-    /// Whether it was asked for a POSIX lock that belongs to the open file.
-    open_file: Atomic<i32>,
-}
-
-impl Claims {
-    /// Those of an open file that has not locked anything yet. Sleeps.
-    pub(crate) fn new() -> Result<Arc<Self>> {
-        Ok(Arc::new(
-            Self {
-                users: Atomic::new(1),
-                release: SetOnce::new(),
-                flock: Atomic::new(0),
-                open_file: Atomic::new(0),
-            },
-            GFP_KERNEL,
-        )?)
-    }
-
-    /// The file is closed by `release`, which is to drop the locks of `owner`: what to send, if nobody needs the handle any more.
-    pub(crate) fn close(&self, mut release: Release, owner: LockOwner) -> Option<Release> {
-        if self.flock.load(ordering::Relaxed) != 0 {
-            release.release_flags = release.release_flags.with(ReleaseFlags::FLOCK_UNLOCK);
-        }
-        if self.open_file.load(ordering::Relaxed) != 0 {
-            // Nothing else drops POSIX locks.
-            release.release_flags = release.release_flags.with(ReleaseFlags::FLUSH);
-        }
-        if !release.release_flags.is_empty() {
-            release.lock_owner = owner;
-        }
-        self.release.populate(release);
-        self.leave()
-    }
-
-    fn join(&self) {
-        self.users.fetch_add(1, ordering::Relaxed);
-    }
-
-    /// One less needs the handle: what to send, if nobody does.
-    fn leave(&self) -> Option<Release> {
-        if self.users.fetch_sub(1, ordering::Full) == 1 {
-            self.release.copy()
-        } else {
-            None
-        }
-    }
-}
 
 /// A request for a lock whose waiter was killed.
 struct LostLock {
@@ -251,7 +188,7 @@ pub(crate) fn set(request: &mut LockRequest<'_, VirtioFs>) -> Result<LockOutcome
     }
     if request.is_of_open_file() {
         let claims = file.data().claims()?;
-        claims.open_file.store(1, ordering::Relaxed);
+        claims.asks(false);
     } else {
         // Before a close looks for it.
         file.inode().data().locked();
@@ -266,7 +203,7 @@ pub(crate) fn flock(request: &mut LockRequest<'_, VirtioFs>) -> Result {
     if !file.inode().session()?.has(InitFlags::FLOCK_LOCKS) {
         return request.flock_local();
     }
-    file.data().claims()?.flock.store(1, ordering::Relaxed);
+    file.data().claims()?.asks(true);
     set_remote(request, true)
 }
 
@@ -303,24 +240,36 @@ fn set_remote(request: &LockRequest<'_, VirtioFs>, flock: bool) -> Result {
 
 /// A process closes a file: its POSIX locks go, though the daemon knows no FLUSH. Sleeps.
 pub(crate) fn drop_of_process(file: &File<VirtioFs>, owner: LockOwner) -> Result {
-    drop_owned(file.inode(), file.data(), owner, false)
+    let handle = file.data();
+    drop_owned(file.inode(), handle.fh(), handle.flushes()?, owner, false)
 }
 
 /// The daemon knows no handles, so that no RELEASE drops the locks of an open file. Sleeps.
-pub(crate) fn drop_of_open_file(inode: &Inode<VirtioFs>, handle: &Handle, owner: LockOwner) {
-    let Ok(claims) = handle.claims() else { return };
-    for (asked, flock) in [(&claims.flock, true), (&claims.open_file, false)] {
-        if asked.load(ordering::Relaxed) != 0 {
+pub(crate) fn drop_of_open_file(
+    inode: &Inode<VirtioFs>,
+    fh: Fh,
+    claims: &Claims,
+    flushes: &Arc<Batch>,
+    owner: LockOwner,
+) {
+    for flock in [true, false] {
+        if claims.has_asked(flock) {
             // There is nobody to tell of an error.
-            let _ = drop_owned(inode, handle, owner, flock);
+            let _ = drop_owned(inode, fh, flushes, owner, flock);
         }
     }
 }
 
-fn drop_owned(inode: &Inode<VirtioFs>, handle: &Handle, owner: LockOwner, flock: bool) -> Result {
+fn drop_owned(
+    inode: &Inode<VirtioFs>,
+    fh: Fh,
+    flushes: &Arc<Batch>,
+    owner: LockOwner,
+    flock: bool,
+) -> Result {
     let op = Setlk {
         node: inode.known()?.node(),
-        fh: handle.fh(),
+        fh,
         owner,
         lock: FileLock {
             start: 0,
@@ -334,7 +283,7 @@ fn drop_owned(inode: &Inode<VirtioFs>, handle: &Handle, owner: LockOwner, flock:
     let (session, caller) = (inode.session()?, caller(inode.super_block()));
     match is_exiting() || is_killed() {
         true => session
-            .call_at_last(&op, &caller, handle.flushes()?)
+            .call_at_last(&op, &caller, flushes)
             .unwrap_or(Ok(())),
         false => session.call(&op, &caller),
     }
@@ -412,58 +361,5 @@ impl Session {
                 _ => return,
             }
         }
-    }
-}
-
-#[cfg(VIRTIOFS_KUNIT)]
-#[kunit_tests(virtiofs_lock)]
-mod tests {
-    use super::*;
-    use fuse_proto::NodeId;
-
-    const OWNER: LockOwner = LockOwner(7);
-
-    fn release() -> Result<Release> {
-        Ok(Release {
-            node: NodeId::new(2).ok_or(EINVAL)?,
-            dir: false,
-            fh: fuse_proto::Fh(3),
-            flags: 0,
-            release_flags: ReleaseFlags::NONE,
-            lock_owner: LockOwner::default(),
-        })
-    }
-
-    /// A RELEASE names the owner of locks, and says which ones go, if there may be some.
-    #[test]
-    fn close_says_what_was_locked() -> Result {
-        let closed = |flock, open_file| -> Result<(ReleaseFlags, LockOwner)> {
-            let claims = Claims::new()?;
-            claims.flock.store(flock, ordering::Relaxed);
-            claims.open_file.store(open_file, ordering::Relaxed);
-            let release = claims.close(release()?, OWNER).ok_or(EBUSY)?;
-            Ok((release.release_flags, release.lock_owner))
-        };
-        assert_eq!(closed(0, 0)?, (ReleaseFlags::NONE, LockOwner::default()));
-        assert_eq!(closed(1, 0)?, (ReleaseFlags::FLOCK_UNLOCK, OWNER));
-        assert_eq!(closed(0, 1)?, (ReleaseFlags::FLUSH, OWNER));
-        assert_eq!(
-            closed(1, 1)?,
-            (ReleaseFlags::FLOCK_UNLOCK.with(ReleaseFlags::FLUSH), OWNER)
-        );
-        Ok(())
-    }
-
-    /// As long as a request of a killed task may be answered, the handle stays; whoever is last sends the RELEASE, once.
-    #[test]
-    fn the_last_one_releases() -> Result {
-        let claims = Claims::new()?;
-        claims.join();
-        claims.join();
-        assert!(claims.leave().is_none());
-        assert!(claims.close(release()?, OWNER).is_none());
-        let released = claims.leave().ok_or(EBUSY)?;
-        assert_eq!(released.fh.0, 3);
-        Ok(())
     }
 }

@@ -11,18 +11,18 @@ use crate::{
         caller,
         creator, //
     },
-    dir::{
+    epoch::Asked,
+    file::Handle,
+    filesystem::VirtioFs,
+    forget::Known,
+    inode::NodeInode,
+    lookup::{
         find,
         grant,
         instantiate,
         is_doubtful,
         lookup, //
     },
-    epoch::Asked,
-    file::Handle,
-    filesystem::VirtioFs,
-    forget::Known,
-    inode::NodeInode,
     room::is_out_of_files,
     setattr::take_over,
     walks, //

@@ -12,15 +12,15 @@
 
 use crate::{
     cred::caller,
-    dir::{
-        grant,
-        instantiate, //
-    },
     epoch::Asked,
     filesystem::VirtioFs,
     forget::Known,
     inode::NodeInode,
-    listing::Served, //
+    listing::Served,
+    lookup::{
+        grant,
+        instantiate, //
+    },
 };
 use fuse_proto::{
     Dirent,

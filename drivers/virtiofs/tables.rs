@@ -8,7 +8,7 @@ use crate::{
         MappedFile, //
     },
     dir::Directory,
-    file::{
+    file_operations::{
         DirectoryFiles,
         RegularFiles, //
     },

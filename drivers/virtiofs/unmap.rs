@@ -6,7 +6,7 @@
 //! driver. That writes all of the file, this one what the mapping showed of it.
 
 use crate::{
-    file::leave_to_work,
+    errand::leave_to_work,
     filesystem::VirtioFs,
     gate::Held,
     inode::NodeInode, //

@@ -34,15 +34,18 @@
 //! - [`iget`]: inodes by nodeid.
 //! - [`tables`]: operation tables of inodes.
 //! - [`freshness`]: validity of what is cached.
-//! - [`dir`]: names: lookup, revalidation, submounts.
+//! - [`lookup`]: names that are looked up.
+//! - [`dir`]: operation tables of directories and dentries.
 //! - [`namespace`]: names that are made, moved and removed.
 //! - [`readdir`]: the listing of a directory.
 //! - [`listing`]: listings that are kept.
 //! - [`setattr`]: changes of attributes.
-//! - [`mod@file`]: open files.
+//! - [`mod@file`]: handles of open files.
+//! - [`file_operations`]: operation tables of open files.
 //! - [`opening`]: what the daemon is asked when one is opened.
 //! - [`mod@export`]: file handles.
 //! - [`ioctl`]: ioctl(2), and flags of inodes.
+//! - [`claims`]: locks that an open file may have at the daemon.
 //! - [`mod@lock`]: locks that the daemon keeps, and signals.
 //! - [`page_cache`]: contents that are cached.
 //! - [`direct`]: contents that are not.
@@ -68,6 +71,7 @@ mod acl;
 mod aio;
 mod attributes;
 mod binding;
+mod claims;
 mod control;
 mod cred;
 mod dax;
@@ -79,6 +83,7 @@ mod epoch;
 mod errand;
 mod export;
 mod file;
+mod file_operations;
 mod filesystem;
 mod fill;
 mod forget;
@@ -93,6 +98,7 @@ mod lane;
 mod lease;
 mod listing;
 mod lock;
+mod lookup;
 mod mount;
 mod namespace;
 mod node;

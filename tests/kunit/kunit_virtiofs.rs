@@ -16,6 +16,8 @@ mod aio;
 mod attributes;
 #[path = "../../drivers/virtiofs/binding.rs"]
 mod binding;
+#[path = "../../drivers/virtiofs/claims.rs"]
+mod claims;
 #[path = "../../drivers/virtiofs/control.rs"]
 mod control;
 #[path = "../../drivers/virtiofs/cred.rs"]
@@ -38,6 +40,8 @@ mod errand;
 mod export;
 #[path = "../../drivers/virtiofs/file.rs"]
 mod file;
+#[path = "../../drivers/virtiofs/file_operations.rs"]
+mod file_operations;
 #[path = "../../drivers/virtiofs/filesystem.rs"]
 mod filesystem;
 #[path = "../../drivers/virtiofs/fill.rs"]
@@ -66,6 +70,8 @@ mod lease;
 mod listing;
 #[path = "../../drivers/virtiofs/lock.rs"]
 mod lock;
+#[path = "../../drivers/virtiofs/lookup.rs"]
+mod lookup;
 #[path = "../../drivers/virtiofs/mount.rs"]
 mod mount;
 #[path = "../../drivers/virtiofs/namespace.rs"]
