@@ -4,7 +4,7 @@
 
 use crate::{
     cred::caller,
-    dax,
+    dax_times,
     dirty,
     epoch::Asked,
     filesystem::VirtioFs,
@@ -82,7 +82,7 @@ pub(crate) fn permission_rcu(
 /// stat(2) and statx(2).
 pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSync) -> Result {
     let session = inode.session()?;
-    let caught_up = inode.is_dax() && sync != StatSync::DontSync && dax::catch_up(inode);
+    let caught_up = inode.is_dax() && sync != StatSync::DontSync && dax_times::catch_up(inode);
     if stat.request().birth_time() && sync != StatSync::DontSync && !session.lacks(Opcode::Statx) {
         match statx(inode, stat) {
             Err(e) if e == ENOSYS => {}

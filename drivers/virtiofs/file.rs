@@ -5,8 +5,12 @@
 use crate::{
     claims::Claims,
     dax::{
-        self,
-        Run, //
+        copies::{
+            outdate_by_host,
+            outdate_locked, //
+        },
+        layout::break_layouts,
+        state::Run, //
     },
     dirty,
     epoch::{
@@ -17,6 +21,7 @@ use crate::{
     filesystem::VirtioFs,
     gate::Held,
     inode::NodeInode,
+    invalidate::resize,
     killpriv,
     listing::Cursor,
     lock,
@@ -29,7 +34,6 @@ use crate::{
         has_opened,
         is_removed, //
     },
-    setattr::resize,
     stores::Batch,
     walks,
     writeback, //
@@ -197,7 +201,7 @@ impl Handle {
     /// What was read of the file before is not seen any more. Sleeps.
     fn drop_old(&self, inode: &Inode<VirtioFs>) {
         if inode.is_dax() {
-            dax::outdate_by_host(inode);
+            outdate_by_host(inode);
         } else if !self.is_direct() && inode.wait_for_pages(0, i64::MAX).is_ok() {
             // Pages that can't be dropped are being read. A task that was killed reads none of them.
             let _ = inode.invalidate_pages();
@@ -285,8 +289,8 @@ impl Handle {
             false => None,
         };
         if let Some((_, filling)) = &mut locked {
-            dax::break_layouts(inode, filling, 0, i64::MAX)?;
-            dax::outdate_locked(inode, filling, 0, i64::MAX);
+            break_layouts(inode, filling, 0, i64::MAX)?;
+            outdate_locked(inode, filling, 0, i64::MAX);
             // What was written before comes before the truncation. Errors stay with the file.
             let _ = writeback::write_all(inode);
             inode.wait_for_pages(0, i64::MAX)?;

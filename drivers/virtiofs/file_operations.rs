@@ -4,10 +4,9 @@
 
 use crate::{
     cred::caller,
-    dax::{
-        self,
-        Faults, //
-    },
+    dax_fault::Faults,
+    dax_io,
+    dax_times,
     direct,
     dirty,
     errand::leave_to_work,
@@ -139,7 +138,7 @@ impl vfs::file::Operations for RegularFiles {
             write_all_in_exit(file);
             Ok(())
         } else if inode.is_dax() {
-            dax::catch_up(inode);
+            dax_times::catch_up(inode);
             Ok(())
         } else {
             file.write_and_wait_range(0, i64::MAX)
@@ -219,7 +218,7 @@ impl vfs::file::Operations for RegularFiles {
     fn read_iter(mut iocb: Kiocb<'_, VirtioFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
         let handle = iocb.data();
         if iocb.file().inode().is_dax() {
-            return dax::read(iocb, to);
+            return dax_io::read(iocb, to);
         }
         if handle.is_direct() || iocb.is_direct() {
             return direct::read(iocb, to);
@@ -239,7 +238,7 @@ impl vfs::file::Operations for RegularFiles {
 
     fn write_iter(mut iocb: Kiocb<'_, VirtioFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
         if iocb.file().inode().is_dax() {
-            return dax::write(iocb, from);
+            return dax_io::write(iocb, from);
         }
         if iocb.data().is_direct() || iocb.is_direct() {
             return direct::write(iocb, from);

@@ -5,7 +5,7 @@
 //! C: `fuse_iget()`
 
 use crate::{
-    dax,
+    dax::mode::applies,
     epoch::Asked,
     filesystem::VirtioFs,
     forget::Known,
@@ -129,7 +129,7 @@ fn complete(
     let mount = inode.super_block().data();
     let session = mount.session()?;
     let regular = attr.kind == FileType::Regular;
-    let dax = regular && mount.window().is_some() && dax::applies(session, mount.dax(), attr.flags);
+    let dax = regular && mount.window().is_some() && applies(session, mount.dax(), attr.flags);
     let keeps_times = regular && !dax && session.has(InitFlags::WRITEBACK_CACHE);
     let passive_acls = !session.has(InitFlags::POSIX_ACL) && attr.kind != FileType::Symlink;
     // What was asked for before the last inode went may be from before a change through it, if it was the same.

@@ -10,7 +10,10 @@
 
 use crate::{
     cred::caller,
-    dax,
+    dax::{
+        copies::outdate_by_host,
+        mode::applies, //
+    },
     dirty,
     epoch::Asked,
     filesystem::VirtioFs,
@@ -166,7 +169,7 @@ impl NodeInode for Inode<VirtioFs> {
         }
 
         if attr.kind == FileType::Regular && self.super_block().data().window().is_some() {
-            let dax = dax::applies(self.session()?, self.super_block().data().dax(), attr.flags);
+            let dax = applies(self.session()?, self.super_block().data().dax(), attr.flags);
             if dax != self.is_dax() {
                 // An inode is one or the other as long as it lives.
                 self.mark_dont_cache();
@@ -180,7 +183,7 @@ impl NodeInode for Inode<VirtioFs> {
                 self.unmap_from(size);
             }
             if changed {
-                dax::outdate_by_host(self);
+                outdate_by_host(self);
             }
             return Ok(Taken::Over);
         }

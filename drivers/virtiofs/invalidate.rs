@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page cache and size after reads and writes that went past the page cache.
+//! Page cache and size after a truncation, and after reads and writes that went past the page cache.
 
 use crate::filesystem::VirtioFs;
 use kernel::prelude::*;
@@ -38,4 +38,19 @@ pub(crate) fn drop_cached(inode: &Inode<VirtioFs>, pos: i64, len: usize) -> Resu
         }
     }
     Ok(())
+}
+
+/// The file has another size: inode and page cache follow. Attributes that were asked for before do not undo it.
+///
+/// To be called with `i_rwsem` and `invalidate_lock` held, after pages were [waited for](Inode::wait_for_pages). Sleeps.
+pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
+    let old = inode.size();
+    if size > old && inode.has_pages() && !inode.is_dax() {
+        inode.truncate_pagecache(old);
+    }
+    inode.lock().attrs().set_size(size);
+    inode.data().changed();
+    if size < old {
+        inode.truncate_pagecache(size);
+    }
 }

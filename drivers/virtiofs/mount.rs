@@ -3,7 +3,10 @@
 //! Data of a superblock.
 
 use crate::{
-    dax::Window,
+    dax::{
+        mode::Mode,
+        window::Window, //
+    },
     device::Instance,
     epoch::{
         Asked,
@@ -12,7 +15,6 @@ use crate::{
     filesystem::VirtioFs,
     forget::Known,
     gate::Gate,
-    options::Dax,
     session::Session,
     volume::Volume, //
 };
@@ -34,7 +36,7 @@ pub(crate) struct Mount {
     instance: Arc<Instance>,
     /// Set while the superblock is filled.
     volume: SetOnce<Arc<Volume>>,
-    dax: Option<Dax>,
+    dax: Option<Mode>,
     /// Who reclaims ranges of the window goes through it to inodes of this superblock.
     gate: Arc<Gate>,
     /// An inode that may come back: what was changed through it is known to the daemon, but nobody here knows when.
@@ -47,13 +49,13 @@ pub(crate) struct Mount {
 
 impl Mount {
     /// The data of a mount of a device. Sleeps.
-    pub(crate) fn new(instance: Arc<Instance>, dax: Option<Dax>) -> Result<Arc<Self>> {
+    pub(crate) fn new(instance: Arc<Instance>, dax: Option<Mode>) -> Result<Arc<Self>> {
         Self::with(instance, dax, SetOnce::new(), None)
     }
 
     fn with(
         instance: Arc<Instance>,
-        dax: Option<Dax>,
+        dax: Option<Mode>,
         volume: SetOnce<Arc<Volume>>,
         submount: Option<(Arc<Known>, Attr)>,
     ) -> Result<Arc<Self>> {
@@ -114,7 +116,7 @@ impl Mount {
     }
 
     /// Which files are mapped from the window, if that was said.
-    pub(crate) fn dax(&self) -> Option<Dax> {
+    pub(crate) fn dax(&self) -> Option<Mode> {
         self.dax
     }
 

@@ -5,7 +5,7 @@
 //! Nothing here asks the daemon, and nothing sleeps but where an item says so.
 
 use crate::{
-    dax::MappedFile,
+    dax::mapped_file::MappedFile,
     epoch::{
         is_doubted,
         Asked,
@@ -18,8 +18,8 @@ use crate::{
         Freshness,
         KeepCache, //
     },
+    link_target::Target,
     listing::Listing,
-    symlink::Target,
     writers::Writers, //
 };
 use core::pin::Pin;

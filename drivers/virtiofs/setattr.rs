@@ -7,7 +7,11 @@
 
 use crate::{
     cred::caller,
-    dax,
+    dax::{
+        copies::outdate_locked,
+        layout::break_layouts, //
+    },
+    dax_times,
     dirty,
     epoch::Asked,
     filesystem::VirtioFs,
@@ -16,6 +20,7 @@ use crate::{
         set_size_and_times,
         NodeInode, //
     },
+    invalidate::resize,
     killpriv::{
         self,
         SET_GID,
@@ -57,10 +62,10 @@ pub(crate) fn setattr(inode: &Inode<VirtioFs>, attrs: &mut NewAttributes<'_, Vir
         return Ok(());
     };
     let sets_times = op.mtime.is_some() || op.size.is_some();
-    let was_behind = sets_times && dax::supersede(inode)?;
+    let was_behind = sets_times && dax_times::supersede(inode)?;
     change(inode, session, &op).inspect_err(|_| {
         if was_behind {
-            dax::stored(inode);
+            dax_times::stored(inode);
         }
     })
 }
@@ -98,8 +103,8 @@ fn is_changed_by_writes(op: &Setattr) -> bool {
 fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Result {
     let size = i64::try_from(op.size.ok_or(EINVAL)?)?;
     let mut filling = inode.lock_invalidate_killable()?;
-    dax::break_layouts(inode, &mut filling, 0, i64::MAX)?;
-    dax::outdate_locked(inode, &filling, 0, i64::MAX);
+    break_layouts(inode, &mut filling, 0, i64::MAX)?;
+    outdate_locked(inode, &filling, 0, i64::MAX);
     // Should the request fail, nothing is lost. Errors stay with the file.
     let _ = writeback::write_all(inode);
     inode.wait_for_pages(0, i64::MAX)?;
@@ -123,21 +128,6 @@ fn truncate(inode: &Inode<VirtioFs>, session: &Arc<Session>, op: &Setattr) -> Re
             inode.data().changed_attributes();
             Err(e)
         }
-    }
-}
-
-/// The file has another size: inode and page cache follow. Attributes that were asked for before do not undo it.
-///
-/// To be called with `i_rwsem` and `invalidate_lock` held, after pages were [waited for](Inode::wait_for_pages). Sleeps.
-pub(crate) fn resize(inode: &Inode<VirtioFs>, size: i64) {
-    let old = inode.size();
-    if size > old && inode.has_pages() && !inode.is_dax() {
-        inode.truncate_pagecache(old);
-    }
-    inode.lock().attrs().set_size(size);
-    inode.data().changed();
-    if size < old {
-        inode.truncate_pagecache(size);
     }
 }
 

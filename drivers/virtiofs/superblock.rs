@@ -8,6 +8,7 @@
 use crate::{
     binding,
     cred::caller,
+    dax::mode::Mode,
     dir::Entries,
     epoch::Asked,
     export::Handles,
@@ -20,7 +21,6 @@ use crate::{
     mount::Mount,
     node::Node,
     options::{
-        Dax,
         Options,
         PARAMETERS, //
     },
@@ -100,7 +100,7 @@ impl FileSystem for VirtioFs {
             return Err(refuse(context, tag, "no device has this tag"));
         };
         let dax = context.options().dax;
-        if dax == Some(Dax::Always) && instance.memory().is_none() {
+        if dax == Some(Mode::Always) && instance.memory().is_none() {
             return Err(refuse(
                 context,
                 tag,
@@ -125,7 +125,7 @@ impl FileSystem for VirtioFs {
         }
         let volume = mount.volume()?.clone();
         volume.join(mount.clone())?;
-        let refused = main && mount.dax() == Some(Dax::Always) && volume.window().is_none();
+        let refused = main && mount.dax() == Some(Mode::Always) && volume.window().is_none();
         let root = match refused {
             true => Err(refuse(
                 context,

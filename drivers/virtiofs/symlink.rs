@@ -10,9 +10,8 @@
 use crate::{
     cred::caller,
     filesystem::VirtioFs,
-    inode::{
-        NodeInode, //
-    },
+    inode::NodeInode,
+    link_target::Target,
     walks::follows, //
 };
 use fuse_proto::{
@@ -20,58 +19,16 @@ use fuse_proto::{
     InitFlags,
     Readlink, //
 };
-use kernel::{
-    prelude::*,
-    str::CString,
-    sync::atomic::{
-        ordering,
-        Atomic, //
-    }, //
-};
+use kernel::prelude::*;
 use kernel_ext::pages::PageBuffer;
 use vfs::{
     inode::{
         Link,
         RcuInode, //
     },
-    time::Timespec,
     Inode, //
 };
 use virtio::Payload;
-
-/// A cached target. It is never replaced, as path walks read it without a reference (RCU): when another one is found, there is none
-/// from then on.
-pub(crate) struct Target {
-    text: CString,
-    /// The inode's time of last change that it is good for, as [`stamp`] has it.
-    ctime: Atomic<u64>,
-}
-
-impl Target {
-    fn new(text: &CStr, ctime: Timespec) -> Result<Self> {
-        Ok(Self {
-            text: CString::try_from(text)?,
-            ctime: Atomic::new(stamp(ctime)),
-        })
-    }
-
-    /// The target, if the inode has not changed since. Callable from any context.
-    fn as_of(&self, ctime: Timespec) -> Option<&CStr> {
-        (self.ctime.load(ordering::Relaxed) == stamp(ctime)).then_some(&*self.text)
-    }
-
-    /// The daemon has told `text` after the inode had changed at `ctime`.
-    fn confirm(&self, text: &CStr, ctime: Timespec) {
-        if *self.text == *text {
-            self.ctime.store(stamp(ctime), ordering::Relaxed);
-        }
-    }
-}
-
-/// A time in one word; times that differ by less than a few centuries have different ones.
-fn stamp(time: Timespec) -> u64 {
-    (time.sec() as u64) << 30 | u64::from(time.nsec())
-}
 
 /// The size that procfs tells of links to open files and directories, whatever these are.
 const PROCFS_SIZE: i64 = 64;

@@ -3,10 +3,8 @@
 //! Operation tables of inodes, by kind.
 
 use crate::{
-    dax::{
-        Faults,
-        MappedFile, //
-    },
+    dax::mapped_file::MappedFile,
+    dax_fault::Faults,
     dir::Directory,
     file_operations::{
         DirectoryFiles,

@@ -6,13 +6,15 @@
 
 use crate::{
     dax::{
-        Claim,
-        Window, //
+        mode::{
+            Claim,
+            Mode, //
+        },
+        window::Window, //
     },
     device::Instance,
     freshness::KeepCache,
     mount::Mount,
-    options::Dax,
     session::Session,
     unused::Unused, //
 };
@@ -63,7 +65,7 @@ impl_has_delayed_work! {
 
 impl Volume {
     /// Starts a session with the daemon behind `instance`, with the device's window if that is to be had. Sleeps.
-    pub(crate) fn start(instance: &Arc<Instance>, mode: Option<Dax>) -> Result<Arc<Self>> {
+    pub(crate) fn start(instance: &Arc<Instance>, mode: Option<Mode>) -> Result<Arc<Self>> {
         let claim = Claim::new(instance, mode);
         let offers = claim.as_ref().map_or(InitFlags::NONE, Claim::offers);
         let session = Session::start(instance.clone(), offers)?;

@@ -10,7 +10,10 @@
 
 use crate::{
     cred::caller,
-    dax,
+    dax::{
+        copies::outdate_locked,
+        layout::break_layouts, //
+    },
     dirty,
     filesystem::VirtioFs,
     inode::NodeInode,
@@ -235,8 +238,8 @@ pub(crate) fn fallocate(
         false => None,
     };
     if let Some(unread) = &mut unread {
-        dax::break_layouts(inode, unread, offset, end.saturating_sub(1))?;
-        dax::outdate_locked(inode, unread, offset, end.saturating_sub(1));
+        break_layouts(inode, unread, offset, end.saturating_sub(1))?;
+        outdate_locked(inode, unread, offset, end.saturating_sub(1));
         inode.write_and_wait_range(offset, end.saturating_sub(1))?;
         inode.wait_for_pages(offset, end.saturating_sub(1))?;
     }
@@ -284,7 +287,7 @@ pub(crate) fn copy_file_range(
     let unread = target.lock_invalidate_killable()?;
     drop_cached(target, to_pos, len)?;
     let to_end = to_pos.saturating_add_unsigned(len as u64);
-    dax::outdate_locked(target, &unread, to_pos, to_end);
+    outdate_locked(target, &unread, to_pos, to_end);
     let mut op = CopyFileRange {
         node_in: source.known()?.node(),
         fh_in: from.data().fh(),

@@ -10,7 +10,7 @@
 //! the daemon says of them is not.
 
 use crate::{
-    dax,
+    dax_times,
     dirty,
     epoch::Asked,
     filesystem::VirtioFs,
@@ -188,7 +188,7 @@ fn store(inode: &Inode<VirtioFs>, fh: Fh, range: WritebackRange) {
 /// The inode is not in the state of being written meanwhile (`I_SYNC`), for which others wait where no signal ends that.
 pub(crate) fn sync_times(inode: &Inode<VirtioFs>) -> Result {
     if inode.is_dax() {
-        dax::catch_up(inode);
+        dax_times::catch_up(inode);
         return Ok(());
     }
     if !dirty::keeps(inode) {
@@ -206,7 +206,7 @@ pub(crate) fn sync_times(inode: &Inode<VirtioFs>) -> Result {
 /// others send them.
 pub(crate) fn write_times(inode: &Inode<VirtioFs>) -> Result {
     if inode.is_dax() {
-        dax::catch_up_briefly(inode);
+        dax_times::catch_up_briefly(inode);
         return Ok(());
     }
     if !dirty::keeps(inode) {

@@ -24,6 +24,12 @@ mod control;
 mod cred;
 #[path = "../../drivers/virtiofs/dax/mod.rs"]
 mod dax;
+#[path = "../../drivers/virtiofs/dax_fault.rs"]
+mod dax_fault;
+#[path = "../../drivers/virtiofs/dax_io.rs"]
+mod dax_io;
+#[path = "../../drivers/virtiofs/dax_times.rs"]
+mod dax_times;
 #[path = "../../drivers/virtiofs/device.rs"]
 mod device;
 #[path = "../../drivers/virtiofs/dir.rs"]
@@ -66,6 +72,8 @@ mod killpriv;
 mod lane;
 #[path = "../../drivers/virtiofs/lease.rs"]
 mod lease;
+#[path = "../../drivers/virtiofs/link_target.rs"]
+mod link_target;
 #[path = "../../drivers/virtiofs/listing.rs"]
 mod listing;
 #[path = "../../drivers/virtiofs/lock.rs"]

@@ -49,7 +49,7 @@ use vfs::{
 const SHARE: usize = 64;
 
 /// The copies of a file.
-pub(super) struct CopiesOf {
+pub(crate) struct CopiesOf {
     /// When those that were asked for before became old.
     outdated: LastChange,
     /// How many there are in page tables at most.
@@ -57,7 +57,7 @@ pub(super) struct CopiesOf {
 }
 
 impl CopiesOf {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             outdated: LastChange::new(),
             count: Atomic::new(0),
@@ -65,7 +65,7 @@ impl CopiesOf {
     }
 
     /// What was asked for until now is not to be shown any more: whether some of it may be in page tables. Callable from any context.
-    pub(super) fn outdate(&self) -> bool {
+    pub(crate) fn outdate(&self) -> bool {
         self.outdated.is_now();
         // Pairs with `begin`: this sees the count, or that the change.
         self.count.fetch_add(0, ordering::Full) > 0
@@ -93,7 +93,7 @@ impl CopiesOf {
 }
 
 /// A copy that is in page tables, or about to be.
-pub(super) struct PageCopy {
+pub(crate) struct PageCopy {
     file: Arc<MappedFile>,
     pos: i64,
     asked: Asked,
@@ -102,7 +102,7 @@ pub(super) struct PageCopy {
 impl PageCopy {
     /// Of the page at `pos`, as it was when the daemon was `asked`. [`None`] if that is too old. The inode's `invalidate_lock` is
     /// held shared, and stays so until the page is in the page table.
-    pub(super) fn new(file: &Arc<MappedFile>, pos: i64, asked: Asked) -> Option<Self> {
+    pub(crate) fn new(file: &Arc<MappedFile>, pos: i64, asked: Asked) -> Option<Self> {
         file.copies().begin(asked).then(|| Self {
             file: file.clone(),
             pos,
@@ -111,14 +111,14 @@ impl PageCopy {
     }
 
     /// Whether it became old while it was brought in. Callable from any context, when it is in the page table.
-    pub(super) fn is_outdated(&self) -> bool {
+    pub(crate) fn is_outdated(&self) -> bool {
         // Pairs with `CopiesOf::outdate`: who outdated the file and did not find the page in the page table is seen here.
         smp_mb(Full);
         self.file.copies().is_outdated(self.asked)
     }
 
     /// Takes it out of page tables. Sleeps.
-    pub(super) fn take_out(self) {
+    pub(crate) fn take_out(self) {
         // An inode that is about to go is in none.
         if let Some(held) = self.file.hold() {
             let last = self.pos.saturating_add_unsigned(PAGE_SIZE as u64 - 1);
@@ -130,7 +130,7 @@ impl PageCopy {
 
 /// The copies of a window's files, in the order in which they came.
 #[pin_data]
-pub(super) struct Copies {
+pub(crate) struct Copies {
     #[pin]
     ring: SpinLock<Ring<PageCopy>>,
 }
@@ -173,7 +173,7 @@ impl<T> Ring<T> {
 
 impl Copies {
     /// For a window of `len` bytes. Sleeps. Errors: `ENOMEM`.
-    pub(super) fn new(len: usize) -> Result<impl PinInit<Self>> {
+    pub(crate) fn new(len: usize) -> Result<impl PinInit<Self>> {
         let ring = Ring::new((len / SHARE / PAGE_SIZE).max(1))?;
         Ok(pin_init!(Self {
             ring <- new_spinlock!(ring, "Copies::ring"),
@@ -181,17 +181,17 @@ impl Copies {
     }
 
     /// How many there are. Callable from any context.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ring.lock().len
     }
 
     /// A copy is in the page table: the one that has to go for it.
-    pub(super) fn add(&self, copy: PageCopy) -> Option<PageCopy> {
+    pub(crate) fn add(&self, copy: PageCopy) -> Option<PageCopy> {
         self.ring.lock().turn(Some(copy))
     }
 
     /// Takes the `most` oldest ones out of page tables. Sleeps.
-    pub(super) fn give_up(&self, most: usize) {
+    pub(crate) fn give_up(&self, most: usize) {
         let places = self.ring.lock().places.len();
         let mut left = most;
         for _ in 0..places {
@@ -218,7 +218,7 @@ fn outdate_copies(inode: &Inode<VirtioFs>) -> bool {
 /// Contents from `start` to `last` may have become others, by a request of this kernel: no copy shows them any more as they were.
 /// Nothing happens if the file is not mapped from the window. The inode is locked, at least shared, so that nobody who waits for the
 /// daemon holds `invalidate_lock`. Sleeps.
-pub(super) fn outdate(inode: &Inode<VirtioFs>, start: i64, last: i64) {
+pub(crate) fn outdate(inode: &Inode<VirtioFs>, start: i64, last: i64) {
     if outdate_copies(inode) {
         let _lock = inode.lock_invalidate();
         inode.unmap_range(start, last);

@@ -5,7 +5,7 @@
 //! A name and a number in each line. All counts begin with the session, which is a mount; without one the file has a single
 //! word, that says so. Documentation/dax.md explains the names.
 
-use super::Window;
+use super::window::Window;
 use dax_map::Order;
 use kernel::fmt::{
     Formatter,
@@ -14,7 +14,7 @@ use kernel::fmt::{
 
 impl Window {
     /// Writes what it shows now and what has happened so far.
-    pub(super) fn write_counters(&self, f: &mut Formatter<'_>) -> FmtResult {
+    pub(crate) fn write_counters(&self, f: &mut Formatter<'_>) -> FmtResult {
         // Nothing is written with the lock held: who reads may be slow.
         let state = self.state().lock();
         let (usage, counters) = (state.table.usage(), state.table.counters());

@@ -45,7 +45,7 @@ impl Window {
     /// Takes what a range shows, or may come to show, out of page tables and out of its file, whose inode `lock` is of. Sleeps.
     ///
     /// Errors: as [`InvalidateGuard::break_layouts`].
-    pub(super) fn break_range(
+    pub(crate) fn break_range(
         &self,
         lock: &mut InvalidateGuard<'_, VirtioFs>,
         extent: &Extent,
@@ -93,7 +93,7 @@ impl Window {
 }
 
 /// The first and the last byte of the file that a range shows or may come to show.
-pub(super) fn bytes_of(extent: &Extent) -> Result<(i64, i64)> {
+pub(crate) fn bytes_of(extent: &Extent) -> Result<(i64, i64)> {
     let start = i64::try_from(extent.file_offset)?;
     let len = i64::try_from(extent.len)?;
     Ok((

@@ -62,43 +62,43 @@ impl MappedFile {
     }
 
     /// What ranges know it by: as long as there are any, somebody holds it.
-    pub(super) fn owner(self: &Arc<Self>) -> Owner {
+    pub(crate) fn owner(self: &Arc<Self>) -> Owner {
         Owner(Arc::as_ptr(self).addr() as u64)
     }
 
     /// What the daemon knows of it.
-    pub(super) fn known(&self) -> &Arc<Known> {
+    pub(crate) fn known(&self) -> &Arc<Known> {
         &self.known
     }
 
     /// Copies of its pages.
-    pub(super) fn copies(&self) -> &CopiesOf {
+    pub(crate) fn copies(&self) -> &CopiesOf {
         &self.copies
     }
 
     /// Whether its times are right.
-    pub(super) fn times(&self) -> &Times {
+    pub(crate) fn times(&self) -> &Times {
         &self.times
     }
 
     /// Its inode goes: from here on no range is made for it.
-    pub(super) fn evict(&self, _locked: &mut State) {
+    pub(crate) fn evict(&self, _locked: &mut State) {
         self.evicted.store(1, ordering::Relaxed);
     }
 
     /// Whether it does.
-    pub(super) fn is_evicted(&self, _locked: &State) -> bool {
+    pub(crate) fn is_evicted(&self, _locked: &State) -> bool {
         self.evicted.load(ordering::Relaxed) != 0
     }
 
     /// Gets hold of the inode, if it is not about to go.
-    pub(super) fn hold(&self) -> Option<Held> {
+    pub(crate) fn hold(&self) -> Option<Held> {
         let pass = self.gate.enter()?;
         Some(Held::new(pass, self.inode.upgrade()?))
     }
 
     /// Whether the inode is gone, and nothing of it in page tables.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.inode.is_gone()
     }
 }

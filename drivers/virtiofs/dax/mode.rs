@@ -8,11 +8,10 @@
 //! | `dax=inode`, none | if there is one | those that the daemon marks (`FUSE_ATTR_DAX`) |
 //! | `dax=never` | | none |
 
-use super::Window;
+use super::window::Window;
 use crate::{
     device::Instance,
     lease::Refused,
-    options::Dax,
     session::Session, //
 };
 use fuse_proto::{
@@ -25,6 +24,33 @@ use kernel::{
 };
 use kernel_ext::dax::Memory;
 
+/// Which files are mapped from the device's window (DAX).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Those that the daemon marks, if there is a window.
+    Inode,
+    /// All; without a window there is no mount.
+    Always,
+    /// None.
+    Never,
+}
+
+impl Mode {
+    /// The words of the mount option.
+    pub(crate) const WORDS: [&'static CStr; 3] = [c"inode", c"always", c"never"];
+    /// What they stand for.
+    pub(crate) const VALUES: [Self; 3] = [Self::Inode, Self::Always, Self::Never];
+
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Inode => "inode",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
 /// What this driver can do with a window, besides what it always can.
 const OFFERED: InitFlags = InitFlags::MAP_ALIGNMENT.with(InitFlags::HAS_INODE_DAX);
 
@@ -32,25 +58,25 @@ const OFFERED: InitFlags = InitFlags::MAP_ALIGNMENT.with(InitFlags::HAS_INODE_DA
 pub(crate) struct Claim {
     instance: Arc<Instance>,
     memory: Arc<Memory>,
-    mode: Option<Dax>,
+    mode: Option<Mode>,
     kept: bool,
 }
 
 impl Claim {
     /// The window, if the mode is for it, there is one, and nobody else has it; a line in the log, if `dax=inode` has to do without.
     /// Sleeps.
-    pub(crate) fn new(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
+    pub(crate) fn new(instance: &Arc<Instance>, mode: Option<Mode>) -> Option<Self> {
         let claim = Self::take(instance, mode);
-        if claim.is_none() && mode == Some(Dax::Inode) {
+        if claim.is_none() && mode == Some(Mode::Inode) {
             let tag = instance.tag();
             pr_info!("{tag:?}: dax=inode, and there is no window to be had: no DAX\n");
         }
         claim
     }
 
-    fn take(instance: &Arc<Instance>, mode: Option<Dax>) -> Option<Self> {
+    fn take(instance: &Arc<Instance>, mode: Option<Mode>) -> Option<Self> {
         let memory = instance.memory()?;
-        if mode == Some(Dax::Never) {
+        if mode == Some(Mode::Never) {
             return None;
         }
         if let Err(refused) = instance.lease().acquire() {
@@ -71,8 +97,8 @@ impl Claim {
     /// What can be done with it.
     pub(crate) fn offers(&self) -> InitFlags {
         match self.mode {
-            None | Some(Dax::Inode) => OFFERED,
-            Some(Dax::Always | Dax::Never) => OFFERED.without(InitFlags::HAS_INODE_DAX),
+            None | Some(Mode::Inode) => OFFERED,
+            Some(Mode::Always | Mode::Never) => OFFERED.without(InitFlags::HAS_INODE_DAX),
         }
     }
 
@@ -106,12 +132,27 @@ impl Drop for Claim {
 }
 
 /// Whether a regular file with these flags is mapped from the window that there is.
-pub(crate) fn applies(session: &Session, mode: Option<Dax>, flags: AttrFlags) -> bool {
+pub(crate) fn applies(session: &Session, mode: Option<Mode>, flags: AttrFlags) -> bool {
     match mode {
-        Some(Dax::Always) => true,
-        Some(Dax::Never) => false,
-        None | Some(Dax::Inode) => {
+        Some(Mode::Always) => true,
+        Some(Mode::Never) => false,
+        None | Some(Mode::Inode) => {
             session.has(InitFlags::HAS_INODE_DAX) && flags.contains(AttrFlags::DAX)
+        }
+    }
+}
+
+#[cfg(VIRTIOFS_KUNIT)]
+#[kunit_tests(virtiofs_dax_mode)]
+mod tests {
+    use super::*;
+
+    /// The words of `dax=` stand for the modes of these names.
+    #[test]
+    fn words_and_modes() {
+        assert_eq!(Mode::WORDS.len(), Mode::VALUES.len());
+        for (word, value) in Mode::WORDS.iter().zip(Mode::VALUES) {
+            assert_eq!(word.to_bytes(), value.as_str().as_bytes());
         }
     }
 }

@@ -58,7 +58,7 @@ const LAST_WAITS: u32 = 3;
 impl Window {
     /// Gives up the range that is worth least, and others of the same file that are worth nothing: how many, none if the daemon
     /// refuses. Sleeps.
-    pub(super) fn make_room(self: &Arc<Self>) -> Result<usize> {
+    pub(crate) fn make_room(self: &Arc<Self>) -> Result<usize> {
         let mut extents: KVec<Extent> = KVec::with_capacity(RECLAIM_BATCH as usize, GFP_KERNEL)?;
         let mut state = self.state().lock();
         let Some(token) = state.table.pick_victim() else {
@@ -157,7 +157,7 @@ impl Window {
     }
 
     /// Makes room in the background, if there will soon be none.
-    pub(super) fn reclaim_ahead(self: &Arc<Self>) {
+    pub(crate) fn reclaim_ahead(self: &Arc<Self>) {
         if self.state().lock().table.background_goal() == 0 || !self.begin_background() {
             return;
         }
@@ -289,7 +289,7 @@ impl Window {
 
     /// The device goes: takes all that is shown out of page tables and files, also those that are still mounted, and gives the
     /// ranges back, as far as the daemon still answers. Sleeps.
-    pub(super) fn give_up_all(&self, instance: &Instance) {
+    pub(crate) fn give_up_all(&self, instance: &Instance) {
         self.close();
         self.copies().give_up(usize::MAX);
         let ranges = self.state().lock().files.len();
@@ -367,7 +367,7 @@ impl Window {
     }
 
     /// All ranges are given up as they are: the connection is gone.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         let mut state = self.state().lock();
         state.closed = true;
         state.table.abandon();

@@ -46,7 +46,7 @@ use vfs::time::jiffies_64;
 /// Milliseconds between two ticks of the window's clock. With each, ranges are tried again that had to stay because somebody has
 /// pinned pages of them: whoever lets go of a page wakes those who wait for this very page (`free_zone_device_folio()`), and a task
 /// that needs a range waits for whichever of many comes first.
-pub(super) const TICK: u32 = 1000;
+pub(crate) const TICK: u32 = 1000;
 /// Parts of files that are remembered for each range.
 const GHOSTS_PER_RANGE: usize = 8;
 /// Fewest ranges that there are. An instruction that copies from one mapping to another needs as many at the same time, where it lies
@@ -71,7 +71,7 @@ enum Duty {
 
 /// How a request for ranges ended.
 #[derive(Clone, Copy)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// It was carried out.
     Done,
     /// It was not sent.
@@ -84,7 +84,7 @@ pub(super) enum Ending {
 
 impl Ending {
     /// What the daemon's words mean.
-    pub(super) fn of(done: &Result<(), ReplyError>) -> Self {
+    pub(crate) fn of(done: &Result<(), ReplyError>) -> Self {
         match done {
             Ok(()) => Self::Done,
             Err(e) if e.is_malformed() => Self::Unknown,
@@ -94,27 +94,27 @@ impl Ending {
 }
 
 /// The ranges of a window.
-pub(super) struct State {
-    pub(super) table: Table,
+pub(crate) struct State {
+    pub(crate) table: Table,
     /// For each range whose it is.
-    pub(super) files: KVVec<Option<Arc<MappedFile>>>,
+    pub(crate) files: KVVec<Option<Arc<MappedFile>>>,
     /// For each range what is under way.
     duties: KVVec<Option<Duty>>,
     /// No range is made, and none is used any more.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// The daemon cannot map.
     unable: bool,
     /// Wishes for ranges that are not granted.
     pause: u32,
     next_tick: u64,
     /// Nanoseconds that tasks have waited for others' ranges.
-    pub(super) waited: u64,
+    pub(crate) waited: u64,
 }
 
 impl State {
     /// That of an empty window of `len` bytes, with ranges aligned to `alignment` bytes, of which there are `ranges` at most, or
     /// [`FEWEST_RANGES`] if that is more. Sleeps. Errors: `EINVAL` when there is no room for so many, `ENOMEM`.
-    pub(super) fn new(len: u64, alignment: u64, ranges: usize) -> Result<Self> {
+    pub(crate) fn new(len: u64, alignment: u64, ranges: usize) -> Result<Self> {
         let part = len
             .checked_div(FEWEST_RANGES as u64)
             .and_then(Order::within);
@@ -156,14 +156,14 @@ impl State {
 
     /// What an access means for its open file.
     #[inline]
-    pub(super) fn note(&mut self, run: &Run, access: &Access) -> Motion {
+    pub(crate) fn note(&mut self, run: &Run, access: &Access) -> Motion {
         let max = self.table.geometry().max();
         run.0.access_mut(self).note(access, max)
     }
 
     /// The range for an access that was [noted](Self::note), if it is ready and easy to find, and what is to be mapped ahead.
     #[inline]
-    pub(super) fn hit(
+    pub(crate) fn hit(
         &mut self,
         run: &Run,
         access: &Access,
@@ -177,7 +177,7 @@ impl State {
     }
 
     /// What to do with an access that did not [hit](Self::hit). The lock guards the stream as well, so that it is copied.
-    pub(super) fn advise(&mut self, run: &Run, access: &Access, motion: Motion) -> Advice {
+    pub(crate) fn advise(&mut self, run: &Run, access: &Access, motion: Motion) -> Advice {
         let mut stream = *run.0.access(self);
         let advice = self.table.advise(&mut stream, access, motion);
         *run.0.access_mut(self) = stream;
@@ -185,16 +185,16 @@ impl State {
     }
 
     /// Whether the daemon cannot map.
-    pub(super) fn is_unable(&self) -> bool {
+    pub(crate) fn is_unable(&self) -> bool {
         self.unable
     }
 
-    pub(super) fn file(&self, slot: SlotId) -> Option<&Arc<MappedFile>> {
+    pub(crate) fn file(&self, slot: SlotId) -> Option<&Arc<MappedFile>> {
         self.files.get(slot.get() as usize)?.as_ref()
     }
 
     /// A range is to be made for a file: SETUPMAPPING is about to be sent for it.
-    pub(super) fn undertake_map(&mut self, token: ReserveToken, file: &Arc<MappedFile>) -> Extent {
+    pub(crate) fn undertake_map(&mut self, token: ReserveToken, file: &Arc<MappedFile>) -> Extent {
         let extent = *token.extent();
         if let Some(place) = self.files.get_mut(extent.slot.get() as usize) {
             *place = Some(file.clone());
@@ -204,7 +204,7 @@ impl State {
     }
 
     /// A range is to be made writable, or longer: SETUPMAPPING is about to be sent for it.
-    pub(super) fn undertake_remap(&mut self, token: RemapToken) -> Extent {
+    pub(crate) fn undertake_remap(&mut self, token: RemapToken) -> Extent {
         let extent = *token.extent();
         self.undertake(extent.slot, Duty::Remap(token));
         extent
@@ -219,7 +219,7 @@ impl State {
 
     /// REMOVEMAPPING is about to be sent for a range, and for those of the same file that `another` picks, so many at most: these,
     /// and their file. `extents` has room for them.
-    pub(super) fn undertake_removals(
+    pub(crate) fn undertake_removals(
         &mut self,
         token: ReclaimToken,
         most: usize,
@@ -238,14 +238,14 @@ impl State {
     }
 
     /// REMOVEMAPPING is about to be sent for a range.
-    pub(super) fn undertake_removal(&mut self, token: ReclaimToken) -> Extent {
+    pub(crate) fn undertake_removal(&mut self, token: ReclaimToken) -> Extent {
         let extent = *token.extent();
         self.undertake(extent.slot, Duty::Remove(token));
         extent
     }
 
     /// Whether the daemon has refused to map lately, or cannot, so that it is not asked for this.
-    pub(super) fn grants_nothing(&mut self, access: &Access) -> bool {
+    pub(crate) fn grants_nothing(&mut self, access: &Access) -> bool {
         let either = access.need == Need::Either;
         if !self.unable && (self.pause == 0 || !either) {
             return false;
@@ -258,18 +258,18 @@ impl State {
     }
 
     /// SETUPMAPPING has failed, for good if the daemon is `unable` to map.
-    pub(super) fn refused(&mut self, unable: bool) {
+    pub(crate) fn refused(&mut self, unable: bool) {
         self.unable |= unable;
         self.pause = PAUSE;
     }
 
     /// Whether it can be asked for what is to be mapped ahead.
-    pub(super) fn grants_ahead(&self) -> bool {
+    pub(crate) fn grants_ahead(&self) -> bool {
         !self.unable && self.pause == 0
     }
 
     /// The request that was under way for a range has ended.
-    pub(super) fn fulfil(&mut self, slot: SlotId, ending: Ending) -> Wake {
+    pub(crate) fn fulfil(&mut self, slot: SlotId, ending: Ending) -> Wake {
         let index = slot.get() as usize;
         let Some(duty) = self.duties.get_mut(index).and_then(Option::take) else {
             return Wake::default();
@@ -296,7 +296,7 @@ impl State {
 
     /// Lets the window's clock move on, if it is time.
     #[inline]
-    pub(super) fn tick(&mut self) -> Wake {
+    pub(crate) fn tick(&mut self) -> Wake {
         let now = jiffies_64();
         match now.checked_sub(self.next_tick) {
             Some(late) => self.tick_late(now, late),
@@ -322,7 +322,7 @@ pub(crate) struct Run(LockedBy<Stream, State>);
 
 impl Run {
     /// For a file that was opened just now, of the window that has this lock. Errors: `ENOMEM`.
-    pub(super) fn new(lock: &SpinLock<State>) -> Result<KBox<Self>> {
+    pub(crate) fn new(lock: &SpinLock<State>) -> Result<KBox<Self>> {
         Ok(KBox::new(
             Self(LockedBy::new(lock, Stream::new())),
             GFP_KERNEL,

@@ -1,25 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The time of modification of files that are stored to through the window.
+//! How the time of modification that the daemon has of a file relates to what was stored through the window.
 //!
-//! The daemon does not learn of what write(2) copies into the window, or a mapping stores. The host's kernel does when it is the
-//! first store to a page since that was written back, and only where its filesystem wants to know. So the daemon is asked to set the
-//! time: a file that was stored to is *behind*, and catches up when somebody looks (stat(2)), at close(2) and fsync(2), and whenever
-//! the kernel writes dirty inodes back. Mappings are made read-only by the last two, and by msync(2), so that the next store is seen.
-//! It is the daemon's clock that counts, as with its WRITEs.
-//!
-//! C leaves it at what the host's kernel does: rsync(1), make(1) and other guests take a file for the same that is not.
+//! A file that was stored to is *behind*, and catches up later: see [`dax_times`](crate::dax_times).
 
-use crate::{
-    epoch::Asked,
-    filesystem::VirtioFs,
-    inode::NodeInode, //
-};
-use fuse_proto::{
-    Caller,
-    SetTime,
-    Setattr, //
-};
 use kernel::{
     prelude::*,
     sync::atomic::{
@@ -31,11 +15,10 @@ use kernel_ext::event::{
     Event,
     FOREVER, //
 };
-use vfs::Inode;
 
-/// How the time of modification that the daemon has of a file relates to what was stored here.
+/// The state of a file.
 #[pin_data]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// Something was stored since.
     behind: Atomic<i32>,
     /// Tasks that see to it.
@@ -47,7 +30,7 @@ pub(super) struct Times {
 
 impl Times {
     /// Of a file that was not stored to.
-    pub(super) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             behind: Atomic::new(0),
             catching_up: Atomic::new(0),
@@ -56,22 +39,27 @@ impl Times {
     }
 
     /// Whether something was stored since, and nobody sees to it.
-    fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.behind.load(ordering::Acquire) != 0
     }
 
     /// Whether nothing was stored since, and the daemon has said so.
-    fn is_right(&self) -> bool {
+    pub(crate) fn is_right(&self) -> bool {
         !self.is_behind() && self.catching_up.load(ordering::Relaxed) == 0
     }
 
+    /// Something was stored.
+    pub(crate) fn falls_behind(&self) {
+        self.behind.store(1, ordering::Relaxed);
+    }
+
     /// Whether it is behind, which it is no more.
-    fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.is_behind() && self.behind.xchg(0, ordering::Full) != 0
     }
 
     /// Waits for a task that sees to it, if there is one: whether there was none. Sleeps; a fatal signal ends that with `EINTR`.
-    fn wait(&self) -> Result<bool> {
+    pub(crate) fn wait(&self) -> Result<bool> {
         let seen = self.done.seen();
         if self.catching_up.load(ordering::Acquire) == 0 {
             return Ok(true);
@@ -82,10 +70,11 @@ impl Times {
 }
 
 /// A task that sees to it that the daemon's time is right.
-struct CatchingUp<'a>(&'a Times);
+pub(crate) struct CatchingUp<'a>(&'a Times);
 
 impl<'a> CatchingUp<'a> {
-    fn new(times: &'a Times) -> Self {
+    /// It begins.
+    pub(crate) fn new(times: &'a Times) -> Self {
         times.catching_up.fetch_add(1, ordering::Full);
         Self(times)
     }
@@ -96,93 +85,4 @@ impl Drop for CatchingUp<'_> {
         self.0.catching_up.fetch_sub(1, ordering::Full);
         self.0.done.happen();
     }
-}
-
-fn of(inode: &Inode<VirtioFs>) -> Option<&Times> {
-    inode.data().mapped().map(|file| file.times())
-}
-
-/// Something was stored through the window. May sleep.
-pub(crate) fn stored(inode: &Inode<VirtioFs>) {
-    let Some(times) = of(inode) else {
-        return;
-    };
-    // Mostly it is set already, and then the memory need not move to this CPU.
-    if !times.is_behind() {
-        times.behind.store(1, ordering::Relaxed);
-        inode.mark_times_dirty();
-    }
-}
-
-/// Has the daemon set the time of modification, if it is behind: whether its attributes are known as of then. When it refuses, they stay
-/// as they are. Sleeps; a fatal signal ends that, and leaves it to others.
-pub(crate) fn catch_up(inode: &Inode<VirtioFs>) -> bool {
-    let Some(times) = of(inode) else {
-        return false;
-    };
-    while !times.is_right() {
-        // Not for those who only wait, as its end wakes the others.
-        if times.is_behind() {
-            // First of all, for who wants to be the last to set it.
-            let _catching_up = CatchingUp::new(times);
-            if times.take() {
-                let set = set_to_now(inode, false);
-                if set == Err(EINTR) {
-                    stored(inode);
-                }
-                return set.is_ok();
-            }
-        }
-        // Another one sees to what was stored before this; should more be stored meanwhile, this one does.
-        if times.wait().is_err() {
-            break;
-        }
-    }
-    false
-}
-
-/// As [`catch_up`], for the kernel's flusher: what would have to be waited for is left to those who do, or to the next time.
-pub(crate) fn catch_up_briefly(inode: &Inode<VirtioFs>) {
-    let Some(times) = of(inode) else {
-        return;
-    };
-    if times.is_behind() {
-        let _catching_up = CatchingUp::new(times);
-        if times.take() && set_to_now(inode, true) == Err(EINTR) {
-            stored(inode);
-        }
-    }
-}
-
-fn set_to_now(inode: &Inode<VirtioFs>, briefly: bool) -> Result {
-    let mut op = Setattr::new(inode.known()?.node());
-    let writer = inode.data().writers().borrow().ok();
-    op.fh = writer.as_ref().map(|writer| writer.fh());
-    op.mtime = Some(SetTime::Now);
-    let asked = Asked::now();
-    let session = inode.session()?;
-    let reply = match briefly {
-        true => session.call_briefly(&op, &Caller::default())?,
-        false => session.call(&op, &Caller::default())?,
-    };
-    inode.update(&reply.attr, reply.ttl, asked)?;
-    Ok(())
-}
-
-/// The time of modification is about to be set, whatever was stored before: whether it was behind. The inode is locked (`i_rwsem`).
-/// Sleeps. Errors: `EINTR` for a fatal signal.
-pub(crate) fn supersede(inode: &Inode<VirtioFs>) -> Result<bool> {
-    let Some(times) = of(inode) else {
-        return Ok(false);
-    };
-    let mut behind = times.take();
-    // The daemon would be asked for both at the same time.
-    while !times.wait().inspect_err(|_| {
-        if behind {
-            stored(inode);
-        }
-    })? {
-        behind |= times.take();
-    }
-    Ok(behind)
 }

@@ -13,7 +13,7 @@ use kernel_ext::event::{
 };
 
 /// What tasks wait for.
-pub(super) struct Changes {
+pub(crate) struct Changes {
     /// For each range, that it has changed.
     ranges: KVec<Pin<KBox<Event>>>,
     /// Some range has become free or idle.
@@ -22,14 +22,14 @@ pub(super) struct Changes {
 
 /// A change that is waited for.
 #[derive(Clone, Copy)]
-pub(super) struct Awaited {
-    pub(super) wait: Wait,
-    pub(super) seen: Seen,
+pub(crate) struct Awaited {
+    pub(crate) wait: Wait,
+    pub(crate) seen: Seen,
 }
 
 impl Changes {
     /// For so many ranges.
-    pub(super) fn new(ranges: usize) -> Result<Self> {
+    pub(crate) fn new(ranges: usize) -> Result<Self> {
         let mut events = KVec::with_capacity(ranges, GFP_KERNEL)?;
         for _ in 0..ranges {
             events.push(KBox::pin_init(Event::new(), GFP_KERNEL)?, GFP_KERNEL)?;
@@ -41,7 +41,7 @@ impl Changes {
     }
 
     /// What happens when this changes.
-    pub(super) fn of(&self, wait: Wait) -> &Event {
+    pub(crate) fn of(&self, wait: Wait) -> &Event {
         let range = match wait {
             Wait::Range(slot) => self.ranges.get(slot.get() as usize),
             Wait::Any => None,
@@ -50,7 +50,7 @@ impl Changes {
     }
 
     /// Wakes who has to be woken. Callable from any context.
-    pub(super) fn wake(&self, wake: Wake) {
+    pub(crate) fn wake(&self, wake: Wake) {
         if let Some(slot) = wake.range {
             self.of(Wait::Range(slot)).happen();
         }
@@ -60,7 +60,7 @@ impl Changes {
     }
 
     /// Wakes all.
-    pub(super) fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         self.any.happen();
         for event in &self.ranges {
             event.happen();

@@ -136,9 +136,9 @@ impl WorkItem<CLOCK> for Window {
 
 /// A range that shows what was asked for, and goes on to do so as long as this lives. Whoever has one must not wait for
 /// anything that somebody without a range may hold.
-pub(super) struct Pinned<'a> {
+pub(crate) struct Pinned<'a> {
     window: &'a Window,
-    pub(super) hit: Hit,
+    pub(crate) hit: Hit,
 }
 
 impl Drop for Pinned<'_> {
@@ -149,7 +149,7 @@ impl Drop for Pinned<'_> {
 }
 
 /// What to do with an access.
-pub(super) enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// Use this range.
     Use(Pinned<'a>),
     /// Make one.
@@ -267,7 +267,7 @@ impl Window {
     }
 
     /// The session that it belongs to.
-    pub(super) fn session(&self) -> &Arc<Session> {
+    pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
     }
 
@@ -297,26 +297,26 @@ impl Window {
     }
 
     /// The copies of pages of its files.
-    pub(super) fn copies(&self) -> &Copies {
+    pub(crate) fn copies(&self) -> &Copies {
         &self.copies
     }
 
-    pub(super) fn state(&self) -> &SpinLock<State> {
+    pub(crate) fn state(&self) -> &SpinLock<State> {
         &self.state
     }
 
     /// What happens from here on is not missed by [`wait`](Window::wait). To be called under the window lock.
-    pub(super) fn awaited(&self, wait: Wait) -> Awaited {
+    pub(crate) fn awaited(&self, wait: Wait) -> Awaited {
         let seen = self.changes.of(wait).seen();
         Awaited { wait, seen }
     }
 
-    pub(super) fn wake(&self, wake: Wake) {
+    pub(crate) fn wake(&self, wake: Wake) {
         self.changes.wake(wake);
     }
 
     /// Wakes who waits for any change.
-    pub(super) fn wake_any(&self) {
+    pub(crate) fn wake_any(&self) {
         self.wake(Wake {
             range: None,
             any: true,
@@ -324,13 +324,13 @@ impl Window {
     }
 
     /// Wakes all.
-    pub(super) fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         self.changes.wake_all();
     }
 
     /// Sleeps until what is awaited has happened, or a fatal signal ends it with `EINTR`. What pins pages of a range does
     /// not tell when it lets go, so it may also be the clock that has moved on.
-    pub(super) fn wait(&self, awaited: Awaited) -> Result {
+    pub(crate) fn wait(&self, awaited: Awaited) -> Result {
         let start = monotonic_ns();
         let event = self.changes.of(awaited.wait);
         let waited = event.wait_killable(awaited.seen, msecs_to_jiffies(TICK));
@@ -345,7 +345,7 @@ impl Window {
     }
 
     /// Whether it shows anything still: `ENODEV` after the device was unbound.
-    pub(super) fn alive(&self) -> Result {
+    pub(crate) fn alive(&self) -> Result {
         match self.state.lock().closed {
             true => Err(ENODEV),
             false => Ok(()),
@@ -353,7 +353,7 @@ impl Window {
     }
 
     /// Lets the window's clock move on, if it is time.
-    pub(super) fn tick(&self) {
+    pub(crate) fn tick(&self) {
         let mut state = self.state.lock();
         let wake = state.tick();
         drop(state);
@@ -366,7 +366,7 @@ impl Window {
     }
 
     /// What to do with an access, and what to map ahead of it. `run` is of this window.
-    pub(super) fn access(&self, run: &Run, access: &Access) -> (Step<'_>, Option<Plan>) {
+    pub(crate) fn access(&self, run: &Run, access: &Access) -> (Step<'_>, Option<Plan>) {
         let bypass = |len| match access.need {
             Need::Either => Step::Bypass(len),
             Need::Page | Need::Mapping => Step::Nothing,
@@ -403,12 +403,12 @@ impl Window {
     }
 
     /// A read or write goes to the daemon, as there is no range for it.
-    pub(super) fn count_bypass(&self, write: bool) {
+    pub(crate) fn count_bypass(&self, write: bool) {
         self.state.lock().table.count_bypass(write);
     }
 
     /// Where a place of a file is in the window, for who has the range pinned.
-    pub(super) fn locate(&self, file: &Arc<MappedFile>, offset: u64) -> Option<Extent> {
+    pub(crate) fn locate(&self, file: &Arc<MappedFile>, offset: u64) -> Option<Extent> {
         self.state.lock().table.locate(file.owner(), offset)
     }
 
@@ -416,7 +416,7 @@ impl Window {
     ///
     /// With `must` it waits for room; without it, `EAGAIN`. Other errors: `EINTR` for a fatal signal, `ENXIO` beyond the end of
     /// the file, `ENOSPC` when there can never be room, `EIO` when the daemon refuses.
-    pub(super) fn map(self: &Arc<Self>, file: &Arc<MappedFile>, plan: &Plan, must: bool) -> Result {
+    pub(crate) fn map(self: &Arc<Self>, file: &Arc<MappedFile>, plan: &Plan, must: bool) -> Result {
         let mut plan = *plan;
         let extent = loop {
             let mut state = self.state.lock();
@@ -469,7 +469,7 @@ impl Window {
     }
 
     /// Makes, in the background, a range that will be needed soon. Allocates, and so must not be called with a range pinned.
-    pub(super) fn map_ahead(self: &Arc<Self>, file: &Arc<MappedFile>, plan: Plan) {
+    pub(crate) fn map_ahead(self: &Arc<Self>, file: &Arc<MappedFile>, plan: Plan) {
         let (window, mapped) = (self.clone(), file.clone());
         // It is a guess: nothing is lost without.
         let _ = self
@@ -482,7 +482,7 @@ impl Window {
     }
 
     /// Makes the range that is there writable, or longer; as [`map`](Window::map). The inode is not locked.
-    pub(super) fn remap(
+    pub(crate) fn remap(
         self: &Arc<Self>,
         inode: &Inode<VirtioFs>,
         file: &Arc<MappedFile>,
@@ -556,7 +556,7 @@ impl Window {
     }
 
     /// Sends REMOVEMAPPING for ranges of a file, which nothing shows any more, and for which there are duties. Sleeps.
-    pub(super) fn unmap(self: &Arc<Self>, file: &MappedFile, extents: &[Extent]) -> Result {
+    pub(crate) fn unmap(self: &Arc<Self>, file: &MappedFile, extents: &[Extent]) -> Result {
         let prepare = || -> Result<(KVec<MapRange>, KVec<SlotId>)> {
             let mut ranges = KVec::with_capacity(extents.len(), GFP_KERNEL)?;
             let mut slots = KVec::with_capacity(extents.len(), GFP_KERNEL)?;
@@ -613,7 +613,7 @@ impl Window {
     }
 
     /// The request that was under way for these ranges has ended.
-    pub(super) fn settle(&self, slots: &[SlotId], ending: Ending) {
+    pub(crate) fn settle(&self, slots: &[SlotId], ending: Ending) {
         let mut state = self.state.lock();
         for slot in slots {
             let wake = state.fulfil(*slot, ending);
@@ -622,12 +622,12 @@ impl Window {
     }
 
     /// Somebody begins to reclaim in the background; `false` when somebody does already.
-    pub(super) fn begin_background(&self) -> bool {
+    pub(crate) fn begin_background(&self) -> bool {
         self.reclaiming.xchg(1, ordering::Acquire) == 0
     }
 
     /// The counterpart.
-    pub(super) fn end_background(&self) {
+    pub(crate) fn end_background(&self) {
         self.reclaiming.store(0, ordering::Release);
     }
 }

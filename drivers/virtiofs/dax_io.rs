@@ -9,16 +9,16 @@
 //! may be pinned. It is brought in before, with nothing held. `i_rwsem` is held shared by a read, while it copies, so that no
 //! truncation takes away what is read; a write holds it from its first byte to its last.
 
-use super::{
-    copies::outdate,
-    mapped_file::MappedFile,
-    times::stored,
-    window::{
-        Step,
-        Window, //
-    },
-};
 use crate::{
+    dax::{
+        copies::outdate,
+        mapped_file::MappedFile,
+        window::{
+            Step,
+            Window, //
+        },
+    },
+    dax_times::stored,
     direct,
     filesystem::VirtioFs,
     inode::NodeInode,

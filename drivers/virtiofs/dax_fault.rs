@@ -7,18 +7,18 @@
 //! is a range, it stays until the page is in the page table, and the inode's `invalidate_lock` is held shared, so that a truncation
 //! or who reclaims ranges comes before or after.
 
-use super::{
-    copies::PageCopy,
-    mapped_file::MappedFile,
-    times::stored,
-    window::{
-        Pinned,
-        Step,
-        Window, //
-    },
-};
 use crate::{
     cred::caller,
+    dax::{
+        copies::PageCopy,
+        mapped_file::MappedFile,
+        window::{
+            Pinned,
+            Step,
+            Window, //
+        },
+    },
+    dax_times::stored,
     epoch::Asked,
     filesystem::VirtioFs,
     inode::NodeInode,
