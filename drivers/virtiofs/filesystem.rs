@@ -2,7 +2,7 @@
 
 //! The filesystem type.
 //!
-//! It is apart from its operations ([`superblock`](crate::superblock)), so that whatever handles inodes of it need not know these.
+//! It is apart from its operations ([`superblock`](crate::mount::superblock)), so that whatever handles inodes of it need not know these.
 
 /// The filesystem type `virtiofs`.
 pub(crate) struct VirtioFs;

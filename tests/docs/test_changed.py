@@ -10,8 +10,8 @@ sys.path.insert(0, str(TOP / "scripts"))
 import changed  # noqa: E402
 
 MUTANTS = {
-    "one": {"file": "drivers/virtiofs/xattr.rs", "tests": ["test_xattr.py::test_set", "test_acl.py::test_mode"]},
-    "two": {"file": "drivers/virtiofs/lock.rs", "tests": ["test_locks.py::test_wait[posix]"]},
+    "one": {"file": "drivers/virtiofs/metadata/xattr.rs", "tests": ["test_xattr.py::test_set", "test_acl.py::test_mode"]},
+    "two": {"file": "drivers/virtiofs/contents/lock.rs", "tests": ["test_locks.py::test_wait[posix]"]},
 }
 CRATES = ["rust/fuse_proto", "tests/daxd"]
 
@@ -23,14 +23,14 @@ def choose(*paths):
 
 def test_source_with_mutants():
     """The boot tests that notice breaks of these files, KUnit, and the build."""
-    choice = choose("drivers/virtiofs/xattr.rs", "drivers/virtiofs/lock.rs")
+    choice = choose("drivers/virtiofs/metadata/xattr.rs", "drivers/virtiofs/contents/lock.rs")
     assert choice.boot == {"test_xattr.py", "test_acl.py", "test_locks.py"}
     assert choice.module and choice.directories == {"tests/docs", "tests/build"} and not choice.crates
 
 
 def test_source_without_mutants():
     """Nothing is known of it, so all boot tests; a file that is known adds nothing to that."""
-    for paths in [("drivers/virtiofs/new.rs",), ("drivers/virtiofs/new.rs", "drivers/virtiofs/xattr.rs")]:
+    for paths in [("drivers/virtiofs/new.rs",), ("drivers/virtiofs/new.rs", "drivers/virtiofs/metadata/xattr.rs")]:
         assert choose(*paths).boot is None
         assert choose(*reversed(paths)).boot is None
 

@@ -27,7 +27,7 @@ INIT_FLAGS = code(r"(?s)InitFlags: u64 \{(.*?)\n    \}", "rust/fuse_proto/flags.
 INIT_FLAGS = re.findall(r"(\w+) = \d+;", INIT_FLAGS)
 OFFERED = {
     flag
-    for path in ("drivers/virtiofs/session.rs", "drivers/virtiofs/dax/mode.rs")
+    for path in ("drivers/virtiofs/session/mod.rs", "drivers/virtiofs/dax/mode.rs")
     for flags in code(r"(?s)const OFFERED: InitFlags =(.*?);", path)
     for flag in re.findall(r"InitFlags::(\w+)", flags)
 }

@@ -17,11 +17,11 @@
 
 use super::mapped_file::MappedFile;
 use crate::{
-    epoch::{
+    filesystem::VirtioFs,
+    session::epoch::{
         Asked,
         LastChange, //
     },
-    filesystem::VirtioFs, //
 };
 use kernel::{
     new_spinlock,

@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     filesystem::VirtioFs,
-    forget::Known,
     gate::{
         Gate,
         Held, //
     },
+    session::forget::Known, //
 };
 use dax_map::Owner;
 use kernel::{

@@ -10,9 +10,11 @@
 
 use super::window::Window;
 use crate::{
-    device::Instance,
-    lease::Refused,
-    session::Session, //
+    session::Session,
+    transport::{
+        device::Instance,
+        lease::Refused, //
+    },
 };
 use fuse_proto::{
     AttrFlags,

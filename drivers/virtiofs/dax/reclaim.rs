@@ -12,8 +12,8 @@ use super::{
     window::Window, //
 };
 use crate::{
-    device::Instance,
-    filesystem::VirtioFs, //
+    filesystem::VirtioFs,
+    transport::device::Instance, //
 };
 use dax_map::{
     policy::{

@@ -2,7 +2,7 @@
 
 //! How the time of modification that the daemon has of a file relates to what was stored through the window.
 //!
-//! A file that was stored to is *behind*, and catches up later: see [`dax_times`](crate::dax_times).
+//! A file that was stored to is *behind*, and catches up later: see [`dax_times`](crate::contents::dax_times).
 
 use kernel::{
     prelude::*,

@@ -21,19 +21,21 @@ use super::{
     },
 };
 use crate::{
-    device::Instance,
     filesystem::VirtioFs,
-    lane::Lane,
-    lease::Tenant,
-    outstanding::{
-        MapRequest,
-        Outstanding, //
+    session::Session,
+    transport::{
+        device::Instance,
+        lane::Lane,
+        lease::Tenant,
+        outstanding::{
+            MapRequest,
+            Outstanding, //
+        },
+        request::{
+            judge,
+            Request, //
+        },
     },
-    request::{
-        judge,
-        Request, //
-    },
-    session::Session, //
 };
 use dax_map::{
     Access,
