@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import floors
 import images
 import kernel as kernels
 
@@ -215,8 +216,15 @@ def headers():
     return not wrong, "\n".join(wrong)
 
 
+def floors_and_circles():
+    """Files of the driver use their own floor and those below, and few files use each other in a circle."""
+    wrong = floors.check()
+    return not wrong, "\n".join(wrong)
+
+
 CHECKS = {
     "headers": headers,
+    "floors": floors_and_circles,
     "python": python,
     "shellcheck": shellcheck,
     "codespell": codespell,
