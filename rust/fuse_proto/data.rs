@@ -263,6 +263,10 @@ impl Operation for CopyFileRange {
         Some(self.node_in)
     }
 
+    fn other_node(&self) -> Option<NodeId> {
+        Some(self.node_out)
+    }
+
     fn args(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         e.struct_(&wire::CopyFileRangeIn {
             fh_in: self.fh_in.0,

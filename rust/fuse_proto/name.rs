@@ -226,6 +226,10 @@ impl Operation for Link<'_> {
         Some(self.new_parent)
     }
 
+    fn other_node(&self) -> Option<NodeId> {
+        Some(self.node)
+    }
+
     fn args(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         e.struct_(&wire::LinkIn {
             oldnodeid: self.node.get(),
@@ -303,6 +307,10 @@ impl Operation for Rename<'_> {
 
     fn node(&self) -> Option<NodeId> {
         Some(self.parent)
+    }
+
+    fn other_node(&self) -> Option<NodeId> {
+        Some(self.new_parent)
     }
 
     fn args(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {

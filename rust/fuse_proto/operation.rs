@@ -31,6 +31,11 @@ pub trait Operation {
     /// The inode it is asked of.
     fn node(&self) -> Option<NodeId>;
 
+    /// Another inode that the arguments name.
+    fn other_node(&self) -> Option<NodeId> {
+        None
+    }
+
     /// Writes the arguments.
     fn args(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError>;
 

@@ -369,7 +369,7 @@ fn in_parts<P: Parts>(session: &Arc<Session>, parts: &mut P) -> Result<(usize, b
         };
         let done = part
             .sent
-            .wait(&part.op, || session.undo())
+            .wait(&part.op, || session.undo(&part.op))
             .and_then(|done| parts.received(&part, total, done).map(|()| done));
         if !counting {
             continue;

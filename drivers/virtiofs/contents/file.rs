@@ -93,9 +93,9 @@ pub(crate) struct Handle {
     run: Option<KBox<Run>>,
     /// Set once it was asked for a lock that the daemon keeps.
     claims: SetOnce<Arc<Claims>>,
-    /// FLUSHes that a task which exits or was killed may have left under way: the handle is given back after their answers, as the
-    /// daemon drops the locks of the task by it.
-    flushes: SetOnce<Arc<Batch>>,
+    /// Requests under way that nobody waits for: READs of readahead, and FLUSHes of a task which exits or was killed, as the daemon drops
+    /// the locks of the task by them. The handle is given back after their answers.
+    pending: SetOnce<Arc<Batch>>,
     /// For a directory: where its reader is in what is kept of the listing.
     cursor: Cursor,
 }
@@ -122,21 +122,21 @@ impl Handle {
         }
     }
 
-    /// FLUSHes, and what is sent for them, that may be left under way. Sleeps.
-    pub(crate) fn flushes(&self) -> Result<&Arc<Batch>> {
+    /// Requests that nobody waits for, and that need the handle. Sleeps.
+    pub(crate) fn pending(&self) -> Result<&Arc<Batch>> {
         loop {
-            if let Some(flushes) = self.flushes.as_ref() {
-                return Ok(flushes);
+            if let Some(pending) = self.pending.as_ref() {
+                return Ok(pending);
             }
-            self.flushes.populate(Batch::new()?);
+            self.pending.populate(Batch::new()?);
         }
     }
 
-    /// Nobody has the file open any more, and there is no other FLUSH: whether all have been answered. To be called once.
-    pub(crate) fn end_flushes(&self) -> bool {
-        self.flushes.as_ref().is_none_or(|flushes| {
-            flushes.leave();
-            flushes.is_done()
+    /// Nobody has the file open any more, so that no request joins: whether all have ended. To be called once.
+    pub(crate) fn end_pending(&self) -> bool {
+        self.pending.as_ref().is_none_or(|pending| {
+            pending.leave();
+            pending.is_done()
         })
     }
 
@@ -158,7 +158,7 @@ impl Handle {
                 since: LastAsked::new(),
                 run: None,
                 claims: SetOnce::new(),
-                flushes: SetOnce::new(),
+                pending: SetOnce::new(),
                 cursor: Cursor::new(),
             },
             GFP_KERNEL,
@@ -390,8 +390,8 @@ impl Handle {
     /// Nobody has the file open any more: gives the handle back when it is not needed. Sleeps.
     fn part(&self, inode: &Inode<VirtioFs>, flags: u32, owner: usize) {
         let _ = self.leave_writers(inode, true);
-        if let Some(flushes) = self.flushes.as_ref().filter(|_| is_worker()) {
-            let _ = flushes.wait();
+        if let Some(pending) = self.pending.as_ref().filter(|_| is_worker()) {
+            let _ = pending.wait();
         }
         self.release(inode, false, flags, owner);
     }
@@ -404,8 +404,8 @@ impl Handle {
         };
         let owner = session.lock_owner(owner);
         if !self.counted {
-            if let (Some(claims), Ok(flushes)) = (self.claims.as_ref(), self.flushes()) {
-                lock::drop_of_open_file(inode, self.fh, claims, flushes, owner);
+            if let (Some(claims), Ok(pending)) = (self.claims.as_ref(), self.pending()) {
+                lock::drop_of_open_file(inode, self.fh, claims, pending, owner);
             }
             return;
         }

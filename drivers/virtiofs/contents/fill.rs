@@ -9,6 +9,7 @@ use crate::{
             Asked, //
         },
         freshness::Freshness,
+        stores::Member,
         Session, //
     },
     transport::{
@@ -51,6 +52,8 @@ pub(crate) struct Fill {
     pub(crate) size: u64,
     /// Whether writes to the file are kept here first.
     pub(crate) keeps_writes: bool,
+    /// The handle is needed until this has ended.
+    pub(crate) _pending: Member,
 }
 
 /// Reads into folios and goes on; they are unlocked when the reply is there. Sleeps, as [`Session::send_pages`].

@@ -247,7 +247,7 @@ fn set_remote(request: &LockRequest<'_, VirtioFs>, flock: bool) -> Result {
 /// A process closes a file: its POSIX locks go, though the daemon knows no FLUSH. Sleeps.
 pub(crate) fn drop_of_process(file: &File<VirtioFs>, owner: LockOwner) -> Result {
     let handle = file.data();
-    drop_owned(file.inode(), handle.fh(), handle.flushes()?, owner, false)
+    drop_owned(file.inode(), handle.fh(), handle.pending()?, owner, false)
 }
 
 /// The daemon knows no handles, so that no RELEASE drops the locks of an open file. Sleeps.
@@ -255,13 +255,13 @@ pub(crate) fn drop_of_open_file(
     inode: &Inode<VirtioFs>,
     fh: Fh,
     claims: &Claims,
-    flushes: &Arc<Batch>,
+    pending: &Arc<Batch>,
     owner: LockOwner,
 ) {
     for flock in [true, false] {
         if claims.has_asked(flock) {
             // There is nobody to tell of an error.
-            let _ = drop_owned(inode, fh, flushes, owner, flock);
+            let _ = drop_owned(inode, fh, pending, owner, flock);
         }
     }
 }
@@ -269,7 +269,7 @@ pub(crate) fn drop_of_open_file(
 fn drop_owned(
     inode: &Inode<VirtioFs>,
     fh: Fh,
-    flushes: &Arc<Batch>,
+    pending: &Arc<Batch>,
     owner: LockOwner,
     flock: bool,
 ) -> Result {
@@ -289,7 +289,7 @@ fn drop_owned(
     let (session, caller) = (inode.session()?, caller(inode.super_block()));
     match is_exiting() || is_killed() {
         true => session
-            .call_at_last(&op, &caller, flushes)
+            .call_at_last(&op, &caller, pending)
             .unwrap_or(Ok(())),
         false => session.call(&op, &caller),
     }

@@ -115,8 +115,8 @@ fn open_and_ask(session: &Arc<Session>, inode: &Inode<VirtioFs>, op: &Open) -> R
             &caller(inode.super_block()),
         )?;
         // The last one first: with most daemons both are there then.
-        let opened = opened.and_then(|sent| sent.wait(op, || session.undo()));
-        if let Ok(told) = told.and_then(|sent| sent.wait(&ask, || None)) {
+        let opened = opened.and_then(|sent| sent.wait(op, || session.undo(op)));
+        if let Ok(told) = told.and_then(|sent| sent.wait(&ask, || session.undo(&ask))) {
             let _ = inode.update(&told.attr, told.ttl, asked);
         }
         opened

@@ -7,6 +7,7 @@
 
 use crate::{
     contents::{
+        file::Handle,
         fill::{
             read_pages,
             Fill, //
@@ -21,10 +22,7 @@ use crate::{
     },
     session::epoch::Asked, //
 };
-use fuse_proto::{
-    Fh,
-    Read, //
-};
+use fuse_proto::Read;
 use kernel::{
     iov::IovIterDest,
     page::PAGE_SIZE,
@@ -60,10 +58,10 @@ impl vfs::mapping::Operations for Pages {
         folio: LockedFolio,
     ) -> Result {
         // The daemon reads from open files alone.
-        let fh = file.ok_or(EIO)?.data().fh();
+        let handle = file.ok_or(EIO)?.data();
         let mut range = FolioRange::new(folio.pos(), 1)?;
         range.push(folio).map_err(|_| EIO)?;
-        fill(inode, fh, range)
+        fill(inode, handle, range)
     }
 
     fn readahead(readahead: Readahead<'_, VirtioFs>) {
@@ -71,7 +69,7 @@ impl vfs::mapping::Operations for Pages {
         let (Some(file), Ok(session)) = (readahead.file(), inode.session()) else {
             return;
         };
-        let fh = file.data().fh();
+        let handle = file.data();
         let max = session.max_payload();
         let capacity = |pages: usize| pages.min(max / PAGE_SIZE);
         let Ok(mut range) = FolioRange::new(readahead.pos(), capacity(readahead.pages())) else {
@@ -93,7 +91,7 @@ impl vfs::mapping::Operations for Pages {
             let Ok(next) = FolioRange::new(folio.pos(), capacity) else {
                 break;
             };
-            if fill(inode, fh, core::mem::replace(&mut range, next)).is_err() {
+            if fill(inode, handle, core::mem::replace(&mut range, next)).is_err() {
                 return;
             }
             if range.push(folio).is_err() {
@@ -101,7 +99,7 @@ impl vfs::mapping::Operations for Pages {
             }
         }
         // Errors show in the folios, which are read one by one then.
-        let _ = fill(inode, fh, range);
+        let _ = fill(inode, handle, range);
     }
 
     fn writepages(inode: &Inode<VirtioFs>, dirty: &mut Dirty<'_, VirtioFs>) -> Result {
@@ -154,7 +152,7 @@ pub(crate) fn read_cached(
     Ok(total)
 }
 
-fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
+fn fill(inode: &Inode<VirtioFs>, handle: &Handle, mut range: FolioRange) -> Result {
     if range.is_empty() {
         return Ok(());
     }
@@ -173,7 +171,7 @@ fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
     }
     let op = Read {
         node: inode.node_id()?,
-        fh,
+        fh: handle.fh(),
         offset,
         size: u32::try_from(range.len())?,
         flags: 0,
@@ -187,6 +185,7 @@ fn fill(inode: &Inode<VirtioFs>, fh: Fh, mut range: FolioRange) -> Result {
         asked,
         size,
         keeps_writes: dirty::keeps(inode),
+        _pending: handle.pending()?.member(),
     };
     read_pages(&caller(inode.super_block()), range, fill)
 }

@@ -117,7 +117,7 @@ fn write_through(
     })?;
     // A fatal signal ends the wait, and so does the end of the session. The device may have the folios still, but their locks and the
     // inode's end with this.
-    let answer = sent.wait(&op, || session.undo());
+    let answer = sent.wait(&op, || session.undo(&op));
     let written = *answer.as_ref().unwrap_or(&0);
     from.keep(written);
     if written > 0 {

@@ -118,7 +118,7 @@ impl vfs::file::Operations for RegularFiles {
         let (flags, owner) = (file.flags(), file.lock_owner());
         closed(file.dentry());
         let waits = !is_exiting() && !is_kernel_thread();
-        let flushed = handle.end_flushes();
+        let flushed = handle.end_pending();
         match handle.leave_writers(inode, waits) {
             Ok(()) if flushed => handle.release(inode, false, flags, owner),
             _ => Parting::later(file.hold_inode(), flags, owner, handle),
@@ -162,7 +162,7 @@ impl vfs::file::Operations for RegularFiles {
         let caller = caller(inode.super_block());
         let answer = match (killed || exits) && !session.lacks(Opcode::Flush) {
             true => session
-                .call_at_last(&op, &caller, handle.flushes()?)
+                .call_at_last(&op, &caller, handle.pending()?)
                 .unwrap_or(Ok(())),
             false => session.call(&op, &caller),
         };

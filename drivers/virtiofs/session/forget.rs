@@ -110,7 +110,11 @@ impl Known {
 /// Inodes to be forgotten.
 ///
 /// One list for each request queue, so that CPUs do not meet here. The locks are innermost.
-pub(crate) struct Forgets(KVec<Pin<KBox<SpinLock<List<Known>>>>>);
+pub(crate) struct Forgets {
+    lists: KVec<Pin<KBox<SpinLock<List<Known>>>>>,
+    /// Those that wait for requests about them.
+    waiting: Pin<KBox<SpinLock<List<Known>>>>,
+}
 
 impl Forgets {
     /// Lists for `queues` queues.
@@ -120,15 +124,16 @@ impl Forgets {
             let list = KBox::pin_init(new_spinlock!(List::new(), "Forgets"), GFP_KERNEL)?;
             lists.push(list, GFP_KERNEL)?;
         }
-        Ok(Self(lists))
+        let waiting = KBox::pin_init(new_spinlock!(List::new(), "Forgets::waiting"), GFP_KERNEL)?;
+        Ok(Self { lists, waiting })
     }
 
     /// Adds an inode; whether the list was empty, so that somebody has to flush it. Does not sleep.
     pub(crate) fn add(&self, known: Arc<Known>) -> bool {
         let cpu = kernel_ext::cpu::current_hint();
-        let index = cpu.checked_rem(self.0.len()).unwrap_or(0);
+        let index = cpu.checked_rem(self.lists.len()).unwrap_or(0);
         // An inode that is on a list already is forgotten with what it counted until it is sent.
-        let (Some(list), Ok(known)) = (self.0.get(index), ListArc::try_from_arc(known)) else {
+        let (Some(list), Ok(known)) = (self.lists.get(index), ListArc::try_from_arc(known)) else {
             return false;
         };
         let mut list = list.lock();
@@ -137,25 +142,47 @@ impl Forgets {
         first
     }
 
-    /// Sends all of them. Sleeps.
-    pub(crate) fn flush(&self, instance: &Instance, connection: &Connection) {
-        for list in &self.0 {
-            loop {
-                let mut batch = List::new();
-                let mut count = 0;
-                let mut all = list.lock();
-                while count < BATCH {
-                    let Some(known) = all.pop_front() else { break };
-                    batch.push_back(known);
-                    count += 1;
-                }
-                drop(all);
-                if count == 0 {
-                    break;
-                }
-                let _ = insist(|| instance.send_forgets(connection, &batch, count));
-            }
+    /// Sends all of them but those that have to [wait](super::given_up::GivenUp::is_about), which the next call looks at again. Sleeps.
+    pub(crate) fn flush(
+        &self,
+        instance: &Instance,
+        connection: &Connection,
+        waits: impl Fn(NodeId) -> bool,
+    ) {
+        let mut again = core::mem::replace(&mut *self.waiting.lock(), List::new());
+        while self.send_some(instance, connection, &waits, || again.pop_front()) {}
+        for list in &self.lists {
+            while self.send_some(instance, connection, &waits, || list.lock().pop_front()) {}
         }
+    }
+
+    /// Sends a batch of inodes from `next`: whether there may be more. Sleeps.
+    fn send_some(
+        &self,
+        instance: &Instance,
+        connection: &Connection,
+        waits: impl Fn(NodeId) -> bool,
+        mut next: impl FnMut() -> Option<ListArc<Known>>,
+    ) -> bool {
+        let mut batch = List::new();
+        let mut count = 0;
+        while count < BATCH {
+            let Some(known) = next() else { break };
+            if waits(known.node) {
+                // With the lock: a request that ends after this has the list looked through.
+                let mut waiting = self.waiting.lock();
+                if waits(known.node) {
+                    waiting.push_back(known);
+                    continue;
+                }
+            }
+            batch.push_back(known);
+            count += 1;
+        }
+        if count > 0 {
+            let _ = insist(|| instance.send_forgets(connection, &batch, count));
+        }
+        count == BATCH
     }
 }
 
@@ -195,7 +222,7 @@ mod tests {
         let known = known(2)?;
         assert!(forgets.add(known.clone()));
         assert!(!forgets.add(known));
-        let list = forgets.0.first().ok_or(EINVAL)?;
+        let list = forgets.lists.first().ok_or(EINVAL)?;
         assert_eq!(list.lock().iter().count(), 1);
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! - [`errand`]: work that an exiting task leaves to a work item.
 //! - [`forget`]: lookup counts of the daemon, and deferred FORGETs.
 //! - [`freshness`]: validity of cached attributes, names and contents.
+//! - [`given_up`]: requests of killed tasks, and what must not overtake them.
 //! - [`room`]: a daemon without file descriptors is asked again.
 //! - [`stores`]: write-back requests under way, for sync(2), syncfs(2) and unmounts.
 //! - [`undo`]: late replies to tasks that were killed.
@@ -18,6 +19,7 @@ pub(crate) mod epoch;
 pub(crate) mod errand;
 pub(crate) mod forget;
 pub(crate) mod freshness;
+pub(crate) mod given_up;
 pub(crate) mod room;
 pub(crate) mod stores;
 pub(crate) mod undo;
@@ -28,6 +30,7 @@ use crate::{
             Forgets,
             Known, //
         },
+        given_up::GivenUp,
         room::Room,
         stores::{
             Batch,
@@ -186,10 +189,15 @@ pub(crate) struct Session {
     flush: DelayedWork<Session, FLUSH>,
     #[pin]
     room: Room,
+    #[pin]
+    given_up: GivenUp,
 }
 
 /// The number of a session's work item.
 const FLUSH: u64 = 0;
+
+/// How often it is looked whether requests that were given up have ended when the session does, a millisecond apart.
+const SETTLE_LOOKS: usize = 2000;
 
 /// How long an inode waits for others that are forgotten in the same request, in milliseconds: time for some more to be removed by
 /// the same program, and too short for anybody to miss the room on the host.
@@ -203,7 +211,10 @@ impl WorkItem<FLUSH> for Session {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.forgets.flush(&this.instance, &this.connection);
+        while let Some(release) = this.given_up.take_due() {
+            let _ = insist(|| this.send(&release, &Caller::default(), None));
+        }
+        this.flush_forgets();
     }
 }
 
@@ -244,6 +255,7 @@ impl Session {
                 stores <- stores,
                 flush <- new_delayed_work!("virtiofs::Session::flush"),
                 room <- Room::new(),
+                given_up <- GivenUp::new(),
             }),
             GFP_KERNEL,
         )
@@ -294,6 +306,20 @@ impl Session {
     /// Whether the daemon is known not to know `opcode`.
     pub(crate) fn lacks(&self, opcode: Opcode) -> bool {
         self.unknown.load(ordering::Relaxed) & opcode.bit() != 0
+    }
+
+    /// Its requests that were given up and have not ended.
+    pub(crate) fn given_up(&self) -> &GivenUp {
+        &self.given_up
+    }
+
+    /// Has sent what has waited for requests that were given up. Callable from any context.
+    pub(crate) fn send_due(self: &Arc<Self>) {
+        // Without a delay there is no timer, which would outlive the session. It may be about to run anyway.
+        let _ = self
+            .instance
+            .work()
+            .enqueue_delayed::<_, FLUSH>(self.clone(), 0);
     }
 
     /// Room for inodes and handles at the daemon.
@@ -348,7 +374,7 @@ impl Session {
     ) -> Result<(O::Reply, Arc<Transfer<Request>>)> {
         self.attempt(op.opcode(), || {
             let sent = self.begin_with(op, caller, payload, None)?;
-            let reply = sent.wait(op, || self.undo())?;
+            let reply = sent.wait(op, || self.undo(op))?;
             Ok((reply, sent.into_transfer()))
         })
     }
@@ -410,7 +436,7 @@ impl Session {
         if self.instance.patience().left() == 0 {
             return Err(EINTR);
         }
-        self.begin(op, caller)?.wait_briefly(op, || self.undo())
+        self.begin(op, caller)?.wait_briefly(op, || self.undo(op))
     }
 
     /// Sends `op`, whose reply will be waited for. Sleeps for memory alone.
@@ -525,14 +551,17 @@ impl Session {
 
     /// Sends what is to be forgotten. Sleeps.
     pub(crate) fn flush_forgets(&self) {
-        self.forgets.flush(&self.instance, &self.connection);
+        let waits = |node| self.given_up.is_about(node);
+        self.forgets.flush(&self.instance, &self.connection, waits);
     }
 
     /// Ends the session: everything is forgotten, then the connection is closed, and the daemon told. No inode is left, and nobody else
     /// uses it any more but work items; `closed` is called when these are done, too. Sleeps, and a fatal signal ends that.
     pub(crate) fn end(self: &Arc<Self>, closed: impl FnOnce()) {
+        self.settle_given_up();
         cancel_delayed::<_, FLUSH>(self);
-        self.forgets.flush(&self.instance, &self.connection);
+        self.forgets
+            .flush(&self.instance, &self.connection, |_| false);
         // What a work item has taken off the lists must be sent before DESTROY, too.
         self.instance.work().flush();
         let may_part = self.is_connected();
@@ -545,6 +574,16 @@ impl Session {
         if was_open && may_part {
             // The daemon may be gone as well; then there is nobody to part from.
             let _ = self.instance.destroy();
+        }
+    }
+
+    /// Waits until requests that were given up have ended, but not for long. Sleeps.
+    fn settle_given_up(&self) {
+        for _ in 0..SETTLE_LOOKS {
+            if is_killed() || !self.is_connected() || !self.given_up.any() {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
         }
     }
 
@@ -567,10 +606,13 @@ impl Session {
         });
     }
 
-    /// As [`Session::release`].
+    /// As [`Session::release`]. It does not overtake requests about the inode that were given up.
     pub(crate) fn give_back(&self, op: &Release) {
         // A session that has ended has no handles either.
-        let _ = insist(|| self.send(op, &Caller::default(), None));
+        let _ = insist(|| match self.given_up.keep(op)? {
+            true => Ok(()),
+            false => self.send(op, &Caller::default(), None),
+        });
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
             may_change, //
         },
         forget::Known,
+        given_up::Overdue,
         Session, //
     },
     transport::{
@@ -51,7 +52,7 @@ use virtio::{
 };
 
 /// The end of a request whose waiter has gone.
-struct Undo(Arc<Session>);
+struct Undo(Overdue);
 
 impl End<Request> for Undo {
     /// Leaves the rest to a work item. If memory is short it is not undone before DESTROY.
@@ -62,8 +63,8 @@ impl End<Request> for Undo {
         if may_change(transfer.owner().opcode()) {
             doubt_everything();
         }
-        let (session, transfer) = (self.0.clone(), transfer.clone());
-        let instance = self.0.instance();
+        let (session, transfer) = (self.0.session().clone(), transfer.clone());
+        let instance = self.0.session().instance();
         let _ = instance.work().try_spawn(GFP_ATOMIC, move || {
             let _ = session.give_back_reply(&transfer, used);
         });
@@ -71,9 +72,10 @@ impl End<Request> for Undo {
 }
 
 impl Session {
-    /// What a waiter leaves behind that gives its request up.
-    pub(crate) fn undo(self: &Arc<Self>) -> Option<AtEnd<Request>> {
-        Some(AtEnd::new(Undo(self.clone())))
+    /// What a waiter leaves behind that gives `op` up.
+    pub(crate) fn undo<O: Operation>(self: &Arc<Self>, op: &O) -> Option<AtEnd<Request>> {
+        let overdue = Overdue::new(self.clone(), [op.node(), op.other_node()]);
+        Some(AtEnd::new(Undo(overdue)))
     }
 
     /// Gives back what the reply brings. Sleeps.
