@@ -62,7 +62,12 @@ impl WriteFolio {
                 let folio =
                     from_err_ptr(bindings::virtiofs_helper_write_folio(mapping, index, len))?;
                 let folio = NonNull::new(folio).ok_or(ENOMEM)?;
-                if bindings::folio_lock_killable(folio.as_ptr()) != 0 {
+                let is_stable = bindings::mapping_stable_writes(mapping);
+                // What is being written back is waited for with nothing locked: for a folio's lock there are waits of the kernel that no
+                // signal ends.
+                if is_stable && bindings::folio_wait_writeback_killable(folio.as_ptr()) != 0
+                    || bindings::folio_lock_killable(folio.as_ptr()) != 0
+                {
                     bindings::folio_put(folio.as_ptr());
                     return Err(EINTR);
                 }
@@ -75,15 +80,9 @@ impl WriteFolio {
                 let is_there = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping
                     == mapping
                     && bindings::folio_contains(folio.as_ptr(), index);
-                if !is_there {
-                    continue;
+                if is_there && !(is_stable && bindings::folio_test_writeback(folio.as_ptr())) {
+                    return Ok(locked);
                 }
-                if bindings::mapping_stable_writes(mapping)
-                    && bindings::folio_wait_writeback_killable(folio.as_ptr()) != 0
-                {
-                    return Err(EINTR);
-                }
-                return Ok(locked);
             }
         }
     }

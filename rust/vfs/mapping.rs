@@ -313,13 +313,18 @@ unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::v
         bindings::sb_start_pagefault(sb);
         bindings::file_update_time(file);
         let invalidate_lock = &raw mut (*mapping).invalidate_lock;
-        let dirtied = match bindings::down_read_killable(invalidate_lock) {
-            0 => {
-                let dirtied = lock_and_dirty(folio, mapping, index);
-                bindings::filemap_invalidate_unlock_shared(mapping);
-                dirtied
+        let dirtied = loop {
+            // With nothing locked: for a folio's lock there are waits of the kernel that no signal ends.
+            if bindings::folio_wait_writeback_killable(folio) != 0
+                || bindings::down_read_killable(invalidate_lock) != 0
+            {
+                break Err(EINTR);
             }
-            _ => Err(EINTR),
+            let dirtied = lock_and_dirty(folio, mapping, index);
+            bindings::filemap_invalidate_unlock_shared(mapping);
+            if dirtied != Err(EBUSY) {
+                break dirtied;
+            }
         };
         bindings::sb_end_pagefault(sb);
         match dirtied {
@@ -334,7 +339,8 @@ unsafe extern "C" fn page_mkwrite(fault: *mut bindings::vm_fault) -> bindings::v
 }
 
 /// Locks a folio and marks its page with that index in the file dirty; neither, if it was dropped from `mapping` meanwhile. Sleeps; a
-/// fatal signal ends that with `EINTR`, as who has the lock may wait for a host. Errors: `ENOMEM`.
+/// fatal signal ends that with `EINTR`, as who has the lock may wait for a host. Errors: `ENOMEM`, and `EBUSY` when the folio is being
+/// written back, where its contents are not to change.
 ///
 /// # Safety
 ///
@@ -349,6 +355,10 @@ unsafe fn lock_and_dirty(
     unsafe {
         to_result(bindings::folio_lock_killable(folio)).map_err(|_| EINTR)?;
         let is_there = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == mapping;
+        if is_there && bindings::folio_test_writeback(folio) {
+            bindings::folio_unlock(folio);
+            return Err(EBUSY);
+        }
         let first = usize::try_from(bindings::folio_pos(folio) / PAGE_SIZE as i64);
         let dirtied = match first {
             Ok(first) if is_there => dirty::make_writable(valid, index.saturating_sub(first)),
@@ -358,7 +368,6 @@ unsafe fn lock_and_dirty(
             bindings::folio_unlock(folio);
             return dirtied.map(|()| false);
         }
-        bindings::folio_wait_stable(folio);
     }
     Ok(true)
 }
@@ -593,6 +602,7 @@ impl<T: FileSystem> Inode<T> {
         if end < start || !self.has_pages() {
             return Ok(());
         }
+        self.wait_for_tagged(bindings::PAGECACHE_TAG_DIRTY, start, end)?;
         // SAFETY: The mapping is valid.
         let begun = unsafe { bindings::filemap_flush_range(self.mapping(), start, end) };
         self.wait_for_writeback(start, end)?;
@@ -607,19 +617,22 @@ impl<T: FileSystem> Inode<T> {
     /// Sleeps until nothing from byte `start` to byte `end`, which is the last, is being written back; a fatal signal ends that
     /// with `EINTR`.
     fn wait_for_writeback(&self, start: i64, end: i64) -> Result {
+        self.wait_for_tagged(bindings::PAGECACHE_TAG_WRITEBACK, start, end)
+    }
+
+    /// Sleeps until each folio with this tag from byte `start` to byte `end`, which is the last, has been seen unlocked, or not being
+    /// written back if that is what the tag says; a fatal signal ends that with `EINTR`.
+    ///
+    /// What writes back waits for the lock of each dirty folio, and no signal ends that, while a writer may have it locked until a host
+    /// answers.
+    fn wait_for_tagged(&self, tag: u32, start: i64, end: i64) -> Result {
         let page = |pos: i64| c_ulong::try_from(pos / PAGE_SIZE as i64);
         let (mut index, last) = (page(start)?, page(end)?);
         let mut batch = bindings::folio_batch::default();
         while index <= last {
             // SAFETY: The mapping is valid; the batch is empty, and gets references to folios.
             let found = unsafe {
-                bindings::filemap_get_folios_tag(
-                    self.mapping(),
-                    &mut index,
-                    last,
-                    bindings::PAGECACHE_TAG_WRITEBACK,
-                    &mut batch,
-                )
+                bindings::filemap_get_folios_tag(self.mapping(), &mut index, last, tag, &mut batch)
             };
             if found == 0 {
                 break;
@@ -627,7 +640,14 @@ impl<T: FileSystem> Inode<T> {
             let folios = batch.folios.iter().take(found as usize);
             let waited = folios.copied().try_for_each(|folio| {
                 // SAFETY: The batch has a reference to the folio.
-                to_result(unsafe { bindings::folio_wait_writeback_killable(folio) })
+                to_result(unsafe {
+                    match tag {
+                        bindings::PAGECACHE_TAG_WRITEBACK => {
+                            bindings::folio_wait_writeback_killable(folio)
+                        }
+                        _ => bindings::folio_wait_locked_killable(folio),
+                    }
+                })
             });
             // SAFETY: The batch is one that was filled above; it is empty afterwards.
             unsafe { bindings::__folio_batch_release(&mut batch) };
