@@ -50,13 +50,35 @@ bool virtiofs_helper_page_is_dirty(struct page *page)
 }
 
 /*
+ * filemap_fault(), which does not tell who may try again that the page could not be read. Who
+ * populates a mapping (MAP_POPULATE, mlock()) begins anew each time, and would never be told.
+ */
+static vm_fault_t fault_that_fails(struct vm_fault *vmf)
+{
+	const enum fault_flag flags = vmf->flags;
+	struct folio *folio;
+	vm_fault_t ret;
+
+	folio = filemap_get_folio(vmf->vma->vm_file->f_mapping, vmf->pgoff);
+	if (!IS_ERR(folio)) {
+		/* Its last read has failed: the next one is waited for right here. */
+		if (!folio_test_uptodate(folio) && !folio_test_locked(folio))
+			vmf->flags &= ~FAULT_FLAG_ALLOW_RETRY;
+		folio_put(folio);
+	}
+	ret = filemap_fault(vmf);
+	vmf->flags = flags;
+	return ret;
+}
+
+/*
  * filemap_fault(). finish_fault() would make all pages of a large folio writable for a store to one
  * in a shared mapping, and page_mkwrite() hears of that one alone. So they are mapped to be read
  * here, and the store faults again.
  */
 vm_fault_t virtiofs_helper_fault(struct vm_fault *vmf)
 {
-	vm_fault_t ret = filemap_fault(vmf);
+	vm_fault_t ret = fault_that_fails(vmf);
 	struct vm_area_struct *vma = vmf->vma;
 	pgoff_t in_vma, pte, before, after;
 	struct folio *folio;
@@ -80,11 +102,15 @@ vm_fault_t virtiofs_helper_fault(struct vm_fault *vmf)
 		ret = (ret & VM_FAULT_MAJOR) | VM_FAULT_NOPAGE;
 		goto put;
 	}
-	/* Others have locked it meanwhile: waits for them, and leaves it to finish_fault(). */
-	folio_lock(folio);
-	if (folio->mapping == vma->vm_file->f_mapping)
-		return ret;
-	folio_unlock(folio);
+	/*
+	 * If others have locked it meanwhile, the next fault waits for them, which signals can end.
+	 * If not, it is left to finish_fault().
+	 */
+	if (folio_trylock(folio)) {
+		if (folio->mapping == vma->vm_file->f_mapping)
+			return ret;
+		folio_unlock(folio);
+	}
 	ret = VM_FAULT_NOPAGE;
 put:
 	folio_put(folio);
