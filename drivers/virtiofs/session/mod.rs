@@ -383,7 +383,7 @@ impl Session {
     /// not to know the opcode.
     pub(crate) fn attempt<R>(&self, opcode: Opcode, send: impl FnOnce() -> Result<R>) -> Result<R> {
         if !self.is_connected() {
-            return Err(ENOTCONN);
+            return Err(self.instance.refusal(&self.connection));
         }
         if self.lacks(opcode) {
             return Err(ENOSYS);

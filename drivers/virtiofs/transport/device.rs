@@ -58,6 +58,8 @@ pub(crate) struct Instance {
     memory: Option<Arc<Memory>>,
     lease: Arc<Lease>,
     inodes: Inodes,
+    /// Whether the device goes, or has gone.
+    goes: Atomic<i32>,
 }
 
 impl Instance {
@@ -110,6 +112,7 @@ impl Instance {
                 memory,
                 lease,
                 inodes: Inodes::new(),
+                goes: Atomic::new(0),
             },
             GFP_KERNEL,
         )?)
@@ -159,6 +162,9 @@ impl Instance {
     /// The device goes: its window first, then its queues, and with them all requests. Once more, it has no effect. Sleeps.
     pub(crate) fn shut_down(&self) {
         if let Some(memory) = &self.memory {
+            // Requests before that: the daemon may never answer, and who waits may have a file locked that the window is to lose.
+            self.goes.store(1, ordering::Relaxed);
+            self.queues.abort_all();
             self.lease.revoke(self);
             memory.shut_down();
         }
@@ -201,6 +207,14 @@ impl Instance {
     /// Whether a connection still sends. Not when it was ended, nor when the device has returned what it never had.
     pub(crate) fn serves(&self, connection: &Connection) -> bool {
         self.queues.serves(connection)
+    }
+
+    /// What a request is refused with where [`serves`](Instance::serves) is false: `ENODEV` when the device goes, else `ENOTCONN`.
+    pub(crate) fn refusal(&self, connection: &Connection) -> Error {
+        match connection.is_open() && self.goes.load(ordering::Relaxed) != 0 {
+            true => ENODEV,
+            false => ENOTCONN,
+        }
     }
 
     /// Ends all connections that there are, and their requests with `ENOTCONN`.
