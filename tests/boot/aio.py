@@ -69,8 +69,8 @@ class Uring:
     def submit(self, *operations):
         tail, mask = self.at(self.sq, self.sq_tail), self.at(self.sq, self.sq_mask)
         for number, (what, fd, area, length, offset, *flags) in enumerate(operations):
-            opcode, slot = {"read": 22, "write": 23}[what], (tail + number) & mask
-            entry = struct.pack("<BBHiQQIIQ", opcode, 0, 0, fd, offset, address(area), length, sum(flags), number)
+            opcode, slot = {"read": 22, "write": 23, "fsync": 3}[what], (tail + number) & mask
+            entry = struct.pack("<BBHiQQIIQ", opcode, 0, 0, fd, offset, area and address(area) or 0, length, sum(flags), number)
             self.sqes[64 * slot : 64 * slot + 64] = entry.ljust(64, b"\\0")
             struct.pack_into("<I", self.sq, self.sq_array + 4 * slot, slot)
         struct.pack_into("<I", self.sq, self.sq_tail, (tail + len(operations)) & 0xffffffff)

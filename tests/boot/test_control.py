@@ -134,15 +134,21 @@ def test_long_list(mounted):
     assert task.wait().rc == 0
 
 
-@pytest.mark.parametrize("what", ["LOOKUP", "READ", "SETATTR", "parked"])
+@pytest.mark.parametrize("what", ["LOOKUP", "READ", "SETATTR", "WRITE", "write-back", "parked"])
 def test_abort(mounted, what):
     """abort ends what waits with ENOTCONN, and later calls, as umount -f; other devices go on, and a new mount begins anew. The log
     says so once, with the tag."""
     guest, daxd = mounted.guest, mounted.daxd
     guest.mount("daxd1", "/run/other")
+    if what == "write-back":
+        guest.umount()
+        daxd.configure(init_flags="+WRITEBACK_CACHE")
+        guest.mount("daxd")
     mark = len(guest.dmesg())
-    daxd.hold("LOOKUP" if what == "parked" else what)
+    daxd.hold({"parked": "LOOKUP", "write-back": "WRITE"}.get(what, what))
     script = {
+        "WRITE": "os.pwrite(os.open('/mnt/other', os.O_WRONLY), b'new', 0)",
+        "write-back": "fd = os.open('/mnt/other', os.O_WRONLY); os.pwrite(fd, b'new', 0); os.fsync(fd)",
         "READ": "os.pread(os.open('/mnt/file', os.O_RDONLY), 8, 0)",
         "SETATTR": "os.chmod('/mnt/other', 0o600)",
     }.get(what, "os.stat(f'/mnt/absent{os.getpid()}')")
@@ -159,6 +165,10 @@ def test_abort(mounted, what):
     assert guest.run("stat /run/other/file").rc == 0
     lines = [line for line in guest.dmesg()[mark:].split("\n") if "virtiofs" in line]
     assert len(lines) == 1 and '"daxd": aborted by sysfs' in lines[0], lines
+    if what in ("WRITE", "write-back"):
+        # Nothing that others need is left locked.
+        assert guest.run("cat /mnt/other; echo more >/mnt/other; sync", check=False, timeout=30).rc == 0
+        daxd.configure(init_flags="")
     daxd.clear_faults()
     if what == "parked":
         # What the device has not returned takes up the whole ring.
