@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Only pages that the guest has written to go to the host, whatever folio they are in and whatever happens to that."""
 
+import hashlib
+import os
+
 import aio
 import pytest
 from conftest import blocked
@@ -308,6 +311,44 @@ def test_truncation(cached):
     assert (cached.tree / "file").stat().st_blocks * 512 <= 951 * PAGE
     do(cached, "store([955], area); area.flush()")
     assert (cached.tree / "file").stat().st_blocks * 512 <= 952 * PAGE
+
+
+# Where a mapping has stored when the host cuts the file within page 950.
+CUT = 950 * PAGE + 100
+BEFORE_THE_CUT = {
+    "before": "store([903, 950], area)",
+    "behind": f"area[{CUT + 100}] = ord('G')",
+    "beyond": "store([951, 960, 1000], area)",
+    "all": f"store([903, 950, 951, 960, 1000], area); area[{CUT + 100}] = ord('G')",
+}
+
+
+def size_on_host(rig):
+    """The size that the daemon tells a task that asks for it in any case."""
+    do(rig, "call('statx', -100, b'/mnt/file', 0x2000, 0xfff, ctypes.create_string_buffer(256))")
+    return do(rig, "os.fstat(fd).st_size")
+
+
+@pytest.mark.parametrize("stored", BEFORE_THE_CUT)
+def test_host_cuts(mapped, stored):
+    """A file that the host cuts while pages of it are dirty stays as long as the host has made it; what lies before the cut is kept."""
+    path = mapped.tree / "file"
+    expected = bytearray(b"A" * CUT)
+    if stored in ("before", "all"):
+        expected[903 * PAGE + 7] = expected[950 * PAGE + 7] = ord("G")
+    do(mapped, BEFORE_THE_CUT[stored])
+    os.truncate(path, CUT)
+    assert size_on_host(mapped) == CUT
+    assert path.stat().st_size == CUT
+    do(mapped, "area.flush(); os.fsync(fd)")
+    assert path.read_bytes() == expected
+    assert do(mapped, f"hashlib.sha256(area[:{CUT}]).hexdigest()") == hashlib.sha256(expected).hexdigest()
+    # Nothing of what was stored behind the cut comes back.
+    os.truncate(path, PAGES * PAGE)
+    assert size_on_host(mapped) == PAGES * PAGE
+    assert do(mapped, f"area[{CUT}:] == bytes({PAGES * PAGE - CUT})")
+    do(mapped, "store([940], area); area.flush()")
+    assert path.read_bytes()[CUT:] == bytes(PAGES * PAGE - CUT)
 
 
 def test_hole(cached):

@@ -140,7 +140,7 @@ impl NodeInode for Inode<VirtioFs> {
         let freshness = self.data().freshness();
         let mut dropped = None;
         let mut locked = loop {
-            let locked = self.lock();
+            let mut locked = self.lock();
             if self.data().knows_later(asked) {
                 return Ok(Taken::Over);
             }
@@ -160,11 +160,22 @@ impl NodeInode for Inode<VirtioFs> {
             if !drops {
                 break locked;
             }
+            // What a mapping has stored behind the new end is lost, as on the host, and must not make the file longer there again. So
+            // that dirty pages are written up to the new end alone, they see it before the others are dropped.
+            let cuts = size < seen.0 && !dirty::keeps(self) && self.has_dirty_pages();
+            if cuts {
+                locked.attrs().set_size(size);
+                freshness.was_cut(seen.0);
+            }
             drop(locked);
+            if cuts {
+                self.wait_for_pages(size, i64::MAX)?;
+                self.truncate_pagecache(size);
+            }
             // Before the new size and times are there to be seen: a page has zeroes behind the end of the file as it was when it was
             // read, and old contents before it.
             self.drop_pages(size.min(seen.0))?;
-            dropped = Some(seen);
+            dropped = Some(if cuts { (size, seen.1) } else { seen });
         };
         let (old_size, old_mtime) = (self.size(), self.mtime());
         let old_size = old_size.max(freshness.take_cut());
