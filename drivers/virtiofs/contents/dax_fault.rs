@@ -3,7 +3,7 @@
 //! Page faults in mappings of files that are shown by the window.
 //!
 //! A fault that stores, or that brings in code, cannot be bypassed: it waits for a range if need be. One that reads may be given
-//! a [copy](super::copies) of the page. Nothing is held meanwhile but what the memory management holds around a fault. When there
+//! a [copy](crate::dax::copies) of the page. Nothing is held meanwhile but what the memory management holds around a fault. When there
 //! is a range, it stays until the page is in the page table, and the inode's `invalidate_lock` is held shared, so that a truncation
 //! or who reclaims ranges comes before or after.
 
