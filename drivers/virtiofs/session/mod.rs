@@ -211,9 +211,7 @@ impl WorkItem<FLUSH> for Session {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        while let Some(release) = this.given_up.take_due() {
-            let _ = insist(|| this.send(&release, &Caller::default(), None));
-        }
+        this.send_due_releases();
         this.flush_forgets();
     }
 }
@@ -549,6 +547,13 @@ impl Session {
         }
     }
 
+    /// Sends RELEASEs that have waited for requests which have ended by now. Sleeps.
+    fn send_due_releases(&self) {
+        while let Some(release) = self.given_up.take_due() {
+            let _ = insist(|| self.send(&release, &Caller::default(), None));
+        }
+    }
+
     /// Sends what is to be forgotten. Sleeps.
     pub(crate) fn flush_forgets(&self) {
         let waits = |node| self.given_up.is_about(node);
@@ -560,6 +565,7 @@ impl Session {
     pub(crate) fn end(self: &Arc<Self>, closed: impl FnOnce()) {
         self.settle_given_up();
         cancel_delayed::<_, FLUSH>(self);
+        self.send_due_releases();
         self.forgets
             .flush(&self.instance, &self.connection, |_| false);
         // What a work item has taken off the lists must be sent before DESTROY, too.
