@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may get hold of a superblock's inodes without being a user of it, and until when.
+//! Access to a superblock's inodes from work items and reclaim, until it is shut down.
 
 use crate::filesystem::VirtioFs;
 use kernel::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a window is asked, and what it answers.
+//! Queries to a window, and its answers.
 
 use crate::ranges::{Extent, Owner, ReclaimToken, SlotId, State};
 use crate::size::{Geometry, Order};

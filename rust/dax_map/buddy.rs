@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which parts of the window are free: a buddy allocator.
+//! Buddy allocator for the window.
 //!
 //! The window is an array of blocks of the smallest order. A free or used stretch of 2^n blocks
 //! is described by its first block; the others are `Inner`. Free stretches of one order

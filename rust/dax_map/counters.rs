@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers to show.
+//! Counters.
 
 use crate::size::Order;
 

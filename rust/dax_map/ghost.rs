@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is remembered of parts of files that are not mapped: how often they were used.
+//! Ghost entries: use counts of parts of files that are not mapped.
 
 use crate::heat::Heat;
 use crate::storage::{index, Storage};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How often something was used lately.
+//! Decaying use counts.
 
 /// A count of uses that halves with every epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which range shows which part of which file.
+//! Index of ranges by file and offset.
 //!
 //! The maps of all inodes are one ordered tree, by inode and offset in the file. Its nodes are the
 //! slots themselves: whoever has a slot can insert it, so inserting cannot fail for want of

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which ranges go when room is needed, when they are idle, or when their file changes.
+//! Victim selection: ranges that go for others, when idle, or when their file changes.
 
 use crate::advice::{RangeInfo, Removal, Wait, Wake};
 use crate::buddy::Block;
@@ -93,8 +93,8 @@ impl<B: Storage<Block>, S: Storage<Slot>, G: Storage<Ghost>> Window<B, S, G> {
         }
     }
 
-    /// Whether a part of a file that was used so often should take the place of a range: compared with one of each list, with others
-    /// the next time. What is used so often comes again, so that a look at more would find little more.
+    /// Whether a part of a file that was used so often should take the place of a range: compared with one of each list, with
+    /// others the next time. What is used so often comes again, so that a look at more would find little more.
     pub(crate) fn is_colder_than(&mut self, heat: u8) -> bool {
         if !policy::is_hotter(heat, 0) || self.ranges.idle() == 0 {
             return false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of the caller.
+//! Storage that the caller allocates.
 
 use core::ops::DerefMut;
 

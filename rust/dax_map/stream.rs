@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Recognises who reads, writes or touches one thing after the other.
+//! Detection of sequential access.
 
 use crate::advice::{Access, Hit, Need};
 use crate::policy;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations on what is in a file.
+//! Operations on file contents.
 
 use crate::reply::{empty, exact, Impossible, ReplyError};
 use crate::value::{Fh, LockOwner, NodeId};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writing a request.
+//! Encoder of requests.
 
 use crate::value::NodeId;
 use crate::{wire, Opcode};

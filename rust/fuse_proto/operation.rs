@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What all operations have in common.
+//! The `Operation` trait: encoding of a request, and the check of its reply.
 
 use crate::reply::{check_header, ReplyError, HEADER_LEN};
 use crate::{Caller, EncodeError, Encoder, NodeId, Opcode};

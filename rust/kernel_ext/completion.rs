@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Completions whose waiters a signal ends.
+//! Killable completions.
 //!
 //! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a large folio are dirty.
+//! Per-page dirty state of large folios.
 //!
 //! The kernel knows of a folio whether it is dirty, and of none of its pages. A large one that is written back as a whole carries
 //! pages that nobody here has stored to over what others have in the file by now, and fills its holes. So a bit for each page is

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Something that happens again and again, and tasks that wait for the next time.
+//! Recurring events, and waits for the next one.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 

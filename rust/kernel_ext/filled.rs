@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which bytes of new memory somebody has filled.
+//! Initialised prefixes of buffers.
 
 use core::ops::Range;
 #[cfg(VIRTIOFS_KUNIT)]

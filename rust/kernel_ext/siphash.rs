@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that stand for others and do not give them away.
+//! Keyed hashes (SipHash) of numbers that must not be given away.
 //!
 //! C header: [`include/linux/siphash.h`](srctree/include/linux/siphash.h)
 

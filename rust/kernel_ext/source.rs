@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the source of a write stands afterwards.
+//! Position of the source iterator of a write.
 //!
 //! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is up with the current task.
+//! State of the current task: killed, exiting, in reclaim, a kernel thread.
 
 use crate::bindings;
 use kernel::current;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who keeps an object from going, counted.
+//! Use counts that a teardown waits for.
 //!
 //! C counterparts: `refcount_t` with `wait_var_event()`, or `percpu_ref`, which pays off only where users come and go all the time.
 
@@ -46,7 +46,8 @@ impl Users {
         false
     }
 
-    /// One less: whoever has [entered](Users::enter) says so once, and does not use the object after that. Callable from any context.
+    /// One less: whoever has [entered](Users::enter) says so once, and does not use the object after that. Callable from any
+    /// context.
     pub fn leave(&self) {
         if self.count.fetch_sub(1, ordering::Full) == 1 {
             self.none.complete_all();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes in the order in which they are to be looked at, to give up those that nobody uses.
+//! Timer lists of inodes, for the eviction of unused ones.
 //!
 //! A server may have to keep something for each inode that the kernel knows, and the kernel keeps unused dentries, and their inodes
-//! with them, until memory is short. Here a filesystem finds the inodes whose names are good no more, without a look at all of them.
+//! with them, until memory is short. Here a filesystem finds the inodes whose names are good no more, without a look at all of
+//! them.
 //!
 //! An inode is in a list with those that wait for as long as it does, [`SHORTEST`] times a power of two, in the order in which they
 //! were put there. So the first of each list is the next that is to be looked at, and putting one there takes the same time however
@@ -228,8 +229,8 @@ impl<T: FileSystem> Aging<T> {
         }
     }
 
-    /// Takes out all inodes one after the other, whenever they are to be looked at, and calls `each`, as long as that returns true. It
-    /// may put the inode back, and sleep.
+    /// Takes out all inodes one after the other, whenever they are to be looked at, and calls `each`, as long as that returns true.
+    /// It may put the inode back, and sleep.
     pub fn take_all(&self, mut each: impl FnMut(InodeRef<T>, Wait) -> bool) {
         for index in 0..LISTS {
             // Those that are put back come behind these.
@@ -294,8 +295,8 @@ impl<T: FileSystem> Aging<T> {
 }
 
 impl<T: FileSystem> Inode<T> {
-    /// Has it looked at after a while, if it does not wait for that already. The first time this is called decides by which `aging`;
-    /// later calls with another do nothing. Whether it now waits. Does not sleep.
+    /// Has it looked at after a while, if it does not wait for that already. The first time this is called decides by which
+    /// `aging`; later calls with another do nothing. Whether it now waits. Does not sleep.
     ///
     /// Not for an inode that is being evicted, which nobody has a reference to.
     pub fn look_later(&self, aging: &Arc<Aging<T>>, wait: Wait) -> bool {
@@ -319,8 +320,8 @@ impl<T: FileSystem> Inode<T> {
         true
     }
 
-    /// Calls `each` with each of its names, and whether that has a user beside the inode cache: an open file, a working directory, a
-    /// mount, or a name below it. `i_lock` is held: must not sleep.
+    /// Calls `each` with each of its names, and whether that has a user beside the inode cache: an open file, a working directory,
+    /// a mount, or a name below it. `i_lock` is held: must not sleep.
     ///
     /// C: walks `i_dentry`.
     pub fn for_each_name(&self, mut each: impl FnMut(RcuDentry<'_, T>, bool)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is calling.
+//! Credentials of the calling task.
 //!
 //! C headers: [`include/linux/cred.h`](srctree/include/linux/cred.h),
 //! [`include/linux/mnt_idmapping.h`](srctree/include/linux/mnt_idmapping.h)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel's security module says of an inode that is to be made.
+//! Security context of an inode that is to be made, from the kernel's security module.
 //!
 //! C header: [`include/linux/security.h`](srctree/include/linux/security.h)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Points in time as filesystems use them.
+//! Timestamps and clocks of filesystems.
 //!
 //! C headers: [`include/linux/time64.h`](srctree/include/linux/time64.h),
 //! [`include/linux/jiffies.h`](srctree/include/linux/jiffies.h)

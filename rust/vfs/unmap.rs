@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Shared mappings of the page cache that end, and what was stored through them.
+//! Hooks for the end of shared mappings of the page cache.
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
@@ -21,8 +21,8 @@ pub trait Operations: Sized + 'static {
     /// A mapping through which could be stored from byte `start` to byte `last` of the file is not there any more: by munmap(2),
     /// mremap(2), or because its process exits or executes another program. There may be others.
     ///
-    /// May sleep; the address space is locked, so that other threads of the process wait when they take a page fault. In a task that
-    /// [exits](kernel_ext::task::is_exiting) no signal ends a wait.
+    /// May sleep; the address space is locked, so that other threads of the process wait when they take a page fault. In a task
+    /// that [exits](kernel_ext::task::is_exiting) no signal ends a wait.
     ///
     /// C: `vm_ops->close()`.
     fn unmapped(file: &File<Self::FileSystem>, start: i64, last: i64);

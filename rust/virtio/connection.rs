@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who sends transfers to a device.
+//! Connections: senders of transfers to a device, which can be ended one by one.
 //!
 //! Several may use its queues: at the same time, or one while transfers of another, which has ended, are still in flight. Each
 //! sends by a [`Connection`] of its own, so that what is ended with it is its own, and all of that.
@@ -34,7 +34,8 @@ impl Connection {
         self.open.load(ordering::Relaxed) != 0
     }
 
-    /// It sends nothing from here on; what it has sent goes on, see [`QueueSet::abort`](crate::QueueSet::abort). Whether it was open.
+    /// It sends nothing from here on; what it has sent goes on, see [`QueueSet::abort`](crate::QueueSet::abort). Whether it was
+    /// open.
     pub fn close(&self) -> bool {
         self.open.xchg(0, ordering::Full) != 0
     }

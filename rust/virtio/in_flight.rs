@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a queue tells of the transfers that have not come back: for who has to find out what hangs.
+//! List of transfers in flight, for diagnosis of what hangs.
 
 /// How far a transfer got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

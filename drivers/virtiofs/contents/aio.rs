@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads and writes past the page cache that nobody waits for: io_submit(2) and io_uring.
+//! Asynchronous direct I/O: io_submit(2) and io_uring.
 //!
 //! The parts of one are under way side by side and end in any order, each in the interrupt that brings its reply. The one that
 //! ends last completes the whole, there and then unless that has to sleep: when a page of the user's has to be marked dirty

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Locks that an open file may have at the daemon, and until when its handle is needed for them.
+//! Locks of an open file at the daemon, and the reference that they hold on its handle.
 
 use fuse_proto::{
     LockOwner,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults in mappings of files that are shown by the window.
+//! Page faults in mappings of DAX files.
 //!
-//! A fault that stores, or that brings in code, cannot be bypassed: it waits for a range if need be. One that reads may be given
-//! a [copy](crate::dax::copies) of the page. Nothing is held meanwhile but what the memory management holds around a fault. When there
-//! is a range, it stays until the page is in the page table, and the inode's `invalidate_lock` is held shared, so that a truncation
-//! or who reclaims ranges comes before or after.
+//! A fault that stores, or that brings in code, cannot be bypassed: it waits for a range if need be. One that reads may be given a
+//! [copy](crate::dax::copies) of the page. Nothing is held meanwhile but what the memory management holds around a fault. When
+//! there is a range, it stays until the page is in the page table, and the inode's `invalidate_lock` is held shared, so that a
+//! truncation or who reclaims ranges comes before or after.
 
 use crate::{
     contents::{
@@ -217,7 +217,8 @@ fn show_copy(
     Ok(Some(outcome))
 }
 
-/// Reads the page at `pos` of an open file; what lies behind the end of the file is zero. Sleeps. `EFAULT` when the file ends before.
+/// Reads the page at `pos` of an open file; what lies behind the end of the file is zero. Sleeps. `EFAULT` when the file ends
+/// before.
 fn read_page(file: &File<VirtioFs>, pos: i64) -> Result<Arc<Transfer<Request>>> {
     let inode = file.inode();
     let op = Read {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! read(2) and write(2) of files that are shown by the window.
+//! read(2) and write(2) of DAX files.
 //!
 //! Bytes are copied from and to the window where a range shows them, or where it pays to make one; the others are asked of the
 //! daemon, or sent to it. All of them are the host's page cache in the end, so it does not matter which way they go.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The time of modification of files that are stored to through the window.
+//! Modification time of DAX files.
 //!
 //! The daemon does not learn of what write(2) copies into the window, or a mapping stores. The host's kernel does when it is the
-//! first store to a page since that was written back, and only where its filesystem wants to know. So the daemon is asked to set the
-//! time: a file that was stored to is *behind*, and catches up when somebody looks (stat(2)), at close(2) and fsync(2), and whenever
-//! the kernel writes dirty inodes back. Mappings are made read-only by the last two, and by msync(2), so that the next store is seen.
-//! It is the daemon's clock that counts, as with its WRITEs.
+//! first store to a page since that was written back, and only where its filesystem wants to know. So the daemon is asked to set
+//! the time: a file that was stored to is *behind*, and catches up when somebody looks (stat(2)), at close(2) and fsync(2), and
+//! whenever the kernel writes dirty inodes back. Mappings are made read-only by the last two, and by msync(2), so that the next
+//! store is seen. It is the daemon's clock that counts, as with its WRITEs.
 //!
 //! C leaves it at what the host's kernel does: rsync(1), make(1) and other guests take a file for the same that is not.
 
@@ -43,8 +43,8 @@ pub(crate) fn stored(inode: &Inode<VirtioFs>) {
     }
 }
 
-/// Has the daemon set the time of modification, if it is behind: whether its attributes are known as of then. When it refuses, they stay
-/// as they are. Sleeps; a fatal signal ends that, and leaves it to others.
+/// Has the daemon set the time of modification, if it is behind: whether its attributes are known as of then. When it refuses, they
+/// stay as they are. Sleeps; a fatal signal ends that, and leaves it to others.
 pub(crate) fn catch_up(inode: &Inode<VirtioFs>) -> bool {
     let Some(times) = of(inode) else {
         return false;

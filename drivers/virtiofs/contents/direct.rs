@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Contents that are not cached: `O_DIRECT`, and files that the daemon wants read directly (`FOPEN_DIRECT_IO`).
+//! Direct I/O: `O_DIRECT`, and files that the daemon wants read directly (`FOPEN_DIRECT_IO`).
 //!
 //! The device reads and writes the user's own pages, which stay pinned until it has returned them, whatever becomes of the task.
 //! Buffers that are not a user's, as of sendfile(2), go through pages of the kernel.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Folios that a READ fills: what its answer says of the end of the file.
+//! READs into the page cache, and the end of file that a short READ tells.
 
 use crate::{
     session::{
@@ -90,8 +90,8 @@ impl Fill {
                 || is_doubted(self.asked))
     }
 
-    /// So many bytes have come, and the file has no more there. If it ends where it did before, that is known as of now: of a READ that
-    /// brings all it can, nobody knows how much the file has beyond. Callable from any context.
+    /// So many bytes have come, and the file has no more there. If it ends where it did before, that is known as of now: of a READ
+    /// that brings all it can, nobody knows how much the file has beyond. Callable from any context.
     fn is_whole(&self, bytes: usize) {
         let end = self.op.offset.saturating_add(bytes as u64);
         if (bytes as u64) < u64::from(self.op.size) && end == self.size {
@@ -99,8 +99,8 @@ impl Fill {
         }
     }
 
-    /// Fewer bytes have come than the file had there: has that looked at by a work item, before anybody sees the folios. The size of a
-    /// file is locked by what interrupts can't take. Callable from any context; for want of memory the read fails.
+    /// Fewer bytes have come than the file had there: has that looked at by a work item, before anybody sees the folios. The size
+    /// of a file is locked by what interrupts can't take. Callable from any context; for want of memory the read fails.
     fn end_short_later(&self, transfer: &Arc<Transfer<Request>>, bytes: usize) {
         let short = transfer.clone();
         let spawned = self

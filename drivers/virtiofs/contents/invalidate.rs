@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page cache and size after a truncation, and after reads and writes that went past the page cache.
+//! Page cache invalidation and size after a truncation, and after direct I/O.
 
 use crate::filesystem::VirtioFs;
 use kernel::prelude::*;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Locks of files that the daemon keeps, so that they hold between guests, and between guests and the host.
+//! File locks kept by the daemon: they hold between guests, and between guests and the host.
 //!
 //! Which ones these are INIT agrees on: POSIX locks (`POSIX_LOCKS`), those of flock(2) (`FLOCK_LOCKS`). The others are locks of
 //! this kernel. Of the daemon's this kernel keeps no account, as the C driver does not: what a process or an open file holds

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! open(2): what the daemon is asked.
+//! open(2): the OPEN request, and the attributes that are asked for beside it.
 //!
-//! The name that has led to a file may be good still though the host has replaced the file since, and so may be attributes from before
-//! that. OPEN tells of neither. So it has a GETATTR beside it, both in one round trip, unless
+//! The name that has led to a file may be good still though the host has replaced the file since, and so may be attributes from
+//! before that. OPEN tells of neither. So it has a GETATTR beside it, both in one round trip, unless
 //!
 //! - the path walk of the same call has asked for the attributes already, or
-//! - the daemon says that what is cached is good (`FOPEN_KEEP_CACHE`). That comes with the reply to OPEN: what it said the last time is
-//!   taken to be true still, and if it is not, or nothing is known yet, GETATTR follows.
+//! - the daemon says that what is cached is good (`FOPEN_KEEP_CACHE`). That comes with the reply to OPEN: what it said the last
+//!   time is taken to be true still, and if it is not, or nothing is known yet, GETATTR follows.
 //!
 //! A file that has no link any more has lost its name, and the VFS looks the name up once more.
 
@@ -43,8 +43,8 @@ use vfs::{
     Inode, //
 };
 
-/// Whether the reply to OPEN is expected to say `FOPEN_KEEP_CACHE`: by the last reply for this file, or else for any file. [`None`] before
-/// the first OPEN.
+/// Whether the reply to OPEN is expected to say `FOPEN_KEEP_CACHE`: by the last reply for this file, or else for any file. [`None`]
+/// before the first OPEN.
 pub(crate) fn expected_to_keep(inode: &Inode<VirtioFs>) -> Option<bool> {
     let volume = inode.super_block().data().volume().ok()?;
     let of_inode = inode.data().keep_cache().get();
@@ -78,8 +78,8 @@ pub(crate) fn call_open(
     if_needed(session, op, session.call(op, &caller(inode.super_block())))
 }
 
-/// As [`call_open`]; in the same round trip the daemon is asked for the attributes, which the inode has afterwards. If that fails, they
-/// are asked for when they are used.
+/// As [`call_open`]; in the same round trip the daemon is asked for the attributes, which the inode has afterwards. If that fails,
+/// they are asked for when they are used.
 pub(crate) fn call_open_and_ask(
     session: &Arc<Session>,
     inode: &Inode<VirtioFs>,
@@ -123,8 +123,8 @@ fn open_and_ask(session: &Arc<Session>, inode: &Inode<VirtioFs>, op: &Open) -> R
     })
 }
 
-/// Whether the host has removed what is opened by a name that is known here: it is looked up once more. If that leads to the same inode
-/// nevertheless, it is opened: some daemons count no links. Does not sleep.
+/// Whether the host has removed what is opened by a name that is known here: it is looked up once more. If that leads to the same
+/// inode nevertheless, it is opened: some daemons count no links. Does not sleep.
 pub(crate) fn has_lost_name(inode: &Inode<VirtioFs>, file: &NewFile<VirtioFs>) -> bool {
     inode.nlink() == 0 && file.dentry().is_hashed()
 }

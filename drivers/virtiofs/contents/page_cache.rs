@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Contents that are cached: reads into folios of the page cache.
+//! Page cache reads and readahead.
 //!
-//! Nobody waits for a READ here: the folios are unlocked when its reply comes, in the interrupt, and whoever wants one waits
-//! for its lock. A read ahead is cut into requests as large as the daemon takes.
+//! READs are asynchronous: the completion interrupt unlocks the folios; readers sleep on the folio lock. Readahead is split into
+//! requests of the largest size that the daemon takes.
 
 use crate::{
     contents::{
@@ -107,19 +107,20 @@ impl vfs::mapping::Operations for Pages {
     }
 }
 
-/// Whether the file may have more than its size here says, as its contents are newer. Where writes are kept here, this kernel knows.
+/// Whether the file may have more than its size here says, as its contents are newer. Where writes are kept here, this kernel
+/// knows.
 pub(crate) fn ends_early(inode: &Inode<VirtioFs>) -> bool {
     inode.data().freshness().is_end_older() && !dirty::is_ahead(inode)
 }
 
 /// Reads through the page cache. Sleeps, unless `iocb` says not to.
 ///
-/// Nothing is read beyond the size that the file has when this begins. The VFS looks at it once more when it has a page: should the file
-/// have become longer by then, what the page has behind its old end would be shown, which are zeroes that nobody wrote. Pages that have
-/// them are dropped before the new size is there to be seen.
+/// Nothing is read beyond the size that the file has when this begins. The VFS looks at it once more when it has a page: should the
+/// file have become longer by then, what the page has behind its old end would be shown, which are zeroes that nobody wrote. Pages
+/// that have them are dropped before the new size is there to be seen.
 ///
-/// Where it comes to the end of the file, that is no older than the contents before it: else these could be new, and cut where the old
-/// ones ended. Mostly the READ has told so, by coming to the end itself.
+/// Where it comes to the end of the file, that is no older than the contents before it: else these could be new, and cut where the
+/// old ones ended. Mostly the READ has told so, by coming to the end itself.
 pub(crate) fn read_cached(
     iocb: &mut Kiocb<'_, VirtioFs>,
     to: &mut IovIterDest<'_>,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What was stored through mappings that end.
+//! Write-back when a shared mapping ends.
 //!
-//! It is on the host when munmap(2) has returned, also while the file is open elsewhere, and nobody closes it. So it is in the C
-//! driver. That writes all of the file, this one what the mapping showed of it.
+//! Stores through the mapping are on the host when munmap(2) has returned, also while the file stays open elsewhere, as with C. The
+//! C client writes all of the file, this one the part that was mapped.
 
 use crate::{
     filesystem::VirtioFs,
@@ -38,8 +38,8 @@ impl vfs::unmap::Operations for Unmapped {
     }
 }
 
-/// Has a work item write from byte `start` to byte `last`. An unmount waits for that, and so does a task that exits, for a while; not
-/// one that was killed, nor one that ends an address space for others. Sleeps.
+/// Has a work item write from byte `start` to byte `last`. An unmount waits for that, and so does a task that exits, for a while;
+/// not one that was killed, nor one that ends an address space for others. Sleeps.
 fn write_later(file: &File<VirtioFs>, start: i64, last: i64) {
     let inode = file.inode();
     let pass = inode.super_block().data().gate().enter();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Contents that are written.
+//! Buffered write(2), fsync(2), fallocate(2) and copy_file_range(2).
 //!
 //! write(2) goes through to the daemon, if that wants it so: its bytes are copied into folios of the page cache, as many as a
 //! request carries, and are in the host's file when it returns; the folios stay for readers. What is written later is in

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What every write does before its bytes go, and to the size after: through the page cache or past it, into the window, or kept here.
+//! Checks before a write, and the size after it: common to buffered, direct, DAX and cached writes.
 
 use crate::{
     filesystem::VirtioFs,

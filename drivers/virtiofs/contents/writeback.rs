@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Contents that are written later.
+//! Write-back of dirty folios and of times.
 //!
 //! Folios become dirty through mappings, and by write(2) where the daemon agrees to that (`WRITEBACK_CACHE`). They are written
 //! back at msync(2), fsync(2) and close(2) at the latest, and whenever the kernel wants memory.
@@ -205,9 +205,9 @@ pub(crate) fn sync_times(inode: &Inode<VirtioFs>) -> Result {
     }
 }
 
-/// The kernel has times written that are kept here, mostly by its flusher, for which others wait. What a daemon that is silent would
-/// have to answer is left for later, and so are they while contents are to be written, as these change the daemon's times, or while
-/// others send them.
+/// The kernel has times written that are kept here, mostly by its flusher, for which others wait. What a daemon that is silent
+/// would have to answer is left for later, and so are they while contents are to be written, as these change the daemon's times, or
+/// while others send them.
 pub(crate) fn write_times(inode: &Inode<VirtioFs>) -> Result {
     if inode.is_dax() {
         dax_times::catch_up_briefly(inode);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a window tells of itself: `/sys/kernel/debug/virtiofs/<n>/window`, where n is the number of the virtio device.
+//! Counters of a window: `/sys/kernel/debug/virtiofs/<n>/window`, where n is the number of the virtio device.
 //!
 //! A name and a number in each line. All counts begin with the session, which is a mount; without one the file has a single
 //! word, that says so. Documentation/dax.md explains the names.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a range shows is taken out of page tables and out of its file before that changes: before the daemon takes it away, and
-//! before a part of the file is cut off. Files on disks call it breaking layouts.
+//! Breaking layouts: the pages of a range leave page tables and the file before the daemon unmaps the range, and before a part of
+//! the file is truncated.
 //!
-//! The inode's `invalidate_lock` keeps others from bringing pages in. Whoever has a reference to a page is waited for, or the
-//! range stays: direct I/O, RDMA and pipes have some for long, and a task that unmaps for an instant.
+//! The inode's `invalidate_lock` keeps faults from bringing pages in. Page references of others are waited for, or the range stays:
+//! direct I/O, RDMA and pipes hold some for long, a task that unmaps for an instant.
 
 use super::{
     mapped_file::MappedFile,
@@ -25,7 +25,8 @@ use vfs::{
 };
 
 /// Nobody touches what the host is about to take away from byte `start` to byte `last` of a file, and nobody has it pinned. Nothing
-/// happens if the file is not mapped from the window. Sleeps, and `lock` is not held meanwhile; a signal ends it with `ERESTARTSYS`.
+/// happens if the file is not mapped from the window. Sleeps, and `lock` is not held meanwhile; a signal ends it with
+/// `ERESTARTSYS`.
 pub(crate) fn break_layouts(
     inode: &Inode<VirtioFs>,
     lock: &mut InvalidateGuard<'_, VirtioFs>,
@@ -58,8 +59,8 @@ impl Window {
         })
     }
 
-    /// A page with a reference that shows any byte from `start` to `last` of a file. Other pages of these ranges do not count: those stay
-    /// in page tables, and with a reference, for as long as they are mapped.
+    /// A page with a reference that shows any byte from `start` to `last` of a file. Other pages of these ranges do not count:
+    /// those stay in page tables, and with a reference, for as long as they are mapped.
     fn busy_page(&self, file: &Arc<MappedFile>, start: i64, last: i64) -> Option<BusyPage<'_>> {
         let page = PAGE_SIZE as u64;
         let mut from = u64::try_from(start).ok()?;

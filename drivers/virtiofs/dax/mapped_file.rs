@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the window knows of a file that its ranges show.
+//! A DAX file, as the window knows it.
 
 use super::{
     copies::CopiesOf,

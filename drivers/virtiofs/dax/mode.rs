@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DAX modes: which files are mapped, and which session has a window.
+//! DAX modes: the files that are mapped, and the session that has a window.
 //!
 //! | mount option | window | file |
 //! |---|---|---|
@@ -65,8 +65,8 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// The window, if the mode is for it, there is one, and nobody else has it; a line in the log, if `dax=inode` has to do without.
-    /// Sleeps.
+    /// The window, if the mode is for it, there is one, and nobody else has it; a line in the log, if `dax=inode` has to do
+    /// without. Sleeps.
     pub(crate) fn new(instance: &Arc<Instance>, mode: Option<Mode>) -> Option<Self> {
         let claim = Self::take(instance, mode);
         if claim.is_none() && mode == Some(Mode::Inode) {
@@ -104,7 +104,8 @@ impl Claim {
         }
     }
 
-    /// The window of the `session`, which has it from here on; [`None`], and a line in the log, if it cannot have one. Errors: `ENOMEM`.
+    /// The window of the `session`, which has it from here on; [`None`], and a line in the log, if it cannot have one. Errors:
+    /// `ENOMEM`.
     pub(crate) fn open(mut self, session: &Arc<Session>) -> Result<Option<Arc<Window>>> {
         let alignment = 1_u64
             .checked_shl(u32::from(session.agreed().map_alignment))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ranges that are given up: for others, with their inode, and with the window.
+//! Reclaim of ranges: for others, with their inode, and with the window.
 //!
 //! A range that is to go is first out of everybody's reach: its state says so, and its pages are taken out of page tables. That
 //! needs the inode's `invalidate_lock`, which is not held any more when REMOVEMAPPING is sent. Pages that somebody has pinned

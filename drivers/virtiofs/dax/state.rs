@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the window lock guards: the table of ranges, whose they are, and what is under way for them.
+//! State under the window lock: the table of ranges, their files, and their requests under way.
 //!
 //! What to do is decided by `dax_map`. While a request is under way a range has a *duty*: the token that says how it ended.
 //! Nothing that is done with the lock held sleeps or allocates.
@@ -49,9 +49,9 @@ use vfs::time::jiffies_64;
 pub(crate) const TICK: u32 = 1000;
 /// Parts of files that are remembered for each range.
 const GHOSTS_PER_RANGE: usize = 8;
-/// Fewest ranges that there are. An instruction that copies from one mapping to another needs as many at the same time, where it lies
-/// across two ranges in both: with fewer, it would have one taken for the other for ever. So none is larger than such a part of the
-/// window.
+/// Fewest ranges that there are. An instruction that copies from one mapping to another needs as many at the same time, where it
+/// lies across two ranges in both: with fewer, it would have one taken for the other for ever. So none is larger than such a part
+/// of the window.
 const FEWEST_RANGES: usize = 4;
 /// Wishes for a range that are not granted after the daemon has refused one.
 const PAUSE: u32 = 32;

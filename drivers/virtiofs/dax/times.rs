@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the time of modification that the daemon has of a file relates to what was stored through the window.
+//! Whether the daemon has the modification time of a DAX file.
 //!
 //! A file that was stored to is *behind*, and catches up later: see [`dax_times`](crate::contents::dax_times).
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tasks that wait for a range of the window to change: who waits for one is woken by that one alone.
+//! Waits for a range of the window to change: a range wakes its own waiters alone.
 
 use dax_map::{
     Wait,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The window of a session: what of which file it shows, and the requests that change that.
+//! The window of a session: its ranges, and the requests that map and unmap them.
 //!
 //! What to do is decided by `dax_map`, under one spinlock, the window lock; this module sends the requests, sleeps and wakes.
 //! A task that is killed leaves its duty (see [`state`](super::state)) behind, and the late reply fulfils it.
@@ -287,8 +287,8 @@ impl Window {
             .enqueue_delayed::<_, CLOCK>(self.clone(), delay);
     }
 
-    /// The session ends: the window is not looked after any more. To be called once more after the connection was closed and what is
-    /// mapped ahead is done, since until then it may be again. Sleeps.
+    /// The session ends: the window is not looked after any more. To be called once more after the connection was closed and what
+    /// is mapped ahead is done, since until then it may be again. Sleeps.
     pub(crate) fn stop_clock(self: &Arc<Self>) {
         cancel_delayed::<_, CLOCK>(self);
     }

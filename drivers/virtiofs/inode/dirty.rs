@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! State of an inode that is not written back: what is newer here than at the daemon.
+//! Dirty state of an inode: size, times and contents that are newer here than at the daemon.
 
 use crate::filesystem::VirtioFs;
 use fuse_proto::InitFlags;

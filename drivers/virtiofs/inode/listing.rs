@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Listings of directories that are kept, where the daemon allows it (`FOPEN_CACHE_DIR`).
+//! Cached directory listings, where the daemon allows them (`FOPEN_CACHE_DIR`).
 //!
-//! The records are in the page cache of the directory, in the order in which the daemon has listed them, so that the kernel
-//! takes the memory back when it wants it. No record crosses a page. Who reads the directory from where the kept records end adds
-//! what comes; from the end on they are complete, and later readers are served without a request.
+//! The records are in the page cache of the directory, in the order in which the daemon has listed them, so that the kernel takes
+//! the memory back when it wants it. No record crosses a page. A reader that comes to the end of the cached records adds those that
+//! follow; once the directory has ended they are complete, and later readers are served without a request.
 //!
-//! What is kept is looked at when somebody begins at the start of the directory: it has to be from after the last change that
-//! was made through this kernel, and the directory's modification time still be what it was. Else it is begun anew. Whoever is in
-//! the middle then, and does not find his position any more, asks the daemon.
+//! A listing is checked when a reader begins at the start of the directory: it has to be newer than the last change through this
+//! kernel, and the directory's modification time has to be the same. Else it is begun anew. A reader in the middle that does not
+//! find its position any more asks the daemon.
 
 use crate::{
     filesystem::VirtioFs,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Data of an inode: which inode of the daemon it stands for, and what is known of it as of when.
+//! Data of an inode: its nodeid, and the epochs of its attributes.
 //!
 //! Nothing here asks the daemon, and nothing sleeps but where an item says so.
 
@@ -166,8 +166,8 @@ impl Node {
         self.freshness.expire();
     }
 
-    /// The daemon knows size and times as they are here, as of what was `asked` for. It does away with the doubts that its own changes
-    /// have raised, not with those about what others do: the attributes are good as long as they would have been.
+    /// The daemon knows size and times as they are here, as of what was `asked` for. It does away with the doubts that its own
+    /// changes have raised, not with those about what others do: the attributes are good as long as they would have been.
     pub(crate) fn caught_up(&self, asked: Asked) {
         let overtaken = self.is_overtaken(asked);
         // What others asked for before does not undo it.
@@ -209,11 +209,11 @@ impl Node {
         self.read.is_now();
     }
 
-    /// The current task has come to the inode to open it, with attributes that were `asked` for on the way, or with those that there
-    /// were. Callable from any context.
+    /// The current task has come to the inode to open it, with attributes that were `asked` for on the way, or with those that
+    /// there were. Callable from any context.
     ///
-    /// [`Node::take_walk_to_open`] makes use of that: a task opens what it comes to before it comes anywhere else. Of tasks that do so
-    /// at the same time, the last one counts.
+    /// [`Node::take_walk_to_open`] makes use of that: a task opens what it comes to before it comes anywhere else. Of tasks that do
+    /// so at the same time, the last one counts.
     pub(crate) fn walks_to_open(&self, asked: Option<Asked>) {
         let me = (current!().pid() as u64) << WALK_ASKED_BITS;
         let word = asked
@@ -252,13 +252,14 @@ impl Node {
         asked < self.answered.get()
     }
 
-    /// Whether [everything was doubted](crate::session::epoch::doubt_everything) since the attributes were asked for that are known.
+    /// Whether [everything was doubted](crate::session::epoch::doubt_everything) since the attributes were asked for that are
+    /// known.
     pub(crate) fn is_doubted(&self) -> bool {
         is_doubted(self.answered.get())
     }
 
-    /// Whether attributes have been asked for since this was asked last: somebody else may have given the file capabilities by then.
-    /// To be called with the inode locked (`i_rwsem`).
+    /// Whether attributes have been asked for since this was asked last: somebody else may have given the file capabilities by
+    /// then. To be called with the inode locked (`i_rwsem`).
     pub(crate) fn may_have_capabilities(&self) -> bool {
         let answered = self.answered.get();
         let may = self.checked.get() != answered;

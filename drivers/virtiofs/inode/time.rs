@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Times of the kernel and of the wire.
+//! Conversion between timestamps of the kernel and of the wire.
 
 use fuse_proto::Time;
 use vfs::time::Timespec;

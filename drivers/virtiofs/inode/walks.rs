@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Path walks that have ended at a name which is not there, though it may always be.
+//! Path walks that are begun anew, as the host has replaced a directory or link on their way.
 //!
-//! The components of a path are good for a time each of its own. So a walk can go from a link or directory that is good still to what
-//! the host has replaced and removed since: to what a Kubernetes volume's `..data` led to a moment ago. `ENOENT` would be no answer
-//! then. `ESTALE` has the VFS walk once more, with each component asked for (`LOOKUP_REVAL`).
+//! The components of a path are good for a time each of its own. So a walk can go from a link or directory that is good still to
+//! what the host has replaced and removed since: to what a Kubernetes volume's `..data` led to a moment ago. `ENOENT` would be no
+//! answer then. `ESTALE` has the VFS walk once more, with each component asked for (`LOOKUP_REVAL`).
 //!
 //! Not every name that is not there is worth that, as shells and compilers look for many. It is
 //!
 //! - where a name is gone that was there, or its directory is known to be removed;
-//! - where the task has just followed a symbolic link that leads by this name, or to a directory of which the daemon says, when it is
-//!   asked now, that it has been removed.
+//! - where the task has just followed a symbolic link that leads by this name, or to a directory of which the daemon says, when it
+//!   is asked now, that it has been removed.
 //!
 //! What a task did last is remembered here for some tasks. Nothing depends on it but whether a walk is repeated. Callable from any
 //! context, without locks.
@@ -31,8 +31,8 @@ use vfs::time::jiffies_64;
 /// from another walk costs one request.
 const SAME_WALK: u32 = 10_000;
 
-/// Tasks that are told apart: the kernel gives out process IDs in sequence, so that so many tasks that run side by side rarely share
-/// a slot.
+/// Tasks that are told apart: the kernel gives out process IDs in sequence, so that so many tasks that run side by side rarely
+/// share a slot.
 const SLOTS: usize = 512;
 
 /// What a task did last.

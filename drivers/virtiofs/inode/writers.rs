@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The handles of a file that can write.
+//! Handles that write-back can use.
 //!
-//! What was dirtied is written back through any of them, long after whoever dirtied it has gone. A handle that is used for that is
-//! not given back to the daemon, which would answer `EBADF` to a WRITE behind the RELEASE: its contents would be lost.
+//! Dirty folios are written back through any handle that can write, long after the task that dirtied them has gone. A handle in use
+//! by write-back is not released: the daemon would answer `EBADF` to a WRITE behind the RELEASE, and the contents would be lost.
 //!
 //! C: `write_files` of `struct fuse_inode`, whose members each request holds a reference to.
 
@@ -125,8 +125,8 @@ impl Writers {
         })
     }
 
-    /// Takes a handle away, and waits until nobody uses it. A fatal signal ends that with `EINTR`, and then it is still there. Without
-    /// `waits` it ends so when somebody uses it.
+    /// Takes a handle away, and waits until nobody uses it. A fatal signal ends that with `EINTR`, and then it is still there.
+    /// Without `waits` it ends so when somebody uses it.
     pub(crate) fn remove(&self, fh: Fh, waits: bool) -> Result {
         loop {
             let mut list = self.list.lock();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Use of attributes: stat(2), and decisions on access.
+//! stat(2), and permission checks.
 
 use crate::{
     contents::dax_times,
@@ -35,8 +35,8 @@ use vfs::{
 };
 
 /// Whether an access is permitted: by mode and owner, which the daemon is asked for again if they are not good any more, or refuse
-/// it. The daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides itself
-/// (`default_permissions`).
+/// it. The daemon is not asked to decide (`ACCESS`): like every user of virtiofs, the C driver first of all, this one decides
+/// itself (`default_permissions`).
 pub(crate) fn permission(inode: &Inode<VirtioFs>, idmap: &Idmap, mask: AccessMask) -> Result {
     let ask = || -> Result {
         let asked = Asked::now();
@@ -102,8 +102,8 @@ pub(crate) fn getattr(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, sync: StatSy
     Ok(())
 }
 
-/// Fills in what is known of an inode. What the daemon has `told` just now, and was not to be kept, is the answer all the same: else
-/// a file that is written, or a directory whose names change, all the time would show its old times all the time.
+/// Fills in what is known of an inode. What the daemon has `told` just now, and was not to be kept, is the answer all the same:
+/// else a file that is written, or a directory whose names change, all the time would show its old times all the time.
 fn fill(inode: &Inode<VirtioFs>, stat: &mut Stat<'_>, told: Option<&Attr>) {
     stat.fill(inode);
     if let Some(blksize) = inode.data().blksize() {

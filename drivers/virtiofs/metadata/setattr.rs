@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of attributes, and of the size among them.
+//! chmod(2), chown(2), utimensat(2) and truncate(2).
 //!
 //! The VFS holds the inode's `i_rwsem`. What the daemon answers is what is true afterwards, also where it did something else
 //! than it was asked to.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names that are looked up, and how long their dentries are good.
+//! LOOKUP, and the validity of dentries.
 //!
 //! Each dentry keeps a number: until when it is good, a [`Deadline`]. What the daemon grants a name is used in full: within it no
 //! request is made, also not for names that do not exist.
@@ -65,8 +65,8 @@ pub(crate) fn find(
 
 /// Whether `name` may be missing in `dir` only because the walk came there by what the host has replaced since, see [`walks`].
 ///
-/// Sleeps: right after a symbolic link the daemon is asked whether `dir` is still there. Otherwise, one LOOKUP is all that a missing
-/// name costs.
+/// Sleeps: right after a symbolic link the daemon is asked whether `dir` is still there. Otherwise, one LOOKUP is all that a
+/// missing name costs.
 pub(crate) fn is_doubtful(dir: &Inode<VirtioFs>, name: &[u8]) -> bool {
     if dir.nlink() == 0 {
         return true;
@@ -81,8 +81,8 @@ pub(crate) fn is_doubtful(dir: &Inode<VirtioFs>, name: &[u8]) -> bool {
     }
 }
 
-/// The name is good for `ttl`, unless it has come into doubt since it was `asked` for. Without any it is looked up before each use, so
-/// that to keep it while nobody uses it is of no use, and would keep an inode of the daemon with it.
+/// The name is good for `ttl`, unless it has come into doubt since it was `asked` for. Without any it is looked up before each use,
+/// so that to keep it while nobody uses it is of no use, and would keep an inode of the daemon with it.
 pub(crate) fn grant(dentry: &Dentry<VirtioFs>, ttl: Ttl, asked: Asked) {
     let until = match Deadline::of(ttl) {
         _ if is_doubted(asked) => Deadline::NEVER,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names that are made, moved and removed.
+//! Creating, renaming, linking and removing names.
 //!
 //! The VFS holds the directories' `i_rwsem` around all of this, also while the daemon is asked: what it did and what the dentry
 //! cache says change together. Attributes of a directory are out of date with each change in it, and so are those of what
@@ -157,8 +157,8 @@ fn checked(name: &[u8]) -> Result<&[u8]> {
 
 /// Has the daemon make something in `dir`, which is told by `is_it`.
 ///
-/// A daemon makes it and looks it up then. If it has no file descriptor left for that, the answer is an error, and what was asked for
-/// is there all the same: it is not to be asked for once more, but looked up.
+/// A daemon makes it and looks it up then. If it has no file descriptor left for that, the answer is an error, and what was asked
+/// for is there all the same: it is not to be asked for once more, but looked up.
 fn make_once<O: Operation<Reply = Entry>>(
     dir: &Inode<VirtioFs>,
     name: &[u8],

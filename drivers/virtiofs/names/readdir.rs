@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Listings of directories.
+//! READDIR and READDIRPLUS.
 //!
 //! One request is made for each call of getdents(2), for as many bytes as the reader has room for: a record of FUSE is never
 //! smaller than the reader's, so what comes fits, and nothing is asked for twice.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Epochs of attributes: which of two replies is newer, and whether a reply is older than a change.
+//! Attribute epochs: the order of replies, and of replies and changes.
 //!
 //! Replies can overtake each other, and a reply that was asked for before a change through this kernel may arrive after it. When a
-//! request abandoned by a killed task completes, everything that was cached before is in doubt. Nothing here sleeps or takes a lock.
+//! request abandoned by a killed task completes, everything that was cached before is in doubt. Nothing here sleeps or takes a
+//! lock.
 
 use fuse_proto::Opcode;
 use kernel::sync::{
@@ -17,8 +18,8 @@ use kernel::sync::{
     }, //
 };
 
-/// How often attributes were asked for since boot, of any inode. It orders questions and changes: a change remembers the last question
-/// before it. One more, so that 0 is free.
+/// How often attributes were asked for since boot, of any inode. It orders questions and changes: a change remembers the last
+/// question before it. One more, so that 0 is free.
 static QUESTIONS: Atomic<u64> = Atomic::new(1);
 
 /// When attributes were asked for. What they say is at least as new as this, and maybe no newer.
@@ -146,8 +147,8 @@ pub(crate) fn may_change(opcode: Opcode) -> bool {
     )
 }
 
-/// A request has ended that may have changed something, and whose waiter had been killed: what is known of any inode or name was asked
-/// for before, and may be as it was. That of all mounts, as this is rare. Callable from any context.
+/// A request has ended that may have changed something, and whose waiter had been killed: what is known of any inode or name was
+/// asked for before, and may be as it was. That of all mounts, as this is rare. Callable from any context.
 pub(crate) fn doubt_everything() {
     DOUBTED.is_now();
     DOUBTS.fetch_add(DOUBT, ordering::Release);

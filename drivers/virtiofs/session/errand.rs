@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work that a task which exits leaves to a work item, and waits for as long as its [patience](crate::transport::patience) lasts.
+//! Work that an exiting task leaves to a work item, and waits for as long as its [patience](crate::transport::patience) lasts.
 
 use crate::{
     session::Session,
@@ -64,8 +64,8 @@ impl Errand {
     }
 }
 
-/// Has a work item write back what is dirty of a file, or do what else takes a task that may wait. Nothing if there is none. Sleeps for
-/// memory alone.
+/// Has a work item write back what is dirty of a file, or do what else takes a task that may wait. Nothing if there is none. Sleeps
+/// for memory alone.
 pub(crate) fn leave_to_work(
     session: &Session,
     work: impl FnOnce() + Send + 'static,

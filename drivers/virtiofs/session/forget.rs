@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the daemon knows of inodes, and giving it back.
+//! Lookup counts (nlookup), and deferred FORGETs.
 //!
 //! For each inode the daemon counts the lookups that it has answered (nlookup), and keeps the inode until they were given
 //! back by FORGET. Inodes that go at about the same time are forgotten together, in one BATCH_FORGET on the hiprio queue.
@@ -142,7 +142,8 @@ impl Forgets {
         first
     }
 
-    /// Sends all of them but those that have to [wait](super::given_up::GivenUp::is_about), which the next call looks at again. Sleeps.
+    /// Sends all of them but those that have to [wait](super::given_up::GivenUp::is_about), which the next call looks at again.
+    /// Sleeps.
     pub(crate) fn flush(
         &self,
         instance: &Instance,

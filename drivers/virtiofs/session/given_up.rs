@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests whose task was killed, and the RELEASE and FORGET that must not overtake them.
+//! Ordering of RELEASE and FORGET behind requests of killed tasks.
 //!
 //! Such a request goes on at the daemon. The RELEASE of its handle and the FORGET of its inode may go by other queues, and a daemon
 //! that gives these numbers out again would take it for a request about another file. So they are sent when it has ended.

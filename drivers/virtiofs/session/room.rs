@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A daemon that has no file descriptors left (`EMFILE`, `ENFILE`): room is made, and it is asked again.
+//! Retries for a daemon that has no file descriptors left (`EMFILE`, `ENFILE`).
 //!
 //! Inodes are given back by the filesystem above, in one work item for all who wait, so that a signal ends their wait, and the
 //! daemon's delay in taking what is given up holds no one else.
@@ -96,7 +96,8 @@ impl Room {
 }
 
 impl Session {
-    /// Has room made at the daemon, unless that was done since `seen`, and waits for it. Sleeps; `EINTR` when a fatal signal ends that.
+    /// Has room made at the daemon, unless that was done since `seen`, and waits for it. Sleeps; `EINTR` when a fatal signal ends
+    /// that.
     pub(crate) fn make_room(&self, seen: Seen) -> Result {
         let room = self.room();
         let Some(maker) = room.maker.lock().clone() else {
@@ -110,8 +111,8 @@ impl Session {
             .map_err(|_| EINTR)
     }
 
-    /// Makes an `attempt` once more, a few times, while the daemon says that it has no descriptors left, and inodes can be given back
-    /// to it. Not for what may have been done nevertheless, and must not be done twice. Sleeps.
+    /// Makes an `attempt` once more, a few times, while the daemon says that it has no descriptors left, and inodes can be given
+    /// back to it. Not for what may have been done nevertheless, and must not be done twice. Sleeps.
     pub(crate) fn with_room<R>(&self, mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
         let mut left = ATTEMPTS;
         loop {
@@ -132,8 +133,8 @@ impl Session {
         }
     }
 
-    /// As [`Session::call`], for what may have been done though the daemon had no descriptors left in the end. If that is what it says,
-    /// there is [room](is_out_of_files) when this returns, and it has to be looked what was done.
+    /// As [`Session::call`], for what may have been done though the daemon had no descriptors left in the end. If that is what it
+    /// says, there is [room](is_out_of_files) when this returns, and it has to be looked what was done.
     pub(crate) fn call_once<O: Operation>(
         self: &Arc<Self>,
         op: &O,

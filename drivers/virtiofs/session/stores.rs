@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What of a session is being written back, for who waits for that as a whole: sync(2), syncfs(2), and an unmount.
+//! Write-back requests under way in a session, for sync(2), syncfs(2) and unmounts.
 //!
-//! The kernel's own wait for the pages of a superblock (`sync_inodes_sb()`) is ended by no signal. With a daemon that has stopped, sync(2)
-//! would stay for ever, and with it whatever calls it: the end of a container, the update of a package. So superblocks have
-//! `SB_I_NO_DATA_INTEGRITY`, by which that wait is left out, and `sync_fs` waits here: whoever is not killed finds all on the host that
-//! was dirty when it called.
+//! The kernel's own wait for the pages of a superblock (`sync_inodes_sb()`) is not killable. With a daemon that has stopped,
+//! sync(2) would never return, nor would its callers: the end of a container, the update of a package. So superblocks have
+//! `SB_I_NO_DATA_INTEGRITY`, by which that wait is left out, and `sync_fs` waits here, killably: when it returns 0, everything that
+//! was dirty at the call is on the host.
 //!
 //! C: `struct fuse_sync_bucket`. The C client does not begin to write before it waits; a signal does not end its wait either.
 

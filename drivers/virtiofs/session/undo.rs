@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Late replies: what the daemon did for a task that had been killed meanwhile.
+//! Late replies: lookups and handles that a killed task was granted are given back.
 //!
-//! Inodes that were looked up and handles that were opened are given back. A request that may have changed something has all attributes
-//! and names doubted that were known before.
+//! Inodes that were looked up and handles that were opened are given back. A request that may have changed something has all
+//! attributes and names doubted that were known before.
 
 use crate::{
     session::{

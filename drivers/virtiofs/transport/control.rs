@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! For operators: what a device's requests wait for, and an end to that.
+//! Requests in flight in debugfs, and their abort, for operators.
 //!
 //! Other FUSE filesystems have `waiting` and `abort` in fusectl, which virtiofs has no entry in; here these are in the directory of
-//! the device, with the same permissions and meaning. Debugfs lists the requests themselves: `/sys/kernel/debug/virtiofs/<n>/requests`.
+//! the device, with the same permissions and meaning. Debugfs lists the requests themselves:
+//! `/sys/kernel/debug/virtiofs/<n>/requests`.
 //!
 //! C: `fs/fuse/control.c`
 

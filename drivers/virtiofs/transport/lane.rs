@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What belongs to one virtqueue, so that requests of different queues share nothing.
+//! Per-queue data: request numbers and counters, so that requests of different queues share nothing.
 
 use crate::transport::{
     lease::Lease,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lease of a device's DAX window: which session has it.
+//! Lease of a device's DAX window by a session.
 //!
-//! A device has one window, and a session at a time has it. As long as a session that was aborted is still mounted, or the daemon has
-//! not answered all that it was asked for the window, the next session does without.
+//! A device has one window, and a session at a time has it. As long as a session that was aborted is still mounted, or the daemon
+//! has not answered all that it was asked for the window, the next session does without.
 
 use crate::transport::{
     device::Instance,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests of a session for its window that the daemon has not answered.
+//! Count of SETUPMAPPING and REMOVEMAPPING requests that the daemon has not answered.
 //!
-//! What ends the wait for an answer does not end the request: the daemon may still carry it out. As long as there is one, nobody
-//! knows what the window shows, or will show, at its place. So the next session does without the window.
+//! A wait that is cut short does not end its request: the daemon may still carry it out. As long as one is outstanding, the
+//! contents of the window at its place are unknown. So the next session does without the window.
 
 use kernel::{
     prelude::*,

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a task that no signal reaches waits for the daemon: one that exits, and the kernel's flusher.
+//! Bounded waits of tasks that no signal reaches: exiting tasks, and the kernel's flusher.
 //!
-//! No signal ends its waits: for a process in exit_group(2) the kernel drops even SIGKILL. A container that stops as it should would
-//! stay for as long as the daemon is silent, once for each file that it had open. So such a task waits for a while, and then not
-//! again: neither this one nor others, until the daemon has answered what was waited for in vain. What is to be done is done by
-//! then or later: requests are sent, and contents are written by a work item.
+//! For a process in exit_group(2) the kernel drops even SIGKILL. A container that stops in good order would wait for a silent
+//! daemon once for each file that it had open. So an exiting task waits for a bounded time. After one wait in vain neither this
+//! task nor others wait again, until the daemon has answered that request. Requests are sent in any case, and contents are written
+//! by a work item.
 //!
-//! The flusher writes back the pages of all files of a mount, and others wait for it where no signal ends that (fsync(2), unmounts, who
-//! dirties pages). What it has to wait for is left for the next time.
+//! The flusher writes back the pages of all files of a mount, and fsync(2), unmounts and writers wait for it unkillably. Requests
+//! that it would have to wait for are left for its next round.
 //!
 //! In the C driver such tasks wait until the daemon answers.
 

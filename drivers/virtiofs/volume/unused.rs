@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes that nobody uses: giving them back to the daemon, which may keep a file descriptor for each.
+//! Eviction of unused inodes, for each of which the daemon may keep a file descriptor.
 //!
-//! A name is worth something as long as it is good, and an unused inode as long as one of its names is, or while its page cache is
-//! likely to be read again. After that the dentry cache keeps both until memory is short, of which the host learns nothing: there,
-//! descriptors run out, and files that were removed keep their blocks. So
+//! An unused inode is of use while one of its dentries is valid, or while its page cache is likely to be read again. The dentry
+//! cache keeps it until this kernel is short of memory. Meanwhile the host runs out of descriptors, and removed files keep their
+//! blocks. So
 //!
-//! - half a minute after its names were good for the last time an inode is given up by a work item, one with pages some minutes later.
-//!   Inodes are looked at one by one when their time has come (`vfs::aging`); an idle mount has none, but for those that are in use,
-//!   which are looked at ever less often.
-//! - when the daemon says that it has no descriptors left (`EMFILE`, `ENFILE`), room is made: inodes whose names are good no more go
-//!   first, then others, those that would be looked at next first; then the daemon is asked again, a few times. One work item does it
-//!   for all who wait, so that a signal ends their wait, and the daemon's delay in taking what is given up holds no one else.
-//! - `max_inodes` bounds what is kept, if the operator wants that.
+//! - a work item evicts an inode half a minute after its last dentry expired, one with cached pages after some minutes. Inodes are
+//!   looked at one by one when their time has come (`vfs::aging`). An idle mount has only inodes in use, which are looked at ever
+//!   less often.
+//! - a daemon without descriptors (`EMFILE`, `ENFILE`) gets inodes back at once: first those with expired dentries, then others in
+//!   the order of their age. Then it is asked again, a few times. One work item serves all waiting tasks, so that a signal ends
+//!   their wait.
+//! - `max_inodes` bounds the number of inodes, if the operator wants that.
 //!
-//! What is in use stays in any case: open files, working directories, mappings, mounts, and the directories that lead to them.
+//! Inodes in use stay in any case: open files, working directories, mappings, mounts, and the directories that lead to them.
 //!
 //! C has a period for the first (`inval_wq`, off by default), and nothing for the others.
 
@@ -109,7 +109,8 @@ impl Unused {
             .retain(|other| !core::ptr::eq(&**other, mount));
     }
 
-    /// Calls `each` with all superblocks that are not shut down meanwhile. Sleeps; without the lock, so that others may come and go.
+    /// Calls `each` with all superblocks that are not shut down meanwhile. Sleeps; without the lock, so that others may come and
+    /// go.
     fn for_each(&self, mut each: impl FnMut(&Mount)) {
         for index in 0.. {
             let Some(mount) = self.mounts.lock().get(index).cloned() else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the VFS asks of an open regular file.
+//! File operations of regular files.
 
 use super::{
     ioctl::{
@@ -195,8 +195,8 @@ impl<'a, T: FileSystem> Splice<'a, T> {
         pos..pos.saturating_add_unsigned(self.len as u64)
     }
 
-    /// Moves pages of the page cache into the pipe, up to `end` in the file: what lies behind it may be zeroes from before the file was
-    /// longer. `EINVAL` for a DAX file.
+    /// Moves pages of the page cache into the pipe, up to `end` in the file: what lies behind it may be zeroes from before the file
+    /// was longer. `EINVAL` for a DAX file.
     ///
     /// C: `filemap_splice_read()`; the VFS has DAX files copied.
     pub fn from_page_cache(self, end: i64) -> Result<usize> {
@@ -250,8 +250,8 @@ impl<'a, T: FileSystem> Mapping<'a, T> {
         unsafe { bindings::virtiofs_helper_is_mayshare(self.desc) }
     }
 
-    /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to. `M` learns of the end of mappings that
-    /// can be stored through. `EINVAL` for a DAX file.
+    /// Maps the page cache. [`Inode::lock_invalidate`] keeps clean pages from being stored to. `M` learns of the end of mappings
+    /// that can be stored through. `EINVAL` for a DAX file.
     ///
     /// C: `generic_file_mmap_prepare()`.
     pub fn map<M: unmap::Operations<FileSystem = T>>(&mut self) -> Result {

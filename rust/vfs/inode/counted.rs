@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! References to inodes that keep them.
+//! Counted references to inodes.
 
 use super::Inode;
 use crate::{
@@ -84,8 +84,8 @@ impl<T: FileSystem> InodeRef<T> {
         ManuallyDrop::new(Self(inode, PhantomData))
     }
 
-    /// Gives the reference to the VFS, which keeps the superblock by other means: to what belongs to `sb`. `EXDEV` when the inode does
-    /// not.
+    /// Gives the reference to the VFS, which keeps the superblock by other means: to what belongs to `sb`. `EXDEV` when the inode
+    /// does not.
     pub(crate) fn hand_over(self, sb: &SuperBlock<T>) -> Result<*mut bindings::inode> {
         if self.super_block().as_raw() != sb.as_raw() {
             return Err(EXDEV);

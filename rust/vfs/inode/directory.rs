@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the VFS asks of a directory: names are looked up, made, moved and removed.
+//! Inode operations of directories: names are looked up, made, moved and removed.
 
 use super::{
     operations::Callbacks,

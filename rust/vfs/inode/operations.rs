@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the VFS asks of an inode.
+//! Inode operations.
 
 use super::{
     flags::InodeFlags,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! References to inodes that do not keep them.
+//! Weak references to inodes.
 
 use super::{
     Inode,
