@@ -49,8 +49,10 @@ def opened(name, flags=0):
 """
 
 
-@pytest.mark.beyond_c("a task that waits for most of these cannot be killed")
-@pytest.mark.parametrize("use", USES)
+NOT_WITH_C = pytest.mark.beyond_c("a task that waits for that cannot be killed")
+
+
+@pytest.mark.parametrize("use", [pytest.param(use, marks=[NOT_WITH_C] * (use not in ("read", "read-ahead"))) for use in USES])
 def test_release_comes_later(mounted, use):
     """A handle is given back when the daemon has answered what was asked through it, though nobody waits for that any more."""
     rig = mounted
