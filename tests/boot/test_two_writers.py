@@ -186,6 +186,8 @@ class Turns:
                 self.host.write(**self.note(at=0, seed=seed, length=length, how="append"))
                 file.written(None, size, random_bytes(seed, length), "the host's append")
         elif name == "truncate":
+            # A guest that has not looked since writes back at the old size.
+            self.sync_all()
             size = self.rng.randrange(min(size, LIMIT - 1) if self.grows else 0, LIMIT)
             self.host.truncate(**self.note(size=size, how="path"))
             file.resized(None, size, "the host's truncate")
