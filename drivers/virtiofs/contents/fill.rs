@@ -53,7 +53,7 @@ pub(crate) struct Fill {
     /// Whether writes to the file are kept here first.
     pub(crate) keeps_writes: bool,
     /// The handle is needed until this has ended.
-    pub(crate) _pending: Member,
+    pub(crate) pending: Member,
 }
 
 /// Reads into folios and goes on; they are unlocked when the reply is there. Sleeps, as [`Session::send_pages`].
@@ -76,6 +76,8 @@ impl End<Request> for Fill {
             }
             Err(_) => transfer.end_read(filled),
         }
+        // Not with the memory of the request, which a device keeps from a session that was aborted.
+        self.pending.leave();
     }
 }
 

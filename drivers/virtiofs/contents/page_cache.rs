@@ -186,7 +186,7 @@ fn fill(inode: &Inode<VirtioFs>, handle: &Handle, mut range: FolioRange) -> Resu
         asked,
         size,
         keeps_writes: dirty::keeps(inode),
-        _pending: handle.pending()?.member(),
+        pending: handle.pending()?.member(),
     };
     read_pages(&caller(inode.super_block()), range, fill)
 }
