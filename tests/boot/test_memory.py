@@ -241,7 +241,7 @@ def test_bind(failures):
     rig.guest.expected.append(r"WARNING: fs/proc/generic.c:\d+ at remove_proc_entry")
     for _ in each({"failslab": 0}):
         for _ in each({"fail_page_alloc": 0}):
-            count, failed = rig.guest.value(BIND, f"virtio{rig.device()}", 1, 10, timeout=300)
+            count, failed = rig.guest.value(BIND, f"virtio{rig.device()}", 1, 7, timeout=300)
     assert failed > 10, (count, failed)
     rig.guest.mount("daxd", "/mnt")
     assert rig.guest.out("stat -c %s /mnt/file") == "10"
