@@ -4,7 +4,6 @@
 import pytest
 from conftest import blocked
 
-PAGE = 4096
 SIZE = 1 << 20
 
 RIG = {}

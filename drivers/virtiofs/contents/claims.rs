@@ -19,8 +19,8 @@ use kernel::{
     },
 };
 
-/// What an open file may have locked at the daemon, and who still needs its handle: the open file itself, and requests for locks
-/// whose waiter was killed. The last of them sends the RELEASE.
+/// Locks of an open file at the daemon, and the users of its handle: the open file itself, and requests for locks whose waiter was
+/// killed. The last user sends the RELEASE.
 pub(crate) struct Claims {
     users: Atomic<i32>,
     /// Set when the file is closed.
@@ -32,7 +32,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Those of an open file that has not locked anything yet. Sleeps.
+    /// No locks, and the open file as the only user. Sleeps.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {

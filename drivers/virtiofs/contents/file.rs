@@ -101,7 +101,7 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// What the daemon said when it opened it.
+    /// The flags of the reply to OPEN.
     pub(crate) fn flags(&self) -> OpenReplyFlags {
         self.flags
     }
@@ -111,7 +111,7 @@ impl Handle {
         self.fh
     }
 
-    /// What it may have locked at the daemon. Sleeps.
+    /// Its locks at the daemon. Sleeps.
     pub(crate) fn claims(&self) -> Result<&Arc<Claims>> {
         loop {
             if let Some(claims) = self.claims.as_ref() {
@@ -172,7 +172,7 @@ impl Handle {
         self.counted = true;
     }
 
-    /// What the daemon said about the open file is made so.
+    /// Applies the flags of the reply to OPEN.
     pub(crate) fn finish_open(&self, inode: &Inode<VirtioFs>, file: &mut NewFile<VirtioFs>) {
         file.set_can_direct();
         if !self.is_direct() || file.flags() & flags::O_DIRECT != 0 {
@@ -204,7 +204,7 @@ impl Handle {
         Ok(())
     }
 
-    /// What was read of the file before is not seen any more. Sleeps.
+    /// Drops cached pages of the file. Sleeps.
     fn drop_old(&self, inode: &Inode<VirtioFs>) {
         if inode.is_dax() {
             outdate_by_host(inode);
